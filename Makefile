@@ -1,0 +1,41 @@
+# Two commands: `make demo` and `make test`. Each sets up .venv first if that is not done.
+
+.DEFAULT_GOAL := help
+# The first of these that runs and is 3.11 or 3.12 (a name on the PATH may be a shim that does not run).
+PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## Create .venv and install the locked environment
+
+.venv/ready: requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo 'Ferry needs Python 3.11 or 3.12 on the PATH; or: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)'; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements/dev.txt)"
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+demo: .venv/ready ## Train, judge, register and serve a small model on rendered faces
+	$(BIN)/fer demo
+
+test: .venv/ready ## Run the whole test suite
+	$(BIN)/pytest
+
+check: .venv/ready ## Lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: .venv/ready ## Resolve the requirement files anew from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --extra vlm-cpu --extra dev pyproject.toml --override requirements/overrides-cpu.txt -o requirements/vlm-cpu.txt
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --extra vlm-gpu pyproject.toml -o requirements/vlm-gpu.txt
+
+clean: ## Remove .venv and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+
+.PHONY: help setup demo test check lock clean
