@@ -1,0 +1,135 @@
+"""Label spaces of the expression data sets, and the mapping between them.
+
+A label space is an ordered list of names as its data set spells them. Eight emotions are common to all of them, so a
+name in one space is mapped to another through the emotion that it means. Names and orders follow the published files:
+RAF-DB (Li et al., CVPR 2017), FER+ (Barsoum et al., ICMI 2016), AffectNet (Mollahosseini et al., 2017), SFEW 2.0 (Dhall
+et al., 2015), FER2013 (Goodfellow et al., 2013); spellings are those of the FERBench question files (arXiv 2511.00389).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from fer.errors import BadRow, UserError
+
+EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+
+# What people write for each emotion, in folder names, CSV files and answers.
+SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "anger": ("angry", "an", "mad"),
+    "contempt": ("contemptuous", "co"),
+    "disgust": ("disgusted", "di"),
+    "fear": ("afraid", "fearful", "scared", "fe"),
+    "happiness": ("happy", "joy", "joyful", "ha"),
+    "neutral": ("neutrality", "ne", "natural"),
+    "sadness": ("sad", "sa"),
+    "surprise": ("surprised", "su"),
+}
+_EMOTION_OF = {word: emotion for emotion, words in SYNONYMS.items() for word in (emotion, *words)}
+
+
+def emotion(name: str) -> str | None:
+    """The emotion that ``name`` means ("Happy" is "happiness"), or None where it means none of the eight."""
+    return _EMOTION_OF.get(name.strip().lower())
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Ordered labels of one data set; a label's position is its class index in models and metrics."""
+
+    name: str
+    labels: tuple[str, ...]
+    codes: Mapping[int, str] = field(default_factory=dict)
+    """Numeric codes of the data set's own files, where it has them."""
+
+    def index(self, label: str) -> int:
+        """Class index of a label of this space."""
+        return self.labels.index(label)
+
+    def resolve(self, raw: str | int) -> str:
+        """The label that a file's own value means: a code, the name itself, or a synonym. Raises BadRow."""
+        if isinstance(raw, int) or (raw.strip().isdigit() and self.codes):
+            if int(raw) not in self.codes:
+                raise BadRow(f"unknown label code {raw} (label space {self.name})")
+            return self.codes[int(raw)]
+        name = raw.strip()
+        for label in self.labels:
+            if label.lower() == name.lower():
+                return label
+        for label in self.labels:
+            if emotion(label) and emotion(label) == emotion(name):
+                return label
+        raise BadRow(f"unknown label {raw!r} (label space {self.name}: {', '.join(self.labels)})")
+
+
+def _coded(name: str, labels: Iterable[str], first_code: int = 0) -> LabelSpace:
+    labels = tuple(labels)
+    return LabelSpace(name, labels, dict(enumerate(labels, first_code)))
+
+
+SPACES: Mapping[str, LabelSpace] = {
+    space.name: space
+    for space in (
+        _coded("rafdb", ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"), first_code=1),
+        _coded(
+            "rafdb-compound",
+            (
+                "happily surprised",
+                "happily disgusted",
+                "sadly fearful",
+                "sadly angry",
+                "sadly surprised",
+                "sadly disgusted",
+                "fearfully angry",
+                "fearfully surprised",
+                "angrily surprised",
+                "angrily disgusted",
+                "disgustedly surprised",
+            ),
+            first_code=1,
+        ),
+        LabelSpace("ferplus", ("angry", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise")),
+        _coded(
+            "affectnet",
+            ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"),
+        ),
+        LabelSpace("sfew", ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")),
+        LabelSpace(
+            "fer2013",
+            ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"),
+            {0: "angry", 1: "disgust", 2: "fear", 3: "happy", 4: "sad", 5: "surprise", 6: "neutral"},
+        ),
+        LabelSpace("six-class", ("anger", "disgust", "fear", "happy", "sad", "surprised")),
+        LabelSpace("basic", ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")),
+    )
+}
+
+
+def get_space(name: str) -> LabelSpace:
+    """A label space by name. Raises UserError that lists the known ones."""
+    if name not in SPACES:
+        raise UserError(f"no label space {name!r}; known: {', '.join(SPACES)}")
+    return SPACES[name]
+
+
+def infer_space(names: Iterable[str]) -> LabelSpace:
+    """The space of a folder's class names: a known one that has exactly these labels, else one of their own."""
+    labels = tuple(sorted(names))
+    for space in reversed(
+        list(SPACES.values())
+    ):  # of equal ones the most general: basic before rafdb, fer2013 before sfew
+        if sorted(space.labels) == list(labels):
+            return space
+    return LabelSpace("custom", labels)
+
+
+def map_labels(source: LabelSpace, target: LabelSpace) -> dict[str, str | None]:
+    """Each label of ``source`` to the label of ``target`` with the same name or emotion; None where there is none."""
+    mapped: dict[str, str | None] = {}
+    for label in source.labels:
+        try:
+            mapped[label] = target.resolve(label)
+        except BadRow:
+            mapped[label] = None
+    return mapped

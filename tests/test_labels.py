@@ -1,0 +1,51 @@
+"""Label spaces: codes, synonyms, and mapping from one to another."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fer.errors import BadRow, UserError
+from fer.labels import EMOTIONS, SPACES, emotion, get_space, infer_space, map_labels
+
+
+def test_published_codes() -> None:
+    assert [SPACES["rafdb"].resolve(str(code)) for code in range(1, 8)] == [
+        "surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral",
+    ]  # fmt: skip
+    assert [SPACES["fer2013"].resolve(code) for code in range(7)] == [
+        "angry", "disgust", "fear", "happy", "sad", "surprise", "neutral",
+    ]  # fmt: skip
+    assert SPACES["affectnet"].resolve(7) == "contempt"
+    assert SPACES["rafdb-compound"].resolve(8) == "fearfully surprised"
+
+
+@pytest.mark.parametrize("raw", ["8", "0", "happyish", "", "9"])
+def test_unknown_label_is_a_bad_row(raw: str) -> None:
+    with pytest.raises(BadRow):
+        SPACES["rafdb"].resolve(raw)
+
+
+@given(st.sampled_from([space for space in SPACES.values() if space.name != "rafdb-compound"]), st.data())
+def test_every_space_maps_into_every_other_by_emotion(source, data) -> None:
+    target = data.draw(st.sampled_from([space for space in SPACES.values() if space.name != "rafdb-compound"]))
+    for label, mapped in map_labels(source, target).items():
+        assert emotion(label) in EMOTIONS
+        if mapped is None:
+            assert emotion(label) not in {emotion(other) for other in target.labels}
+        else:
+            assert emotion(mapped) == emotion(label)
+
+
+def test_mapping_says_what_has_no_counterpart() -> None:
+    assert map_labels(SPACES["fer2013"], SPACES["six-class"])["neutral"] is None
+    assert map_labels(SPACES["ferplus"], SPACES["fer2013"])["contempt"] is None
+
+
+def test_class_names_name_their_space() -> None:
+    assert infer_space(["sad", "angry", "fear", "disgust", "neutral", "surprise", "happy"]).name in ("fer2013", "sfew")
+    assert infer_space(["cat", "dog"]).labels == ("cat", "dog")
+
+
+def test_unknown_space_is_a_users_mistake() -> None:
+    with pytest.raises(UserError, match="known: "):
+        get_space("nope")
