@@ -1,0 +1,1 @@
+"""Face data: sources, splits, shards, streaming, quarantine and synthetic faces."""

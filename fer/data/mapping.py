@@ -1,0 +1,46 @@
+"""The one place where the labels that files carry become labels of a space, or of another space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from fer.data.rows import FaceRow
+from fer.errors import BadRow
+from fer.labels import LabelSpace, map_labels
+
+
+def resolve(rows: Iterable[FaceRow], source: LabelSpace, target: LabelSpace) -> Iterator[FaceRow]:
+    """The rows with labels and votes of ``target``, in the same order; none is dropped.
+
+    A label that ``source`` does not know is the row's ``fault``; one without a counterpart in ``target`` leaves the row
+    out.
+    """
+    mapped = map_labels(source, target)
+    for row in rows:
+        yield row if row.fault or row.left_out else _resolve(row, source, target, mapped)
+
+
+def _resolve(row: FaceRow, source: LabelSpace, target: LabelSpace, mapped: Mapping[str, str | None]) -> FaceRow:
+    try:
+        label = source.resolve(row.label)
+    except BadRow as error:
+        return replace(row, fault=str(error))
+    counterpart = mapped[label]
+    if counterpart is None:
+        return replace(row, left_out=f"label {label} has no counterpart in {target.name}")
+    votes = map_votes(row.votes, source, target, mapped) if row.votes else None
+    return replace(row, label=counterpart, votes=votes)
+
+
+def map_votes(
+    votes: tuple[float, ...], source: LabelSpace, target: LabelSpace, mapped: Mapping[str, str | None]
+) -> tuple[float, ...]:
+    """A distribution over ``source`` as one over ``target``: votes without a counterpart dropped, the sum 1 again."""
+    share = dict.fromkeys(target.labels, 0.0)
+    for label, vote in zip(source.labels, votes, strict=True):
+        counterpart = mapped[label]
+        if counterpart is not None:
+            share[counterpart] += vote
+    total = sum(share.values())
+    return tuple(value / total for value in share.values())

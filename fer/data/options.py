@@ -1,0 +1,51 @@
+"""Options of the data layer, shared by `fer prepare`, `fer train` and `fer evaluate`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fer.options import Options
+
+Format = Literal["auto", "shards", "folder", "fer2013", "ferplus", "rafdb", "affectnet", "sfew", "mix"]
+
+
+class DataOptions(Options):
+    """Which data, and how it is split."""
+
+    data: str = Field(
+        description="Data set: shards made by `fer prepare`, a folder or .zip of images, a CSV file, a mix (.yaml), "
+        "or a URI of any of them (s3://, gs://)"
+    )
+    format: Format = Field("auto", description="Format of the data set; auto looks at its files")
+    label_space: str | None = Field(
+        None,
+        description="Map labels into this space (fer2013, ferplus, rafdb, affectnet, sfew, six-class, basic); "
+        "rows without a counterpart are left out and counted",
+    )
+    val_split: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of the training rows used for validation, where the data set has no validation part",
+    )
+    test_split: float = Field(
+        0.0, ge=0, lt=1, description="Share of the rows used for testing, where the data set has no test part"
+    )
+    split_seed: int = Field(0, ge=0, description="Seed of the split: the same seed gives the same split")
+    max_bad_fraction: float = Field(
+        0.01, ge=0, le=1, description="Stop if more than this share of the rows is unusable"
+    )
+
+
+class PrepareOptions(DataOptions):
+    """Turn a data set into checked, shuffled Parquet shards that training streams from any storage."""
+
+    out: str = Field(description="Where the shards go: a new folder, or a URI (s3://, gs://)")
+    shard_mb: int = Field(
+        96, ge=1, le=4096, description="Size of one shard file, in MB of images; 64 to 128 suits most storage"
+    )
+    overwrite: bool = Field(
+        False, description="Replace the shards that --out holds, if they are of other data or options"
+    )

@@ -1,0 +1,97 @@
+"""Which rows a worker reads, in which order: a pure function of (seed, epoch, rank, workers), so a position is a number.
+
+A split is a list of row groups. Each epoch permutes them by its own seed; the permuted sequence is cut into one equal
+segment per worker; a segment is read in windows of a few row groups, and the rows of a window are permuted again.
+Ray Data's own file shuffle can't be reproduced from run to run, and a restarted stream begins again: this order can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fer.data.manifest import ShardedDataset
+
+WINDOW_GROUPS = 8
+"""Row groups per window: with groups of at most 512 rows and about 4 MB, a window stays below about 32 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """One row group of one Parquet file."""
+
+    path: str
+    index: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows ``start`` to ``stop`` of a row group."""
+
+    group: RowGroup
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Pieces whose rows are read together and permuted; rows ``skip`` to ``skip + rows`` of the permutation are used."""
+
+    pieces: tuple[Piece, ...]
+    skip: int
+    rows: int
+    seed: tuple[int, ...] | None
+    """Seed of the permutation and of the rows' random keys; None keeps the stored order."""
+
+
+def row_groups(dataset: ShardedDataset, split: str) -> list[RowGroup]:
+    """All row groups of a split, in stored order."""
+    shards = dataset.split(split).shards
+    return [RowGroup(dataset.path(shard), i, rows) for shard in shards for i, rows in enumerate(shard.row_groups)]
+
+
+def training_windows(
+    groups: Sequence[RowGroup], *, seed: int, epoch: int, rank: int, workers: int, rows: int, skip: int = 0
+) -> Iterator[Window]:
+    """The windows of one worker's epoch: exactly ``rows`` rows, less the first ``skip`` that were already consumed.
+
+    Every worker must pass the same ``rows``, at most 1/``workers`` of all; over the workers no row comes twice.
+    """
+    total = sum(group.rows for group in groups)
+    assert 0 <= skip <= rows <= total // workers, (skip, rows, total, workers)
+    order = np.random.default_rng((seed, epoch)).permutation(len(groups))
+    first = rank * (total // workers)
+    segment = _cut([groups[i] for i in order], first, first + total // workers)
+    yield from _windows(segment, rows, skip, lambda index: (seed, epoch, rank, index))
+
+
+def stored_windows(groups: Sequence[RowGroup], *, rank: int, workers: int) -> Iterator[Window]:
+    """One worker's share of a split in stored order, every row of the split in exactly one share."""
+    total = sum(group.rows for group in groups)
+    first, last = rank * total // workers, (rank + 1) * total // workers
+    yield from _windows(_cut(groups, first, last), last - first, 0, lambda index: None)
+
+
+def _cut(groups: Sequence[RowGroup], first: int, last: int) -> list[Piece]:
+    """The pieces that cover rows ``first`` to ``last`` of the groups laid end to end."""
+    pieces, at = [], 0
+    for group in groups:
+        start, stop = max(first - at, 0), min(last - at, group.rows)
+        if start < stop:
+            pieces.append(Piece(group, start, stop))
+        at += group.rows
+    return pieces
+
+
+def _windows(pieces, rows, skip, seed_of) -> Iterator[Window]:  # type: ignore[no-untyped-def]
+    at = 0
+    for index in range(0, len(pieces), WINDOW_GROUPS):
+        chosen = tuple(pieces[index : index + WINDOW_GROUPS])
+        held = sum(piece.stop - piece.start for piece in chosen)
+        start, stop = max(skip - at, 0), min(rows - at, held)
+        if start < stop:
+            yield Window(chosen, start, stop - start, seed_of(index))
+        at += held

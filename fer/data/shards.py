@@ -1,0 +1,115 @@
+"""Writing Parquet shards: small row groups, one in memory at a time, in a place that appears only when it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from fer.data.manifest import MANIFEST, Shard, Split
+from fer.data.rows import FACE_SCHEMA, FaceRow
+from fer.data.tree import locate
+
+COLUMNS = [name for name in FACE_SCHEMA.names if name != "image"]
+GROUP_ROWS = 512
+GROUP_BYTES = 4 * 2**20
+"""A row group ends at either limit. Training reads random row groups, so small ones shuffle better."""
+
+
+class ShardWriter:
+    """Writes one split's rows into ``split=NAME/part-00000.parquet`` and on; holds one row group in memory."""
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, root: str, split: str, shard_bytes: int) -> None:
+        self._fs, self._root, self._split, self._shard_bytes = fs, root, split, shard_bytes
+        self._shards: list[Shard] = []
+        self._counts: Counter[str] = Counter()
+        self._file: pa.NativeFile | None = None
+        self._writer: pq.ParquetWriter | None = None
+        self._group: list[dict[str, object]] = []
+        self._group_bytes = self._written = 0
+
+    def add(self, row: FaceRow, image: bytes) -> bytes:
+        """Write a row; return its digest for the manifest's content hash."""
+        label = str(row.label)
+        self._counts[label] += 1
+        self._group.append({"image": image} | {column: getattr(row, column) for column in COLUMNS})
+        self._group_bytes += len(image)
+        if len(self._group) == GROUP_ROWS or self._group_bytes >= GROUP_BYTES:
+            self._flush()
+        if self._written >= self._shard_bytes:
+            self._end_shard()
+        return hashlib.sha256(f"{self._split}\0{row.path}\0{label}\0".encode() + image).digest()
+
+    def close(self) -> Split:
+        self._flush()
+        self._end_shard()
+        return Split(shards=self._shards, counts=dict(sorted(self._counts.items())))
+
+    def _flush(self) -> None:
+        if not self._group:
+            return
+        if self._writer is None:
+            self._begin_shard()
+        assert self._writer is not None
+        self._writer.write_table(pa.Table.from_pylist(self._group, FACE_SCHEMA))
+        self._shards[-1].row_groups.append(len(self._group))
+        self._written += self._group_bytes
+        self._group, self._group_bytes = [], 0
+
+    def _begin_shard(self) -> None:
+        path = f"split={self._split}/part-{len(self._shards):05d}.parquet"
+        self._fs.makedirs(f"{self._root}/split={self._split}", exist_ok=True)
+        self._file = self._fs.open(f"{self._root}/{path}", "wb")
+        # Images are compressed already, and their dictionary or statistics would only cost bytes.
+        self._writer = pq.ParquetWriter(
+            self._file, FACE_SCHEMA, compression="none", use_dictionary=["label", "group"], write_statistics=["label"]
+        )
+        self._shards.append(Shard(path=path, row_groups=[]))
+        self._written = 0
+
+    def _end_shard(self) -> None:
+        if self._writer is not None and self._file is not None:
+            self._writer.close()
+            self._file.close()
+        self._writer = self._file = None
+        self._written = 0
+
+
+@contextmanager
+def staged(out: str) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
+    """A file system and a folder to write in, which becomes ``out`` when the block ends well.
+
+    On local disk the folder is a sibling that is renamed, and removed if the block fails; what ``out`` held before is
+    replaced. Object stores have no renaming: there the folder is ``out`` itself, whole once the manifest, which is
+    written last, is there.
+    """
+    fs, final = locate(out)
+    if not isinstance(fs, LocalFileSystem):
+        _remove(fs, final)
+        yield fs, final
+        return
+    partial = f"{final}.partial-{os.getpid()}"
+    _remove(fs, partial)
+    fs.makedirs(partial)
+    try:
+        yield fs, partial
+        _remove(fs, final)
+        os.rename(partial, final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove(fs: fsspec.AbstractFileSystem, folder: str) -> None:
+    """Remove a folder, its manifest first: whatever is left if this is interrupted does not look complete."""
+    if fs.exists(f"{folder}/{MANIFEST}"):
+        fs.rm(f"{folder}/{MANIFEST}")
+    if fs.exists(folder):
+        fs.rm(folder, recursive=True)

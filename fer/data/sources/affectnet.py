@@ -1,0 +1,137 @@
+"""AffectNet (Mollahosseini et al., 2017): expression, valence and arousal of faces from the web, in three forms.
+
+- CSV files (``training.csv``, ``validation.csv``) that name images by ``subDirectory_filePath``;
+- ``train_set`` and ``val_set`` with ``images/0.jpg`` and ``annotations/0_exp.npy``, ``0_val.npy``, ``0_aro.npy``;
+- folders 0 to 7 below train and val (say ``--format affectnet``: nothing else tells them from other numbered folders).
+
+Expressions 0 to 7 are neutral, happy, sad, surprise, fear, disgust, anger, contempt; 8 to 10 are set aside.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import posixpath
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
+
+import numpy as np
+
+from fer.data.rows import FaceRow
+from fer.data.sources.folder import class_files, is_image, split_of
+from fer.data.tree import Tree
+from fer.errors import BadRow, UserError
+from fer.labels import get_space
+
+COLUMNS = (
+    "subDirectory_filePath",
+    "face_x",
+    "face_y",
+    "face_width",
+    "face_height",
+    "facial_landmarks",
+    "expression",
+    "valence",
+    "arousal",
+)
+UNUSABLE = {"8": "none", "9": "uncertain", "10": "no face"}
+ANNOTATION_READERS = 8
+
+
+class AffectNetSource:
+    """AffectNet in any of its forms."""
+
+    format = "affectnet"
+
+    def __init__(self, tree: Tree) -> None:
+        self.space = get_space("affectnet")
+        self.tree = tree
+        self.tables = _tables(tree)
+        if not any(map(is_image, tree.files)):
+            raise UserError(f"{tree.location} has no images")
+
+    @classmethod
+    def matches(cls, tree: Tree) -> bool:
+        return any(path.endswith("_exp.npy") for path in tree.files) or bool(_tables(tree))
+
+    def rows(self) -> Iterator[FaceRow]:
+        if self.tables:
+            return chain.from_iterable(map(self._table_rows, self.tables))
+        if any(path.endswith("_exp.npy") for path in self.tree.files):
+            return self._annotated_rows()
+        return self._numbered_rows()
+
+    def fingerprint(self) -> str:
+        return self.tree.fingerprint()
+
+    def _table_rows(self, table: str) -> Iterator[FaceRow]:
+        places = {_last_two(path): path for path in self.tree.files}
+        split = "val" if posixpath.basename(table).lower().startswith("val") else "train"
+        with self.tree.text(table) as file:
+            for fields in csv.reader(file):
+                values = dict(zip(COLUMNS, fields, strict=False))
+                name = values.get("subDirectory_filePath", "")
+                if name not in ("", COLUMNS[0]):  # some releases have a header in one table only
+                    path = places.get(_last_two(name), name)
+                    numbers = values.get("expression", ""), values.get("valence", ""), values.get("arousal", "")
+                    yield self._row(path, split, *numbers)
+
+    def _annotated_rows(self) -> Iterator[FaceRow]:
+        images = [path for path in self.tree.files if is_image(path)]
+        with ThreadPoolExecutor(ANNOTATION_READERS) as pool:
+            yield from pool.map(self._annotated_row, images)
+
+    def _annotated_row(self, path: str) -> FaceRow:
+        stem = posixpath.splitext(posixpath.basename(path))[0]
+        folder = posixpath.join(posixpath.dirname(posixpath.dirname(path)), "annotations")
+        try:
+            numbers = [_number(self.tree.read(f"{folder}/{stem}_{kind}.npy")) for kind in ("exp", "val", "aro")]
+        except (BadRow, ValueError, EOFError):
+            read = partial(self.tree.read, path)
+            return FaceRow(self.tree.display(path), "", read, fault="annotation missing or damaged")
+        return self._row(path, split_of(path), *numbers)
+
+    def _numbered_rows(self) -> Iterator[FaceRow]:
+        for path, split, folder in class_files(self.tree):
+            if is_image(path):
+                yield self._row(path, split, folder or "no class folder")
+
+    def _row(self, path: str, split: str | None, expression: str, valence: str = "", arousal: str = "") -> FaceRow:
+        kind = UNUSABLE.get(expression)
+        return FaceRow(
+            self.tree.display(path),
+            expression,
+            partial(self.tree.read, path),
+            split,
+            valence=_unit(valence),
+            arousal=_unit(arousal),
+            left_out=f"AffectNet expression {expression} ({kind})" if kind else None,
+        )
+
+
+def _tables(tree: Tree) -> list[str]:
+    return [path for path in tree.files if path.lower().endswith(".csv") and _is_table(tree, path)]
+
+
+def _is_table(tree: Tree, path: str) -> bool:
+    first = tree.first_line(path)
+    return first.startswith(COLUMNS[0]) or (first.count(",") == len(COLUMNS) - 1 and is_image(first.split(",")[0]))
+
+
+def _last_two(path: str) -> str:
+    return "/".join(path.split("/")[-2:])
+
+
+def _number(data: bytes) -> str:
+    return str(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False).item())
+
+
+def _unit(text: str) -> float | None:
+    """Valence or arousal in [-1, 1]; AffectNet writes -2 where there is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if -1 <= value <= 1 else None

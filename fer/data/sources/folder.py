@@ -1,0 +1,96 @@
+"""ImageFolder: a folder per class, below train/val[/test] folders, below train/test, or by themselves.
+
+File names of CK+ (Lucey et al., 2010: ``S005_001_00000011.png``) and JAFFE (Lyons et al., 1998: ``KA.AN1.39.tiff``)
+name the subject, which becomes the row's group. JAFFE's flat folder works too: its file names also carry the label.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from posixpath import basename, splitext
+
+from fer.data.rows import FaceRow
+from fer.data.tree import Tree
+from fer.errors import UserError
+from fer.labels import emotion, infer_space
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif"}
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "train_set": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "val_set": "val",
+    "test": "test",
+    "testing": "test",
+    "test_set": "test",
+}
+CK_PLUS = re.compile(r"(?P<subject>S\d{3})_\d{3}_\d{8}")
+JAFFE = re.compile(r"(?P<subject>[A-Z]{2})\.(?P<label>AN|DI|FE|HA|NE|SA|SU)\d*\.")
+
+
+def class_files(tree: Tree) -> Iterator[tuple[str, str | None, str | None]]:
+    """Each file's path, its split, and its class folder; None where the layout has no split, or the file no class."""
+    split_layout = any(split_of(path) for path in tree.files)
+    for path in tree.files:
+        folders = path.split("/")[:-1]
+        split = split_of(path)
+        if split:
+            folders = folders[1:]
+        in_class = bool(folders) and (split is not None or not split_layout)
+        yield path, split, folders[0] if in_class else None
+
+
+def split_of(path: str) -> str | None:
+    """The split that a path's first folder stands for, if it does."""
+    first, slash, _ = path.partition("/")
+    return SPLIT_FOLDERS.get(first.lower()) if slash else None
+
+
+def is_image(path: str) -> bool:
+    return splitext(path)[1].lower() in IMAGE_SUFFIXES
+
+
+class FolderSource:
+    """A folder of images per class. The label space is the known one with these class names, or one of their own."""
+
+    format = "folder"
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        names = {label for path, _, label in self._files() if label and is_image(path)}
+        if not names:
+            raise UserError(f"{tree.location} has no images in class folders such as train/happy/1.jpg or happy/1.jpg")
+        self.space = infer_space(names)
+
+    @classmethod
+    def matches(cls, tree: Tree) -> bool:
+        return True
+
+    def rows(self) -> Iterator[FaceRow]:
+        for path, split, label in self._files():
+            shown, read, group = self.tree.display(path), partial(self.tree.read, path), self.group(basename(path))
+            if label and is_image(path):
+                yield FaceRow(shown, label, read, split, group)
+            elif label:
+                yield FaceRow(shown, label, read, split, left_out="not an image file by its name")
+            elif is_image(path):
+                yield FaceRow(shown, "", read, split, left_out="image in no class folder")
+
+    def fingerprint(self) -> str:
+        return self.tree.fingerprint()
+
+    @staticmethod
+    def group(name: str) -> str | None:
+        """The subject that a file name gives away."""
+        match = CK_PLUS.match(name) or JAFFE.match(name)
+        return match["subject"] if match else None
+
+    def _files(self) -> Iterator[tuple[str, str | None, str | None]]:
+        for path, split, label in class_files(self.tree):
+            jaffe = JAFFE.match(basename(path))
+            yield path, split, label or (emotion(jaffe["label"]) if jaffe else None)

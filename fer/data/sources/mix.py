@@ -1,0 +1,96 @@
+"""A mix: several data sets mapped into one label space, listed in a YAML file.
+
+    label_space: six-class
+    sources:
+      - {data: fer2013.zip}
+      - {data: ck+, name: ckplus}
+      - {data: jaffe}
+
+Paths are relative to the YAML file. Rows whose label has no counterpart are left out and counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Iterator
+from dataclasses import replace
+
+import yaml
+from pydantic import Field, ValidationError
+
+from fer.data import sources
+from fer.data.mapping import resolve
+from fer.data.options import DataOptions, Format
+from fer.data.rows import FaceRow
+from fer.data.tree import Tree
+from fer.errors import UserError
+from fer.labels import get_space
+from fer.options import Options, explain
+
+
+class Part(Options):
+    """One data set of a mix; ``name`` goes in front of its rows' paths and groups."""
+
+    data: str
+    format: Format = "auto"
+    name: str = ""
+
+
+class Mix(Options):
+    """The YAML file of a mix."""
+
+    label_space: str
+    sources: list[Part] = Field(min_length=1)
+
+
+class MixSource:
+    """Several sources as one."""
+
+    format = "mix"
+
+    def __init__(self, tree: Tree) -> None:
+        self.text = tree.read(_yaml(tree) or _refuse(tree))
+        try:
+            mix = Mix.model_validate(yaml.safe_load(self.text))
+        except (yaml.YAMLError, ValidationError) as error:
+            why = explain(error) if isinstance(error, ValidationError) else "not YAML"
+            raise UserError(f"{tree.name}: {why}") from None
+        self.space = get_space(mix.label_space)
+        names = [part.name or posixpath.basename(part.data.rstrip("/")) for part in mix.sources]
+        if len(set(names)) < len(names):
+            raise UserError(f"{tree.name}: give the sources different names ({', '.join(names)})")
+        self.parts = {
+            name: sources.open_source(DataOptions(data=_beside(tree, part.data), format=part.format))
+            for name, part in zip(names, mix.sources, strict=True)
+        }
+
+    @classmethod
+    def matches(cls, tree: Tree) -> bool:
+        return _yaml(tree) is not None
+
+    def rows(self) -> Iterator[FaceRow]:
+        for name, part in self.parts.items():
+            for row in resolve(part.rows(), part.space, self.space):
+                group = row.group and f"{name}/{row.group}"
+                yield replace(row, path=f"{name}/{row.path.partition('/')[2] or row.path}", group=group)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(self.text)
+        for part in self.parts.values():
+            digest.update(part.fingerprint().encode())
+        return digest.hexdigest()
+
+
+def _yaml(tree: Tree) -> str | None:
+    """The tree's only file, if it is a YAML file."""
+    files = list(tree.files)
+    return files[0] if len(files) == 1 and files[0].endswith((".yaml", ".yml")) else None
+
+
+def _refuse(tree: Tree) -> str:
+    raise UserError(f"{tree.location} is not a mix: give a .yaml file with label_space and sources")
+
+
+def _beside(tree: Tree, data: str) -> str:
+    return data if "://" in data else posixpath.join(tree.location, data)

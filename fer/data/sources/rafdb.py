@@ -1,0 +1,56 @@
+"""RAF-DB, basic emotions (Li et al., CVPR 2017): a list of ``train_00001.jpg 5`` lines, and the images.
+
+The published layout is ``EmoLabel/list_patition_label.txt`` (so spelt) and ``Image/aligned/train_00001_aligned.jpg``;
+the images are found by name wherever they lie, aligned ones first. Codes: 1 surprise, 2 fear, 3 disgust, 4 happiness,
+5 sadness, 6 anger, 7 neutral.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from functools import partial
+
+from fer.data.rows import FaceRow
+from fer.data.tree import Tree
+from fer.errors import UserError
+from fer.labels import get_space
+
+LIST = "list_patition_label.txt"
+
+
+class RafDbSource:
+    """RAF-DB's basic emotions."""
+
+    format = "rafdb"
+
+    def __init__(self, tree: Tree) -> None:
+        path = tree.find(LIST)
+        if path is None:
+            raise UserError(f"{tree.location} has no {LIST} (RAF-DB keeps it in EmoLabel/)")
+        self.space = get_space("rafdb")
+        self.tree, self.path = tree, path
+
+    @classmethod
+    def matches(cls, tree: Tree) -> bool:
+        return tree.find(LIST) is not None
+
+    def rows(self) -> Iterator[FaceRow]:
+        places = {posixpath.basename(path): path for path in self.tree.files}
+        with self.tree.text(self.path) as file:
+            for line in filter(str.strip, file):
+                name, _, code = line.strip().partition(" ")
+                stem, suffix = posixpath.splitext(name)
+                path = places.get(f"{stem}_aligned{suffix}") or places.get(name) or name
+                split = name.partition("_")[0]
+                known = split in ("train", "test")
+                yield FaceRow(
+                    self.tree.display(path),
+                    code,
+                    partial(self.tree.read, path),
+                    split if known else None,
+                    fault=None if known else "name that begins with neither train_ nor test_",
+                )
+
+    def fingerprint(self) -> str:
+        return self.tree.fingerprint()

@@ -1,0 +1,35 @@
+"""SFEW 2.0 (Dhall et al., 2015): Train, Val and Test folders with a folder per class; frames of films.
+
+The film is the row's group: the file name's part before the first underscore (``Bridesmaids_012015680_00000006.png``).
+The published test folder has no labels, so its images are left out and counted.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from fer.data.sources.folder import FolderSource, split_of
+from fer.data.tree import Tree
+from fer.labels import get_space
+
+FRAME = re.compile(r"[^_/]+_\d{9}_\d{8}\.")
+
+
+class SfewSource(FolderSource):
+    """SFEW 2.0 in its published folders."""
+
+    format = "sfew"
+
+    def __init__(self, tree: Tree) -> None:
+        super().__init__(tree)
+        self.space = get_space("sfew")
+
+    @classmethod
+    def matches(cls, tree: Tree) -> bool:
+        framed = [path for path in tree.files if split_of(path) and FRAME.match(posixpath.basename(path))]
+        return len(framed) > len(tree.files) / 2
+
+    @staticmethod
+    def group(name: str) -> str | None:
+        return name.split("_")[0] if "_" in name else None

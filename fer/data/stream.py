@@ -1,0 +1,91 @@
+"""Streaming rows from shards with Ray Data: encoded bytes in Arrow blocks, in the order that `fer.data.order` sets.
+
+Ray's tasks read the windows, a few ahead of training; the training worker decodes and augments in its collate function,
+on a few threads. Measured on 2 cores this feeds faster than decoding in tasks (docs/data.md); ``remote`` decoding is for
+GPU hosts short of CPUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+from ray.data import Datasource, ReadTask
+from ray.data.block import BlockMetadata
+from ray.data.collate_fn import ArrowBatchCollateFn
+
+from fer.data.order import Window
+
+CPUS_PER_READER = 0.25
+"""What a reading task reserves: reading is mostly waiting. A job leaves this much for each training worker."""
+
+WINDOWS_PER_STREAM = 1024
+"""Windows in one Ray Data execution: a long one costs memory in its planner, a short one a pause between two."""
+
+KEY = "key"
+"""Column with each row's random key, an int64 that is a function of the window's seed: all augmentation follows from it."""
+
+
+def read_window(window: Window, columns: Sequence[str]) -> pa.Table:
+    """A window's rows as an Arrow table with the given columns and ``key``."""
+    tables = []
+    for piece in window.pieces:
+        with fsspec.open(piece.group.path, "rb") as file:
+            table = pq.ParquetFile(file).read_row_group(piece.group.index, columns=list(columns))
+        tables.append(table.slice(piece.start, piece.stop - piece.start))
+    table = pa.concat_tables(tables)
+    keys = np.zeros(len(table), np.int64)
+    if window.seed is not None:
+        random = np.random.default_rng(window.seed)
+        keys = random.integers(2**62, size=len(table))
+        table = table.take(random.permutation(len(table)))
+    return table.append_column(KEY, pa.array(keys)).slice(window.skip, window.rows)
+
+
+class WindowSource(Datasource):
+    """A Ray Data source with one reading task for each window."""
+
+    def __init__(self, windows: Sequence[Window], load: Callable[[Window], pa.Table]) -> None:
+        super().__init__()
+        self.windows, self.load = windows, load
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, parallelism: int, *args: Any, **kwargs: Any) -> list[ReadTask]:
+        return [self._task(window) for window in self.windows]
+
+    def _task(self, window: Window) -> ReadTask:
+        load = self.load
+        metadata = BlockMetadata(num_rows=window.rows, size_bytes=None, input_files=None, exec_stats=None)
+        return ReadTask(lambda: [load(window)], metadata)
+
+
+def batches(
+    windows: Iterator[Window],
+    load: Callable[[Window], pa.Table],
+    collate: ArrowBatchCollateFn,
+    *,
+    batch_size: int,
+    threads: int,
+) -> Iterator[Any]:
+    """Collated batches of the windows' rows, in order, ``threads`` batches ahead; only the last may be short.
+
+    ``load`` runs in Ray's tasks, ``collate`` on threads of this process.
+    """
+    while chunk := list(islice(windows, WINDOWS_PER_STREAM)):
+        dataset = ray.data.read_datasource(
+            WindowSource(chunk, load),
+            override_num_blocks=len(chunk),
+            num_cpus=CPUS_PER_READER,
+            concurrency=2,
+        )
+        dataset.context.execution_options.preserve_order = True
+        dataset.context.enable_progress_bars = False
+        yield from dataset.iter_torch_batches(batch_size=batch_size, prefetch_batches=threads, collate_fn=collate)

@@ -1,0 +1,53 @@
+"""`fer prepare`: turn a data set into checked, shuffled Parquet shards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fer.data.options import PrepareOptions as Config
+
+if TYPE_CHECKING:
+    from fer.data.manifest import Manifest
+
+__all__ = ["Config", "main"]
+
+
+def main(config: Config) -> None:
+    from fer.data.manifest import QUARANTINE
+    from fer.data.prepare import prepare
+
+    dataset = prepare(config)
+    manifest = dataset.manifest
+    show(manifest)
+    if manifest.set_aside:
+        print(f"set aside (each row with its reason in {dataset.root}/{QUARANTINE}):")
+        for reason, count in manifest.set_aside.items():
+            print(f"  {count:>7,}  {reason}")
+    rows = sum(split.rows for split in manifest.splits.values())
+    print(f"Prepared {rows:,} images of {config.data} ({manifest.format}) as shards in {dataset.root}")
+    if "train" in manifest.splits:
+        print(f"Train on them with: fer train --data {dataset.root}")
+
+
+def show(manifest: Manifest) -> None:
+    """A table of rows per label and split."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"label space {manifest.label_space}")
+    table.add_column("label")
+    for split in manifest.splits:
+        table.add_column(split, justify="right")
+    for label in manifest.labels:
+        table.add_row(label, *(f"{split.counts.get(label, 0):,}" for split in manifest.splits.values()))
+    table.add_section()
+    table.add_row("all", *(f"{split.rows:,}" for split in manifest.splits.values()))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from jobs.__main__ import run_job
+
+    sys.exit(run_job("prepare"))

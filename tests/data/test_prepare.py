@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from fer.data import prepare as prepare_module
+from fer.data import shards
+from fer.data.manifest import ShardedDataset
+from fer.data.options import DataOptions, PrepareOptions
+from fer.data.prepare import open_dataset, prepare
+from fer.data.rows import FACE_SCHEMA, FaceRow
+from fer.errors import UserError
+from jobs import prepare as job
+
+WriteImages = Callable[..., Path]
+RequestFor = Callable[..., PrepareOptions]
+
+
+def stored(dataset: ShardedDataset, split: str) -> list[dict[str, object]]:
+    """A split's rows as they lie in its shards, which must agree with the manifest."""
+    rows = []
+    for shard in dataset.split(split).shards:
+        with fsspec.open(dataset.path(shard), "rb") as file:
+            table = pq.ParquetFile(file)
+            assert table.schema_arrow.equals(FACE_SCHEMA)
+            groups = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]
+            assert groups == shard.row_groups
+            rows += table.read().to_pylist()
+    assert Counter(row["label"] for row in rows) == dataset.split(split).counts
+    return rows
+
+
+def listed(path: Path) -> dict[str, str]:
+    """Path and reason of each row in a list of rows set aside."""
+    return {entry["path"]: entry["reason"] for entry in map(json.loads, path.read_text().splitlines())}
+
+
+def test_prepares_every_row_once_with_its_image(faces: Path, request_for: RequestFor, tmp_path: Path) -> None:
+    dataset = prepare(request_for(faces, val_split=0.2, test_split=0.2))
+    rows = {split: stored(dataset, split) for split in ("train", "val", "test")}
+    assert [len(part) for part in rows.values()] == [32, 8, 10]
+    kept = {str(row["path"]): row["image"] for part in rows.values() for row in part}
+    assert kept == {f"data/{path.relative_to(faces)}": path.read_bytes() for path in faces.rglob("*.png")}
+    assert dataset.manifest.counts == {"happy": 20, "sad": 20, "fear": 10}
+    assert dataset.manifest.set_aside == {}
+    assert (tmp_path / "shards/split=train/part-00000.parquet").is_file()
+    assert [str(row["path"]) for row in rows["train"]] != sorted(str(row["path"]) for row in rows["train"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "shards"]
+
+
+def test_shards_and_row_groups_stay_small(
+    faces: Path, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = next(faces.rglob("*.png")).stat().st_size
+    monkeypatch.setattr(shards, "GROUP_ROWS", 8)
+    monkeypatch.setattr(prepare_module, "ShardWriter", lambda *args: shards.ShardWriter(*args[:-1], image * 20))
+    dataset = prepare(request_for(faces, val_split=0))
+    stored(dataset, "train")
+    assert [shard.row_groups for shard in dataset.split("train").shards] == [[8, 8, 8], [8, 8, 8], [2]]
+    monkeypatch.setattr(shards, "GROUP_BYTES", image * 4)
+    dataset = prepare(request_for(faces, val_split=0, overwrite=True, shard_mb=64))
+    assert max(max(shard.row_groups) for shard in dataset.split("train").shards) <= 5
+
+
+def test_same_content_whatever_the_seed_of_the_order(faces: Path, tmp_path: Path) -> None:
+    def content(out: str, seed: int) -> tuple[str, list[object]]:
+        options = PrepareOptions(data=str(faces), out=f"{tmp_path}/{out}", val_split=0, split_seed=seed)
+        dataset = prepare(options)
+        return dataset.manifest.content_hash, [row["path"] for row in stored(dataset, "train")]
+
+    (first, order), (again, same), (other, different) = content("a", 0), content("b", 0), content("c", 1)
+    assert first == again == other
+    assert order == same != different
+
+
+def test_running_again_does_nothing(
+    faces: Path, request_for: RequestFor, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prepare(request_for(faces))
+    monkeypatch.setattr(prepare_module, "_write", lambda *_: pytest.fail("wrote again"))
+    assert prepare(request_for(faces)).manifest == first.manifest
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_other_content_or_options_need_another_place_or_overwrite(faces: Path, request_for: RequestFor) -> None:
+    first = prepare(request_for(faces))
+    with pytest.raises(UserError, match="give another --out, or --overwrite"):
+        prepare(request_for(faces, val_split=0.3))
+    (faces / "happy/00.png").unlink()
+    with pytest.raises(UserError, match="give another --out, or --overwrite"):
+        prepare(request_for(faces))
+    second = prepare(request_for(faces, overwrite=True))
+    assert second.manifest.counts.total() == 49
+    assert second.manifest.content_hash != first.manifest.content_hash
+
+
+def test_a_folder_of_something_else_is_never_replaced(faces: Path, request_for: RequestFor, tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="other files than shards"):
+        prepare(request_for(faces, overwrite=True))
+    (tmp_path / "shards/thesis.txt").rename(tmp_path / "thesis.txt")
+    prepare(request_for(faces))
+    (tmp_path / "thesis.txt").rename(tmp_path / "shards/thesis.txt")
+    with pytest.raises(UserError, match="other files than shards"):
+        prepare(request_for(faces, overwrite=True, val_split=0.5))
+    assert (tmp_path / "shards/thesis.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_interrupted_run_leaves_nothing_that_looks_complete(
+    faces: Path, request_for: RequestFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
+) -> None:
+    options = request_for(faces, **({"out": "memory://interrupted/shards"} if remote else {}))
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "_manifest", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(options)
+    with pytest.raises(UserError, match=r"no manifest\.json"):
+        ShardedDataset(options.out)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert prepare(options).manifest.counts.total() == 50
+
+
+def test_few_images_are_held_at_a_time(faces: Path, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, written, ahead = [], [], []
+    monkeypatch.setattr(prepare_module, "READ_AHEAD", 4)
+    load, add = prepare_module._load, shards.ShardWriter.add
+    monkeypatch.setattr(prepare_module, "_load", lambda row: loaded.append(row) or load(row))
+
+    def watched(writer: shards.ShardWriter, row: FaceRow, image: bytes) -> bytes:
+        ahead.append(len(loaded) - len(written))
+        written.append(row)
+        return add(writer, row, image)
+
+    monkeypatch.setattr(shards.ShardWriter, "add", watched)
+    prepare(request_for(faces))
+    assert len(written) == 50
+    assert max(ahead) <= 4
+
+
+def test_image_that_only_pillow_reads_is_set_aside(faces: Path, request_for: RequestFor) -> None:
+    Image.new("RGB", (24, 24)).save(faces / "happy/00.png", "TGA")  # training decodes with OpenCV
+    dataset = prepare(request_for(faces, max_bad_fraction=0.1))
+    assert dataset.manifest.set_aside == {"not an image that can be decoded": 1}
+
+
+def test_out_and_data_may_be_uris(faces: Path, request_for: RequestFor) -> None:
+    fsspec.filesystem("memory").put(f"{faces}/", "/prepare/data/", recursive=True)
+    dataset = prepare(request_for("memory://prepare/data", out="memory://prepare/shards"))
+    assert len(stored(dataset, "train")) == 45
+    assert (
+        prepare(request_for("memory://prepare/data", out="memory://prepare/shards")).root == "memory://prepare/shards"
+    )
+
+
+def bomb() -> bytes:
+    """A PNG whose header announces 60,000 x 60,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_each_kind_of_bad_row_is_set_aside(write_images: WriteImages, request_for: RequestFor, tmp_path: Path) -> None:
+    names = [f"train_{i:05d}.jpg" for i in range(9)]
+    data = write_images(*(f"Image/aligned/{name}" for name in names))
+    images = data / "Image/aligned"
+    (images / names[0]).write_bytes(b"")
+    whole = (images / names[1]).read_bytes()
+    (images / names[1]).write_bytes(whole[: len(whole) // 2])
+    (images / names[2]).write_text("<html>not an image</html>")
+    (images / names[3]).write_bytes(bomb())
+    (images / names[4]).unlink()
+    labels = [1, 1, 1, 1, 1, 99, 1, 2, 3]
+    lines = [f"{name} {label}" for name, label in zip(names, labels, strict=True)]
+    (data / "list_patition_label.txt").write_text("\n".join(lines))
+
+    dataset = prepare(request_for(data, max_bad_fraction=0.7, val_split=0))
+
+    reasons = {Path(path).name: reason for path, reason in listed(tmp_path / "shards/quarantine.jsonl").items()}
+    assert reasons == {
+        names[0]: "empty file",
+        names[1]: "truncated image",
+        names[2]: "not an image that can be decoded",
+        names[3]: "60000x60000 pixels, more than 64000000",
+        names[4]: "missing file",
+        names[5]: "unknown label code 99 (label space rafdb)",
+    }
+    assert dataset.manifest.set_aside == dict.fromkeys(reasons.values(), 1)
+    assert sorted(Path(str(row["path"])).name for row in stored(dataset, "train")) == names[6:]
+
+
+def test_too_many_bad_rows_stop_the_job_with_their_list(faces: Path, request_for: RequestFor, tmp_path: Path) -> None:
+    for i in range(3):
+        (faces / f"happy/{i:02d}.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"3 of 50 rows can't be used .* 0\.05.*shards\.quarantine\.jsonl") as refusal:
+        prepare(request_for(faces, max_bad_fraction=0.05))
+    path = tmp_path / "shards.quarantine.jsonl"
+    assert str(path) in str(refusal.value)
+    assert listed(path) == {f"data/happy/{i:02d}.png": "empty file" for i in range(3)}
+    assert not (tmp_path / "shards").exists()
+    dataset = prepare(request_for(faces, max_bad_fraction=0.06))
+    assert dataset.manifest.set_aside == {"empty file": 3}
+    assert not path.exists()
+
+
+def test_rows_left_out_by_a_rule_are_not_bad(faces: Path, request_for: RequestFor, tmp_path: Path) -> None:
+    dataset = prepare(request_for(faces, max_bad_fraction=0, label_space="ferplus"))
+    assert dataset.manifest.counts.total() == 50
+    (faces / "neutral").mkdir()
+    for path in (faces / "happy").iterdir():
+        (faces / "neutral" / path.name).write_bytes(path.read_bytes())
+    dataset = prepare(request_for(faces, max_bad_fraction=0, label_space="six-class", overwrite=True))
+    assert dataset.manifest.label_space == "six-class"
+    assert dataset.manifest.set_aside == {"label neutral has no counterpart in six-class": 20}
+    assert len(listed(tmp_path / "shards/quarantine.jsonl")) == 20
+
+
+def test_no_usable_row_is_an_error(faces: Path, request_for: RequestFor) -> None:
+    for path in faces.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="50 of 50 rows"):
+        prepare(request_for(faces, max_bad_fraction=1))
+
+
+def test_test_part_stands_in_for_validation(
+    write_images: WriteImages, request_for: RequestFor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_images(*(f"{split}/happy/{i}.png" for split in ("train", "test") for i in range(10)))
+    dataset = prepare(request_for(data, val_split=0))
+    assert "warning: no validation part" in capsys.readouterr().out
+    assert dataset.split("val") == dataset.split("test")
+    dataset = prepare(request_for(data, val_split=0.2, overwrite=True))
+    assert {name: split.rows for name, split in dataset.manifest.splits.items()} == {"train": 8, "val": 2, "test": 10}
+
+
+def test_votes_valence_and_groups_reach_the_shards(
+    write_images: WriteImages, request_for: RequestFor, tmp_path: Path
+) -> None:
+    data = write_images("img/1/a.jpg", "anger/S005_001_00000011.png")
+    (data / "training.csv").write_text(
+        "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal\n"
+        "1/a.jpg,0,0,24,24,1;2,1,0.5,-0.25\n"
+    )
+    (row,) = stored(prepare(request_for(data, val_split=0)), "train")
+    assert (row["valence"], row["arousal"], row["votes"], row["group"]) == (0.5, -0.25, None, None)
+    (data / "training.csv").unlink()
+    (row,) = stored(prepare(request_for(data, format="folder", val_split=0, out=f"{tmp_path}/b")), "train")[:1]
+    groups = {row["group"] for row in stored(ShardedDataset(f"{tmp_path}/b"), "train")}
+    assert groups == {"S005", None}
+
+
+def test_open_dataset_prepares_once_into_the_cache(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = f"{tmp_path}/cache"
+    dataset = open_dataset(DataOptions(data=str(faces)), cache)
+    assert Path(dataset.root).parent == Path(cache)
+    assert Path(dataset.root).name.startswith("data-")
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "_write", lambda *_: pytest.fail("wrote again"))
+        assert open_dataset(DataOptions(data=str(faces)), cache).root == dataset.root
+    other = open_dataset(DataOptions(data=str(faces), val_split=0.5), cache)
+    assert other.root != dataset.root
+    assert other.split("val").rows == 25
+
+
+def test_open_dataset_opens_shards(faces: Path, request_for: RequestFor, tmp_path: Path) -> None:
+    shards_at = prepare(request_for(faces)).root
+    assert open_dataset(DataOptions(data=shards_at), f"{tmp_path}/cache").root == shards_at
+    assert not (tmp_path / "cache").exists()
+    with pytest.raises(UserError, match="are in label space custom"):
+        open_dataset(DataOptions(data=shards_at, label_space="six-class"), f"{tmp_path}/cache")
+    with pytest.raises(UserError, match=r"no manifest\.json"):
+        open_dataset(DataOptions(data=str(faces), format="shards"), f"{tmp_path}/cache")
+
+
+def test_job_ends_with_a_table_and_where_everything_lies(
+    faces: Path, request_for: RequestFor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (faces / "happy/00.png").write_bytes(b"")
+    options = request_for(faces, max_bad_fraction=0.1)
+    job.main(options)
+    printed = capsys.readouterr().out
+    for words in ("train", "val", "happy", "sad", "fear", "1  empty file", "Prepared 49 images", options.out):
+        assert words in printed
+
+
+@pytest.mark.slow
+def test_real_fer2013(shared_data: Path, request_for: RequestFor) -> None:
+    dataset = prepare(request_for(shared_data / "fer2013.zip"))
+    assert {name: split.rows for name, split in dataset.manifest.splits.items()} == {
+        "train": 25_839,
+        "val": 2_870,
+        "test": 7_178,
+    }
+    assert dataset.manifest.set_aside == {}

@@ -1,0 +1,288 @@
+"""Folders, RAF-DB, AffectNet, SFEW and mixes, each on a small data set in its published layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer.data.images import check_image
+from fer.data.mapping import resolve
+from fer.data.options import DataOptions
+from fer.data.rows import FaceRow, Source
+from fer.data.sources import open_source
+from fer.errors import BadRow, UserError
+
+WriteImages = Callable[..., Path]
+Zipped = Callable[..., Path]
+WriteCsv = Callable[..., Path]
+
+
+def open_at(path: Path, **options: str) -> Source:
+    return open_source(DataOptions(data=str(path), **options))  # type: ignore[arg-type]
+
+
+def by_path(source: Source) -> dict[str, FaceRow]:
+    """Resolved rows by their path without the data set's name; every usable image decodes."""
+    rows = {row.path.partition("/")[2]: row for row in resolve(source.rows(), source.space, source.space)}
+    for row in rows.values():
+        if not row.fault and not row.left_out:
+            check_image(row.read())
+    return rows
+
+
+# Folders
+
+
+def test_folder_with_train_val_and_test(write_images: WriteImages) -> None:
+    data = write_images("train/happy/1.jpg", "Validation/happy/2.png", "test/sad/deep/3.jpg")
+    (data / "notes.txt").write_text("no row")
+    source = open_at(data)
+    rows = by_path(source)
+    assert source.format == "folder"
+    assert {path: (row.split, row.label) for path, row in rows.items()} == {
+        "train/happy/1.jpg": ("train", "happy"),
+        "Validation/happy/2.png": ("val", "happy"),
+        "test/sad/deep/3.jpg": ("test", "sad"),
+    }
+
+
+def test_folder_of_classes_leaves_the_split_open(write_images: WriteImages) -> None:
+    rows = by_path(open_at(write_images("happy/1.jpg", "sad/2.jpg")))
+    assert [(row.split, row.label, row.group) for row in rows.values()] == [(None, "happy", None), (None, "sad", None)]
+
+
+def test_folder_counts_what_it_leaves_out(write_images: WriteImages) -> None:
+    data = write_images("train/happy/1.jpg", "train/stray.jpg")
+    (data / "train/happy/list.txt").write_text("1.jpg")
+    reasons = {path: row.left_out for path, row in by_path(open_at(data)).items()}
+    assert reasons == {
+        "train/happy/1.jpg": None,
+        "train/happy/list.txt": "not an image file by its name",
+        "train/stray.jpg": "image in no class folder",
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "space"),
+    [
+        (["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"], "fer2013"),
+        (["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"], "basic"),
+        (["anger", "disgust", "fear", "happy", "sad", "surprised"], "six-class"),
+        (["grin", "frown"], "custom"),
+    ],
+)
+def test_folder_infers_the_label_space(write_images: WriteImages, names: list[str], space: str) -> None:
+    assert open_at(write_images(*(f"{name}/1.png" for name in names))).space.name == space
+
+
+def test_ck_plus_and_jaffe_file_names_give_the_subject(write_images: WriteImages) -> None:
+    data = write_images("anger/S005_001_00000011.png", "anger/KA.AN1.39.tiff", "anger/scan_1.png")
+    groups = {path: row.group for path, row in by_path(open_at(data)).items()}
+    assert groups == {"anger/S005_001_00000011.png": "S005", "anger/KA.AN1.39.tiff": "KA", "anger/scan_1.png": None}
+
+
+def test_flat_jaffe_folder_takes_labels_from_file_names(write_images: WriteImages) -> None:
+    rows = by_path(open_at(write_images("KA.AN1.39.tiff", "KM.HA2.5.tiff", "NA.SU1..tiff")))
+    assert [(row.label, row.group) for row in rows.values()] == [
+        ("anger", "KA"),
+        ("happiness", "KM"),
+        ("surprise", "NA"),
+    ]
+
+
+def test_folder_without_classes_is_explained(write_images: WriteImages) -> None:
+    with pytest.raises(UserError, match="no images in class folders"):
+        open_at(write_images("1.jpg", "2.jpg"))
+
+
+def test_zip_is_accepted_wherever_a_folder_is(faces: Path, zipped: Zipped) -> None:
+    folder, archive = by_path(open_at(faces)), by_path(open_at(zipped(faces)))
+    assert list(archive) == list(folder)
+    assert [row.read() for row in archive.values()] == [row.read() for row in folder.values()]
+
+
+# RAF-DB, AffectNet, SFEW
+
+
+def test_rafdb(write_images: WriteImages, zipped: Zipped) -> None:
+    data = write_images(
+        "Image/aligned/train_00001_aligned.jpg", "Image/original/train_00001.jpg", "Image/original/test_0001.jpg"
+    )
+    (data / "EmoLabel").mkdir()
+    lines = ["train_00001.jpg 4", "test_0001.jpg 7", "train_00002.jpg 1", "test_0002.jpg 8", "other_1.jpg 1", ""]
+    (data / "EmoLabel/list_patition_label.txt").write_text("\n".join(lines))
+    for place in (data, zipped(data, inside="basic/")):
+        source = open_at(place)
+        rows = list(resolve(source.rows(), source.space, source.space))
+        assert source.format == "rafdb"
+        assert [(row.label, row.split) for row in rows[:3]] == [
+            ("happiness", "train"),
+            ("neutral", "test"),
+            ("surprise", "train"),
+        ]
+        assert rows[0].read() == (data / "Image/aligned/train_00001_aligned.jpg").read_bytes()
+        assert rows[1].read() == (data / "Image/original/test_0001.jpg").read_bytes()
+        with pytest.raises(BadRow, match="missing file"):
+            rows[2].read()
+        assert rows[3].fault == "unknown label code 8 (label space rafdb)"
+        assert rows[4].fault == "name that begins with neither train_ nor test_"
+
+
+AFFECTNET = ("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression")
+
+
+@pytest.mark.parametrize("header_of_validation", [True, False])
+def test_affectnet_tables(write_images: WriteImages, write_csv: WriteCsv, header_of_validation: bool) -> None:
+    data = write_images("Manually_Annotated_Images/689/a.jpg", "Manually_Annotated_Images/103/b.JPG")
+    header = (*AFFECTNET, "valence", "arousal")
+    box = (0, 0, 24, 24, "1.0;2.0")
+    write_csv(
+        data / "training.csv",
+        header,
+        ("689/a.jpg", *box, 1, 0.75, -0.25),
+        ("689/absent.jpg", *box, 7, 0.1, 0.1),
+        ("689/a.jpg", *box, 10, -2, -2),
+        ("689/a.jpg", *box, 12, -2, -2),
+    )
+    write_csv(data / "validation.csv", *([header] if header_of_validation else []), ("103/b.JPG", *box, 0, 0, -2))
+    source = open_at(data / "training.csv")
+    rows = list(resolve(source.rows(), source.space, source.space))
+    assert source.format == "affectnet"
+    assert (rows[0].label, rows[0].split, rows[0].valence, rows[0].arousal) == ("happiness", "train", 0.75, -0.25)
+    assert (rows[4].label, rows[4].split, rows[4].valence, rows[4].arousal) == ("neutral", "val", 0.0, None)
+    assert rows[0].read() == (data / "Manually_Annotated_Images/689/a.jpg").read_bytes()
+    with pytest.raises(BadRow, match="missing file"):
+        rows[1].read()
+    assert rows[2].left_out == "AffectNet expression 10 (no face)"
+    assert rows[3].fault == "unknown label code 12 (label space affectnet)"
+
+
+def annotate(data: Path, split: str, number: int, expression: object, valence: object, arousal: object) -> None:
+    folder = data / split / "annotations"
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, value in (("exp", expression), ("val", valence), ("aro", arousal)):
+        np.save(folder / f"{number}_{kind}.npy", np.array(value), allow_pickle=value is None)
+
+
+def test_affectnet_annotated_folders(write_images: WriteImages, zipped: Zipped) -> None:
+    data = write_images(*(f"train_set/images/{i}.jpg" for i in range(4)), "val_set/images/0.jpg")
+    annotate(data, "train_set", 0, "3", "0.5", "0.25")
+    annotate(data, "train_set", 1, 8, -2, -2)
+    annotate(data, "train_set", 2, None, None, None)  # pickled: must not be unpickled
+    annotate(data, "val_set", 0, 6, -0.5, 1.0)
+    for place in (data, zipped(data)):
+        source = open_at(place)
+        rows = by_path(source)
+        assert source.format == "affectnet"
+        kept = rows["train_set/images/0.jpg"]
+        assert (kept.label, kept.split, kept.valence, kept.arousal) == ("surprise", "train", 0.5, 0.25)
+        assert rows["train_set/images/1.jpg"].left_out == "AffectNet expression 8 (none)"
+        assert rows["train_set/images/2.jpg"].fault == "annotation missing or damaged"
+        assert rows["train_set/images/3.jpg"].fault == "annotation missing or damaged"
+        assert (rows["val_set/images/0.jpg"].label, rows["val_set/images/0.jpg"].split) == ("anger", "val")
+
+
+def test_affectnet_numbered_folders(write_images: WriteImages) -> None:
+    source = open_at(write_images("train/0/a.jpg", "train/7/b.jpg", "val/8/c.jpg", "val/x/d.jpg"), format="affectnet")
+    rows = by_path(source)
+    assert [(row.label, row.split) for row in list(rows.values())[:2]] == [("neutral", "train"), ("contempt", "train")]
+    assert rows["val/8/c.jpg"].left_out == "AffectNet expression 8 (none)"
+    assert "unknown label 'x'" in str(rows["val/x/d.jpg"].fault)
+
+
+def test_sfew_groups_by_film(write_images: WriteImages) -> None:
+    source = open_at(
+        write_images(
+            "Train/Angry/AlexEmma_000153240_00000001.png",
+            "Val/Surprise/Bridesmaids_012015680_00000006.png",
+            "Test/Hangover_000335640_00000010.png",
+        )
+    )
+    rows = list(by_path(source).values())
+    assert (source.format, source.space.name) == ("sfew", "sfew")
+    assert [(row.label, row.split, row.group, row.left_out) for row in rows] == [
+        ("", "test", None, "image in no class folder"),
+        ("angry", "train", "AlexEmma", None),
+        ("surprise", "val", "Bridesmaids", None),
+    ]
+
+
+# Mixes
+
+
+@pytest.fixture
+def mix(tmp_path: Path, fer2013_csv: Path, write_images: WriteImages) -> Path:
+    write_images("anger/S005_001_00000011.png", "contempt/S138_008_00000009.png", root="ck+")
+    write_images("KA.SU1.39.tiff", "KA.NE1.26.tiff", root="jaffe")
+    path = tmp_path / "mix.yaml"
+    path.write_text(
+        "label_space: six-class\n"
+        "sources:\n"
+        "  - {data: data/fer2013.csv, name: fer2013}\n"
+        "  - {data: ck+, format: folder}\n"
+        f"  - {{data: {tmp_path}/jaffe}}\n"
+    )
+    return path
+
+
+def test_mix_maps_three_data_sets_into_one_space(mix: Path) -> None:
+    source = open_at(mix)
+    rows = {row.path: row for row in resolve(source.rows(), source.space, source.space)}
+    assert (source.format, source.space.name) == ("mix", "six-class")
+    assert [(row.label, row.split) for row in list(rows.values())[:3]] == [
+        ("anger", "train"),
+        ("6", "val"),
+        ("happy", "test"),
+    ]
+    assert rows["fer2013/fer0000001.png"].left_out == "label neutral has no counterpart in six-class"
+    assert rows["fer2013/fer0000003.png"].fault == "unknown label code 9 (label space fer2013)"
+    ck = rows["ck+/anger/S005_001_00000011.png"]
+    assert (ck.label, ck.group, ck.split) == ("anger", "ck+/S005", None)
+    assert rows["ck+/contempt/S138_008_00000009.png"].left_out == "label contempt has no counterpart in six-class"
+    assert rows["jaffe/KA.SU1.39.tiff"].label == "surprised"
+    check_image(rows["jaffe/KA.SU1.39.tiff"].read())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("label_space: six-class\nsources: []", "sources"),
+        ("label_space: seven\nsources: [{data: ck+}]", "no label space 'seven'"),
+        ("label_space: six-class\nsources: [{data: ck+}, {data: ck+}]", "different names"),
+        ("label_space: six-class\nsources: [{data: absent}]", "no such file or folder"),
+        ("label_space: [", "not YAML"),
+        ("label_space: six-class\nsources: [{data: ck+}]\nweights: 1", "unknown option --weights"),
+    ],
+)
+def test_mistakes_in_a_mix_are_explained(mix: Path, text: str, message: str) -> None:
+    mix.write_text(text)
+    with pytest.raises(UserError, match=message):
+        open_at(mix)
+
+
+# Any
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ("ferplus", "no fer2013new.csv"),
+        ("rafdb", "no list_patition_label.txt"),
+        ("fer2013", "no CSV with the columns"),
+        ("mix", "not a mix"),
+        ("shards", "prepared already"),
+    ],
+)
+def test_wrong_format_is_explained(faces: Path, chosen: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        open_at(faces, format=chosen)
+
+
+def test_fingerprint_follows_the_files(faces: Path) -> None:
+    before = open_at(faces).fingerprint()
+    assert open_at(faces).fingerprint() == before
+    (faces / "happy/00.png").write_bytes(b"changed")
+    assert open_at(faces).fingerprint() != before
