@@ -1,0 +1,62 @@
+"""Frames of real and of broken videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fer.data.video import frames, is_video
+from fer.errors import UserError
+
+
+@pytest.mark.parametrize(("name", "count"), [("single_face.mp4", 72), ("two_people.mp4", 115), ("no_face.mp4", 95)])
+def test_every_frame_comes_in_order(shared_data: Path, name: str, count: int) -> None:
+    numbers, last = [], -1.0
+    for number, seconds, image in frames(shared_data / "videos" / name):
+        numbers.append(number)
+        assert seconds > last
+        last = seconds
+        assert image.dtype == np.uint8
+        assert image.shape[2] == 3
+    assert numbers == list(range(count))
+
+
+def test_every_nth_frame_is_the_one_of_the_whole_stream(shared_data: Path) -> None:
+    path = shared_data / "videos" / "single_face.mp4"
+    whole = {frame.number: frame for frame in frames(path)}
+    some = list(frames(path, every=30))
+    assert [frame.number for frame in some] == [0, 30, 60]
+    for frame in some:
+        assert frame.seconds == pytest.approx(frame.number / 30, abs=0.01)  # 30 frames per second
+        np.testing.assert_array_equal(frame.image, whole[frame.number].image)
+
+
+def test_colours_are_rgb(tmp_path: Path) -> None:
+    path = tmp_path / "red.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (32, 32))
+    for _ in range(3):
+        writer.write(np.full((32, 32, 3), (0, 0, 255), np.uint8))  # BGR
+    writer.release()
+    (first, *rest) = frames(path)
+    assert len(rest) == 2
+    red, green, blue = first.image.mean(axis=(0, 1))
+    assert red > 200
+    assert max(green, blue) < 50
+
+
+def test_a_file_that_is_no_video_is_a_persons_mistake(tmp_path: Path) -> None:
+    """At once, not when the first frame is asked for."""
+    with pytest.raises(UserError, match="no video at"):
+        frames(tmp_path / "nowhere.mp4")
+    (tmp_path / "text.mp4").write_text("hello")
+    with pytest.raises(UserError, match="not a video that OpenCV can read"):
+        frames(tmp_path / "text.mp4")
+
+
+def test_is_video_goes_by_the_name() -> None:
+    assert is_video(Path("a/clip.MP4"))
+    assert is_video(Path("clip.webm"))
+    assert not is_video(Path("face.png"))
