@@ -1,0 +1,1 @@
+"""The timm image classifier: configuration, model, augmentation, losses, training loop and predictor."""

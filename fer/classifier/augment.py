@@ -1,0 +1,93 @@
+"""Augmentation of training images: every draw follows from the row's key, whichever thread or machine makes it.
+
+Flip, rotation, zoom and shift are one affine warp, so an image is resampled once; OpenCV does it outside the GIL.
+AutoAugment, erasing, mixup and cutmix are timm's.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import cv2
+import numpy as np
+from PIL import Image
+from timm.data import Mixup
+from timm.data.auto_augment import auto_augment_transform
+from timm.data.random_erasing import RandomErasing
+from torch import Tensor
+
+from fer.classifier.options import AugmentOptions, ModelOptions
+from fer.classifier.preprocess import resize, to_channels
+from fer.training.seeding import seeded
+
+
+class Augment:
+    """RGB (H, W, 3) uint8 and a key to the network's (side, side, C) uint8, varied."""
+
+    def __init__(self, options: AugmentOptions, model: ModelOptions) -> None:
+        self.options, self.side, self.channels = options, model.img_size, model.in_chans
+        self.policy = (
+            auto_augment_transform("original", {"img_mean": (128, 128, 128)}) if options.auto_augment else None
+        )
+
+    def __call__(self, image: np.ndarray, key: int) -> np.ndarray:
+        draw = Random(key)
+        if self.policy is not None:
+            with seeded(key):
+                image = np.asarray(self.policy(Image.fromarray(image)))
+        image = to_channels(image, self.channels)
+        if max(image.shape[:2]) > self.side:
+            image = resize(image, self.side)
+        image = cv2.warpAffine(
+            image,
+            self._warp(image.shape[1], image.shape[0], draw),
+            (self.side, self.side),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+        image = cv2.LUT(image, self._tones(draw))
+        return image.reshape(self.side, self.side, self.channels)
+
+    def _warp(self, width: int, height: int, draw: Random) -> np.ndarray:
+        """The (2, 3) matrix from the image's pixels to the input's."""
+        options, side = self.options, self.side
+        angle = math.radians(draw.uniform(-options.rotate, options.rotate))
+        zoom = 1 + draw.uniform(-options.zoom, options.zoom)
+        flip = -1 if draw.random() < options.hflip else 1
+        shift = [draw.uniform(-options.shift, options.shift) * side for _ in range(2)]
+        cosine, sine = math.cos(angle) * zoom * side, math.sin(angle) * zoom * side
+        linear = np.array([[flip * cosine / width, -sine / height], [flip * sine / width, cosine / height]])
+        from_center = np.array([(width - 1) / 2, (height - 1) / 2])
+        to_center = np.array([(side - 1) / 2 + shift[0], (side - 1) / 2 + shift[1]])
+        return np.column_stack([linear, to_center - linear @ from_center])
+
+    def _tones(self, draw: Random) -> np.ndarray:
+        """Look-up table of 256 values that changes contrast about the middle grey, and brightness."""
+        contrast = 1 + draw.uniform(-self.options.contrast, self.options.contrast)
+        brightness = draw.uniform(-self.options.brightness, self.options.brightness) * 255
+        return np.clip((np.arange(256) - 127.5) * contrast + 127.5 + brightness, 0, 255).astype(np.uint8)
+
+
+class BatchAugment:
+    """What varies a whole batch at once, after normalising: timm's random erasing, mixup and cutmix."""
+
+    def __init__(self, options: AugmentOptions, classes: int) -> None:
+        self.erasing = (
+            RandomErasing(options.random_erasing, mode="const", device="cpu") if options.random_erasing else None
+        )
+        self.mixup = (
+            Mixup(options.mixup, options.cutmix, label_smoothing=0.0, num_classes=classes)
+            if options.mixup or options.cutmix
+            else None
+        )
+
+    def __call__(self, images: Tensor, labels: Tensor, key: int) -> tuple[Tensor, Tensor | None]:
+        """Images (N, C, H, W) and class indices (N,) to images, and soft targets (N, classes) where labels were mixed."""
+        targets = None
+        with seeded(key):
+            if self.erasing is not None:
+                images = self.erasing(images)
+            if self.mixup is not None:
+                images, targets = self.mixup(images, labels)
+        return images, targets

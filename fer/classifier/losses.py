@@ -1,0 +1,62 @@
+"""What training minimises: cross-entropy or focal loss on soft or hard labels, and the concordance loss for affect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fer.classifier.options import LossOptions
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Logits (N, classes) and targets (N, classes), rows summing to one, to a scalar."""
+
+
+def class_weights(counts: Mapping[str, int], labels: list[str]) -> Tensor:
+    """Weight of each class: rows / (classes x rows of the class), so that the mean weight of a row is one.
+
+    A class without rows gets weight 0 (it is never a target).
+    """
+    rows = torch.tensor([counts.get(label, 0) for label in labels], dtype=torch.float32)
+    present = int((rows > 0).sum())
+    return torch.where(rows > 0, rows.sum() / (present * rows.clamp_min(1)), torch.zeros(()))
+
+
+def focal_loss(logits: Tensor, targets: Tensor, weight: Tensor | None, gamma: float) -> Tensor:
+    """Focal loss (Lin et al., ICCV 2017) on soft targets: -sum t (1 - p)^gamma log p, weighted by class, mean over rows."""
+    log_p = F.log_softmax(logits, dim=-1)
+    terms = targets * (1 - log_p.exp()).pow(gamma) * log_p
+    if weight is not None:
+        terms = terms * weight
+    return -terms.sum(-1).mean()
+
+
+def build_loss(options: LossOptions, weight: Tensor | None = None) -> Loss:
+    """The loss that the options name. ``weight`` (classes,) weighs classes."""
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        if options.loss == "ce":
+            return F.cross_entropy(logits, targets, weight=weight, label_smoothing=options.label_smoothing)
+        smooth = options.label_smoothing
+        targets = targets * (1 - smooth) + smooth / targets.shape[1]
+        return focal_loss(logits, targets, weight, options.focal_gamma)
+
+    return loss
+
+
+def affect_loss(predicted: Tensor, true: Tensor) -> Tensor:
+    """Valence-arousal loss: mean squared error plus 1 - CCC (Lin, Biometrics 1989), mean over the two.
+
+    Both (N, 2); rows with NaN in ``true`` are unlabelled and left out. Without labelled rows the loss is 0.
+    """
+    labelled = ~true.isnan().any(dim=1)
+    if not labelled.any():
+        return predicted.sum() * 0
+    predicted, true = predicted[labelled], true[labelled]
+    error = (predicted - true).square().mean(0)
+    covariance = ((predicted - predicted.mean(0)) * (true - true.mean(0))).mean(0)
+    spread = predicted.var(0, unbiased=False) + true.var(0, unbiased=False)
+    concordance = 2 * covariance / (spread + (predicted.mean(0) - true.mean(0)).square()).clamp_min(1e-6)
+    return (error + 1 - concordance).mean()

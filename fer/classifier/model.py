@@ -1,0 +1,144 @@
+"""The network: a timm backbone with an expression head, a valence-arousal head, or both. A model is a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fer.classifier.heads import MarginHead
+from fer.classifier.options import ModelOptions
+from fer.errors import UserError
+from fer.labels import LabelSpace
+
+WEIGHTS = "model.safetensors"
+SPEC = "model.json"
+
+
+class ModelSpec(BaseModel):
+    """Everything needed to build a model and prepare its input; `model.json` in a model folder."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    options: ModelOptions
+    label_space: str
+    labels: list[str]
+    mean: list[float]
+    """Per channel, of pixels in [0, 1]."""
+    std: list[float]
+    training: dict[str, Any] = {}
+    """Where the model comes from: run, data, metrics. Shown on model cards, used by nothing."""
+
+    @property
+    def space(self) -> LabelSpace:
+        return LabelSpace(self.label_space, tuple(self.labels))
+
+
+class Outputs(NamedTuple):
+    """What the network says of a batch; a missing head gives None."""
+
+    logits: Tensor | None
+    """(N, classes), float32."""
+    valence_arousal: Tensor | None
+    """(N, 2), float32, each in [-1, 1]."""
+
+
+class FaceModel(nn.Module):
+    """Images (N, C, H, W), normalised, to Outputs."""
+
+    def __init__(self, options: ModelOptions, classes: int, pretrained: bool = False) -> None:
+        super().__init__()
+        self.backbone = _backbone(options, pretrained)
+        width = (
+            self.backbone.num_features
+            if not hasattr(self.backbone, "head_hidden_size")
+            else self.backbone.head_hidden_size
+        )
+        self.expression: nn.Module | None = None
+        self.affect: nn.Module | None = None
+        if options.head != "valence-arousal":
+            self.expression = (
+                nn.Linear(width, classes)
+                if options.margin == "none"
+                else MarginHead(width, classes, options.margin, options.margin_size, options.margin_scale)
+            )
+        if options.head != "classification":
+            self.affect = nn.Linear(width, 2)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Outputs:
+        """``labels`` (N,), class indices, let a margin head apply its margin in training."""
+        features = self.backbone(images)
+        logits = affect = None
+        if isinstance(self.expression, MarginHead):
+            logits = self.expression(features, labels).float()
+        elif self.expression is not None:
+            logits = self.expression(features).float()
+        if self.affect is not None:
+            affect = torch.tanh(self.affect(features).float())
+        return Outputs(logits, affect)
+
+
+def _backbone(options: ModelOptions, pretrained: bool) -> nn.Module:
+    """The timm model without its classifier. Raises UserError for a wrong name, argument or missing weights."""
+    if not timm.is_model(options.backbone):
+        close = timm.list_models(f"*{options.backbone[:6]}*")[:5]
+        raise UserError(
+            f"--backbone: timm has no model {options.backbone!r}" + (f"; close: {', '.join(close)}" if close else "")
+        )
+    arguments = {"num_classes": 0, "in_chans": options.in_chans, **options.model_kwargs}
+    if timm.models.get_pretrained_cfg(options.backbone).fixed_input_size:
+        arguments["img_size"] = options.img_size
+    try:
+        return timm.create_model(options.backbone, pretrained=pretrained, **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--model-kwargs: {options.backbone} does not take them: {error}") from None
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"no pretrained weights for {options.backbone} could be loaded ({reason}); train from scratch with "
+            '--no-pretrained, or name a local file: --model-kwargs \'{"checkpoint_path": "weights.safetensors"}\''
+        ) from None
+
+
+def new_spec(options: ModelOptions, space: LabelSpace) -> ModelSpec:
+    """The spec of a model to be trained: input statistics are the backbone's own, averaged for grey input."""
+    known = timm.is_model(options.backbone)
+    default = timm.models.get_pretrained_cfg(options.backbone) if known else None
+    mean, std = (list(default.mean), list(default.std)) if default else ([0.5] * 3, [0.5] * 3)
+    if options.in_chans == 1:
+        mean, std = [sum(mean) / 3], [sum(std) / 3]
+    return ModelSpec(options=options, label_space=space.name, labels=list(space.labels), mean=mean, std=std)
+
+
+def build_model(spec: ModelSpec, pretrained: bool = False) -> FaceModel:
+    """A new network for ``spec``, with random or timm's pretrained weights."""
+    return FaceModel(spec.options, len(spec.labels), pretrained)
+
+
+def save_model(model: FaceModel, spec: ModelSpec, folder: Path) -> None:
+    """Write the two files of a model folder: weights as safetensors, and the spec as JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
+    (folder / SPEC).write_text(json.dumps(spec.model_dump(), indent=2))
+
+
+def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[FaceModel, ModelSpec]:
+    """A model from its folder, in evaluation mode on ``device``. Raises UserError if the folder holds none."""
+    try:
+        spec = ModelSpec.model_validate_json((folder / SPEC).read_text())
+        weights = load_file(folder / WEIGHTS, device=str(device))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} is not a classifier: no {Path(error.filename or WEIGHTS).name} in it") from None
+    except ValidationError as error:
+        raise UserError(f"{folder / SPEC} is not a spec that this version reads: {error.errors()[0]['msg']}") from None
+    model = build_model(spec).to(device)
+    model.load_state_dict(weights)
+    return model.eval(), spec

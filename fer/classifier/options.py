@@ -1,0 +1,108 @@
+"""Options of the image classifier: plain values, no torch. Each group builds its part of a training run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fer.data.options import DataOptions
+from fer.options import Options
+from fer.training.options import RunOptions
+
+
+class ModelOptions(Options):
+    """What the network is."""
+
+    backbone: str = Field("resnet18", description="Any timm model name")
+    model_kwargs: dict[str, int | float | str | list[int]] = Field(
+        {}, description="Further arguments of the timm model, as JSON"
+    )
+    pretrained: bool = Field(False, description="Start from timm's pretrained weights")
+    img_size: int = Field(224, ge=16, le=2048, description="Side of the square input, in pixels")
+    in_chans: int = Field(3, ge=1, le=3, description="Input channels: 3 for colour, 1 for grey")
+    head: Literal["classification", "valence-arousal", "both"] = Field(
+        "classification",
+        description="What is predicted: an expression, valence and arousal in [-1, 1], or both from one backbone",
+    )
+    margin: Literal["none", "arcface", "cosface"] = Field(
+        "none", description="Margin of the classification head (ArcFace, CosFace)"
+    )
+    margin_size: float = Field(0.2, ge=0, le=1, description="Margin: radians for arcface, cosine for cosface")
+    margin_scale: float = Field(30.0, gt=0, description="Scale of the cosine logits of a margin head")
+
+    @field_validator("in_chans")
+    @classmethod
+    def _grey_or_colour(cls, value: int) -> int:
+        if value == 2:
+            raise ValueError("use 1 for grey or 3 for colour")
+        return value
+
+
+class AugmentOptions(Options):
+    """How training images are varied. Angles in degrees; shares relative to the image's side or value range."""
+
+    hflip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip")
+    rotate: float = Field(10.0, ge=0, le=180, description="Largest rotation either way, in degrees")
+    zoom: float = Field(0.1, ge=0, lt=1, description="Largest change of scale, as a share")
+    shift: float = Field(0.05, ge=0, lt=1, description="Largest shift each way, as a share of the side")
+    brightness: float = Field(0.2, ge=0, le=1, description="Largest change of brightness, as a share")
+    contrast: float = Field(0.2, ge=0, le=1, description="Largest change of contrast, as a share")
+    auto_augment: bool = Field(False, description="AutoAugment, the ImageNet policy (timm)")
+    random_erasing: float = Field(0.0, ge=0, le=1, description="Probability of erasing a rectangle (timm)")
+    mixup: float = Field(0.0, ge=0, description="Mixup alpha; 0: off")
+    cutmix: float = Field(
+        0.0, ge=0, description="CutMix alpha; 0: off. With mixup, one of the two is drawn for each batch"
+    )
+
+
+class LossOptions(Options):
+    """What training minimises."""
+
+    loss: Literal["ce", "focal"] = Field("ce", description="Cross-entropy or focal loss")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each label spread over all classes")
+    focal_gamma: float = Field(2.0, ge=0, description="Focusing exponent of the focal loss")
+    class_weights: bool = Field(False, description="Weigh classes by the inverse of their training counts")
+    soft_labels: bool = Field(False, description="Train on the annotators' votes where the data has them (FER+)")
+
+
+class OptimizerOptions(Options):
+    """How the loss is minimised."""
+
+    epochs: int = Field(30, ge=1, description="Passes over the training data")
+    batch_size: int = Field(64, ge=1, description="Images per worker and step")
+    grad_accum_steps: int = Field(1, ge=1, description="Batches whose gradients are added up before one optimizer step")
+    opt: str = Field("adamw", description="Optimizer, by timm's name")
+    lr: float = Field(3e-4, gt=0, description="Learning rate at its peak (with --max-lr: where onecycle starts)")
+    max_lr: float | None = Field(None, gt=0, description="Peak of the onecycle schedule; unset: --lr")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum, for optimizers that have one")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay; biases and normalisation are exempt")
+    scheduler: Literal["cosine", "onecycle"] = Field("cosine", description="Learning rate schedule")
+    warmup_epochs: float = Field(1.0, ge=0, description="Linear warm-up of the cosine schedule, in epochs")
+    pct_start: float = Field(0.1, gt=0, lt=1, description="Rising share of the onecycle schedule")
+    clip_grad: float | None = Field(None, gt=0, description="Clip the gradient to this norm")
+    patience: int = Field(0, ge=0, description="Stop after so many epochs without a better validation score; 0: never")
+    amp: bool = Field(True, description="Mixed precision (bfloat16)")
+    grad_checkpointing: bool = Field(False, description="Recompute activations in the backward pass, to save memory")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="Decay of the moving average of the weights that is judged and kept; 0: off"
+    )
+
+
+class TrainConfig(DataOptions, ModelOptions, AugmentOptions, LossOptions, OptimizerOptions, RunOptions):
+    """Train an expression classifier on Ray Train: any timm backbone, on CPUs or GPUs, on one machine or many."""
+
+    decode_threads: int = Field(2, ge=1, le=64, description="Threads per worker that decode and augment images")
+    decode: Literal["worker", "remote"] = Field(
+        "worker", description="Where images are decoded: in the training worker, or on other CPUs of the cluster"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainConfig:
+        if self.margin != "none" and (self.mixup or self.cutmix or self.soft_labels):
+            raise ValueError("a margin head needs one label per image: leave out --mixup, --cutmix and --soft-labels")
+        if self.margin != "none" and self.head == "valence-arousal":
+            raise ValueError("--margin needs a classification head: use --head classification or both")
+        if self.head != "classification" and (self.mixup or self.cutmix):
+            raise ValueError("--mixup and --cutmix mix expression labels only: leave them out with --head " + self.head)
+        return self

@@ -1,0 +1,109 @@
+"""The one way from images in memory to scores, shared by evaluation, prediction and serving."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fer.classifier.model import FaceModel, ModelSpec, load_model
+from fer.classifier.preprocess import normalize, to_input
+from fer.errors import UserError
+
+
+@dataclass
+class Scores:
+    """What a model, or an ensemble, says of N images; None where it has no such head."""
+
+    probabilities: np.ndarray | None
+    """(N, K) float32 in the order of `Predictor.labels`; each row sums to 1."""
+    valence_arousal: np.ndarray | None
+    """(N, 2) float32, each in [-1, 1]."""
+
+
+class Predictor:
+    """One model, or an ensemble that averages probabilities and valence-arousal values.
+
+    ``device`` is auto, cpu, gpu, or a torch device; a GPU computes in bfloat16, a CPU in float32. ``tta`` averages each
+    image's scores with those of its mirror image; the network sees up to ``batch_size`` images at once.
+    Raises UserError for a folder without a model, models with different labels, and a device that is not there.
+    """
+
+    def __init__(self, folders: Sequence[Path], device: str = "auto", tta: bool = False, batch_size: int = 64) -> None:
+        if not folders:
+            raise UserError("no model given: name at least one model folder")
+        self.device = torch_device(device)
+        self.tta, self.batch_size = tta, batch_size
+        loaded = [load_model(Path(folder), self.device) for folder in folders]
+        self.models = [model.to(memory_format=torch.channels_last) for model, _ in loaded]  # type: ignore[call-overload]
+        self.specs = [spec for _, spec in loaded]
+        self.space = self.specs[0].space
+        self.labels: tuple[str, ...] = self.space.labels
+        for folder, spec in zip(folders, self.specs, strict=True):
+            if tuple(spec.labels) != self.labels:
+                raise UserError(
+                    f"an ensemble needs models with the same labels in the same order: {folders[0]} has "
+                    f"{', '.join(self.labels)}; {folder} has {', '.join(spec.labels)}"
+                )
+        self.has_expression = any(model.expression is not None for model in self.models)
+        self.has_affect = any(model.affect is not None for model in self.models)
+        self._threads = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="preprocess")
+
+    def __call__(self, images: Sequence[np.ndarray]) -> Scores:
+        """Score RGB uint8 images, each (H, W, 3) of any size. Safe to call from several threads."""
+        probabilities, affect = [], []
+        for model, spec in zip(self.models, self.specs, strict=True):
+            batches = [self._forward(model, spec, pixels) for pixels in self._inputs(images, spec)]
+            if model.expression is not None:
+                probabilities.append(_join([batch[0] for batch in batches], len(self.labels)))
+            if model.affect is not None:
+                affect.append(_join([batch[1] for batch in batches], 2))
+        return Scores(_mean(probabilities), _mean(affect))
+
+    def _inputs(self, images: Sequence[np.ndarray], spec: ModelSpec) -> Iterator[Tensor]:
+        """Micro-batches (N, side, side, C) uint8; the next are prepared on threads while the network works."""
+        ready = self._threads.map(lambda image: to_input(image, spec), images)
+        for start in range(0, len(images), self.batch_size):
+            rows = min(self.batch_size, len(images) - start)
+            yield torch.from_numpy(np.stack([next(ready) for _ in range(rows)]))
+
+    @torch.inference_mode()
+    def _forward(self, model: FaceModel, spec: ModelSpec, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (N, K) and valence-arousal (N, 2) of one micro-batch; (N, 0) where the head is missing."""
+        images = normalize(pixels.to(self.device, non_blocking=True), spec)
+        views = [images, images.flip(3)] if self.tta else [images]
+        probabilities, affect = [], []
+        for view in views:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+                outputs = model(view)
+            none = torch.empty(len(view), 0, device=self.device)
+            probabilities.append(none if outputs.logits is None else outputs.logits.softmax(dim=1))
+            affect.append(none if outputs.valence_arousal is None else outputs.valence_arousal)
+        return torch.stack(probabilities).mean(0).cpu(), torch.stack(affect).mean(0).cpu()
+
+
+def torch_device(name: str) -> torch.device:
+    """`auto` (a GPU if there is one), `cpu`, `gpu` or torch's own name. Raises UserError for one that is not there."""
+    if name == "auto":
+        name = "gpu" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device("cuda" if name == "gpu" else name)
+    except RuntimeError:
+        raise UserError(f"--device: no device is called {name!r}; use auto, cpu or gpu") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device: there is no GPU that torch can use on this machine; use cpu")
+    return device
+
+
+def _join(batches: list[Tensor], width: int) -> np.ndarray:
+    return torch.cat([torch.empty(0, width), *batches]).numpy()
+
+
+def _mean(scores: list[np.ndarray]) -> np.ndarray | None:
+    return np.stack(scores).mean(axis=0, dtype=np.float32) if scores else None

@@ -1,0 +1,34 @@
+"""From decoded pixels to network input, the same way in training, evaluation, prediction and serving."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from fer.classifier.model import ModelSpec
+
+
+def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """RGB (H, W, 3) uint8 to (H, W, 3), or to grey (H, W) where the network has one input channel."""
+    return image if channels == 3 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def resize(image: np.ndarray, side: int) -> np.ndarray:
+    """Pixels (H, W[, C]) to (side, side[, C]): area averaging when shrinking, bilinear when enlarging."""
+    shrinking = max(image.shape[:2]) > side
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
+
+
+def to_input(image: np.ndarray, spec: ModelSpec) -> np.ndarray:
+    """RGB (H, W, 3) uint8 of any size to the network's (side, side, C) uint8."""
+    pixels = resize(to_channels(image, spec.options.in_chans), spec.options.img_size)
+    return pixels.reshape(*pixels.shape[:2], spec.options.in_chans)
+
+
+def normalize(pixels: Tensor, spec: ModelSpec) -> Tensor:
+    """Batch (N, H, W, C) uint8 to (N, C, H, W) float32 in the backbone's statistics, in channels-last memory."""
+    mean = torch.tensor(spec.mean, device=pixels.device) * 255
+    std = torch.tensor(spec.std, device=pixels.device) * 255
+    return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)

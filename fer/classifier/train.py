@@ -1,0 +1,237 @@
+"""The classifier's training loop: what one worker of a Ray Train group does, top to bottom."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.train import Checkpoint
+from ray.train.torch import prepare_model
+from timm.utils import ModelEmaV3
+from torch import Tensor
+
+from fer.classifier.augment import BatchAugment
+from fer.classifier.feed import Batch, Feed
+from fer.classifier.judge import Judge
+from fer.classifier.losses import affect_loss, build_loss, class_weights
+from fer.classifier.model import WEIGHTS, FaceModel, ModelSpec, Outputs, build_model, load_model, save_model
+from fer.classifier.options import TrainConfig
+from fer.classifier.preprocess import normalize
+from fer.classifier.schedule import Schedule, build_optimizer
+from fer.data.manifest import ShardedDataset
+from fer.tracking import Run
+from fer.training.checkpoint import Position, load_training, save_training
+from fer.training.seeding import mix
+from fer.training.worker import Worker, amp_dtype
+
+AVERAGE = "average"
+"""Folder of the raw weights in a checkpoint whose model is their moving average."""
+
+
+def train(settings: dict[str, Any]) -> None:
+    """The loop that Ray Train runs on each worker. ``settings``: config, spec, data (folder of shards), tracking."""
+    config = TrainConfig.model_validate(settings["config"])
+    spec = ModelSpec.model_validate(settings["spec"])
+    trainer = Trainer(config, spec, ShardedDataset(settings["data"]), Worker.start(config), Run(**settings["tracking"]))
+    trainer.restore(settings["resume"])
+    trainer.run()
+
+
+class Trainer:
+    """The state of a run on one worker, and its verbs: restore, run, train an epoch, validate, save."""
+
+    def __init__(self, config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset, worker: Worker, run: Run) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.spec, self.worker, self.tracking = config, spec, worker, run
+        self.raw: FaceModel = build_model(spec, config.pretrained).to(worker.device, memory_format=torch.channels_last)
+        if config.grad_checkpointing:
+            self.raw.backbone.set_grad_checkpointing()
+        self.model = prepare_model(self.raw)
+        self.average = ModelEmaV3(self.raw, decay=config.ema, use_warmup=True) if config.ema else None
+        self.feed = Feed(dataset, config, spec, worker.rank, worker.workers)
+        self.updates_per_epoch = -(-self.feed.batches_per_epoch // config.grad_accum_steps)
+        self.optimizer = build_optimizer(config, self.raw)
+        self.schedule = Schedule(config, self.optimizer, self.updates_per_epoch)
+        weight = class_weights(dataset.split("train").counts, spec.labels) if config.class_weights else None
+        self.loss = build_loss(config, weight.to(worker.device) if weight is not None else None)
+        self.augment = BatchAugment(config, len(spec.labels))
+        self.judge = Judge(spec, worker.device)
+        self.amp = amp_dtype(worker.device) if config.amp else None
+        self.scaler = torch.amp.GradScaler(worker.device.type, enabled=self.amp is torch.float16)
+        self.has_validation = "val" in dataset.manifest.splits
+        self.position = Position(workers=worker.workers)
+
+    # -- the run -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train from the position to the end, or until validation stops improving."""
+        batches = self.feed.training(self.position.epoch, self.position.batch)
+        while self.position.epoch < self.config.epochs and not self.position.stopped:
+            figures = self.train_epoch(batches)
+            if self.has_validation:
+                figures |= self.validate()
+            self.finish_epoch(figures)
+
+    def train_epoch(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """One epoch, or what is left of it; its mean loss, speed and share of time spent waiting for data."""
+        self.model.train()
+        started, waited, losses = time.perf_counter(), 0.0, []
+        first, last = self.position.batch, self.feed.batches_per_epoch
+        for number in range(first, last):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            # The last step of an epoch may have fewer batches to add up.
+            begun = number - number % self.config.grad_accum_steps
+            parts = min(self.config.grad_accum_steps, last - begun)
+            losses.append(self.backward(batch, number, parts, is_last=number + 1 == begun + parts))
+            self.position.batch = number + 1
+            if number + 1 == begun + parts:
+                self.step()
+                every = self.config.checkpoint_every
+                if every and self.position.update % every == 0 and number + 1 < last:
+                    self.report({"score": -1.0}, save=True)
+        seconds = time.perf_counter() - started
+        values = torch.stack(losses).tolist()
+        if self.worker.leads:
+            self.tracking.log_series("step_loss", values, first_step=self.position.epoch * last + first)
+        images = len(values) * self.config.batch_size * self.worker.workers
+        return {
+            "train_loss": sum(values) / len(values),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": images / seconds,
+            "data_wait": waited / seconds,
+            "seconds": seconds,
+        }
+
+    def backward(self, batch: Batch, number: int, parts: int, is_last: bool) -> Tensor:
+        """Forward and backward of one batch; gradients are averaged over workers only at the last of a step."""
+        key = mix(self.config.seed, self.position.epoch, number, self.worker.rank)
+        torch.manual_seed(key)
+        images = normalize(batch["pixels"].to(self.worker.device, non_blocking=True), self.spec)
+        labels = batch["label"].to(self.worker.device)
+        images, mixed = self.augment(images, labels, key)
+        targets = batch["votes"].to(self.worker.device) if "votes" in batch else mixed
+        if targets is None:
+            targets = torch.nn.functional.one_hot(labels, len(self.spec.labels)).float()
+        waits = self.worker.workers > 1 and not is_last
+        with self.model.no_sync() if waits else nullcontext():
+            with self.autocast():
+                outputs = self.model(images, labels if self.config.margin != "none" else None)
+            loss = self.total_loss(outputs, targets, batch["affect"].to(self.worker.device))
+            self.scaler.scale(loss / parts).backward()
+        return loss.detach().float().cpu()
+
+    def total_loss(self, outputs: Outputs, targets: Tensor, affect: Tensor) -> Tensor:
+        """The sum of the heads' losses."""
+        losses = []
+        if outputs.logits is not None:
+            losses.append(self.loss(outputs.logits, targets))
+        if outputs.valence_arousal is not None:
+            losses.append(affect_loss(outputs.valence_arousal, affect))
+        return torch.stack(losses).sum()
+
+    def step(self) -> None:
+        """One optimizer step."""
+        if self.config.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.raw.parameters(), self.config.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.position.update += 1
+        self.schedule.advance(self.position.update)
+        if self.average is not None:
+            self.average.update(self.raw, self.position.update)
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """Judge the kept model on the whole validation split, every worker on its share."""
+        model = self.kept_model.eval()
+        for batch in self.feed.validation():
+            with self.autocast():
+                outputs = model(normalize(batch["pixels"].to(self.worker.device), self.spec))
+            self.judge.update(outputs, batch)
+        return self.judge.compute()
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    @property
+    def kept_model(self) -> FaceModel:
+        """The weights that are judged and kept: the moving average, if there is one."""
+        return self.average.module if self.average is not None else self.raw  # type: ignore[return-value]
+
+    def finish_epoch(self, figures: dict[str, float]) -> None:
+        """Count the epoch, decide whether to go on, and report with a checkpoint."""
+        position, config = self.position, self.config
+        score = figures.get("val_score", -figures["train_loss"])
+        better = position.best is None or score > position.best
+        position.stale = 0 if better else position.stale + 1
+        position.best = score if better else position.best
+        position.history.append({"epoch": position.epoch + 1, **figures})
+        position.epoch, position.batch = position.epoch + 1, 0
+        position.stopped = bool(config.patience) and position.stale >= config.patience
+        if self.worker.leads:
+            self.tracking.log_metrics(figures, step=position.epoch)
+            self.say(figures, better)
+        self.report({"score": score, "epoch": position.epoch, "update": position.update, **figures}, save=True)
+
+    def say(self, figures: dict[str, float], better: bool) -> None:
+        """One line for the person who watches."""
+        seen = self.position.history
+        left = (self.config.epochs - self.position.epoch) * sum(entry["seconds"] for entry in seen) / len(seen)
+        judged = "  ".join(f"{name} {figures[name]:.3f}" for name in self.judge.shown if name in figures)
+        print(
+            f"epoch {self.position.epoch}/{self.config.epochs}  train_loss {figures['train_loss']:.3f}  {judged}"
+            f"{' *' if better else ''}  {figures['images_per_second']:.0f} img/s  data wait {figures['data_wait']:.1%}  "
+            + (
+                f"stopped: no better for {self.position.stale} epochs"
+                if self.position.stopped
+                else f"{left / 60:.1f} min left"
+            ),
+            flush=True,
+        )
+
+    def report(self, metrics: dict[str, float], save: bool) -> None:
+        """Report to Ray Train, with a checkpoint from the leading worker. Every worker must call it."""
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = None
+            if save and self.worker.leads:
+                self.save(Path(folder))
+                checkpoint = Checkpoint.from_directory(folder)
+            ray.train.report(metrics, checkpoint=checkpoint)
+
+    def save(self, folder: Path) -> None:
+        """A checkpoint is a model folder with the training state beside it."""
+        save_model(self.kept_model, self.spec, folder)
+        if self.average is not None:
+            save_model(self.raw, self.spec, folder / AVERAGE)
+        save_training(folder, self.position, optimizer=self.optimizer, schedule=self.schedule, scaler=self.scaler)
+
+    def restore(self, resume: str | None) -> None:
+        """Continue from Ray Train's last checkpoint of this run, or from the folder ``resume``."""
+        checkpoint = ray.train.get_checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
+        if checkpoint is None:
+            return
+        with checkpoint.as_directory() as name:
+            folder, device = Path(name), self.worker.device
+            kept = load_model(folder, device)[0].state_dict()
+            if self.average is not None and (folder / AVERAGE / WEIGHTS).exists():
+                self.average.module.load_state_dict(kept)
+                kept = load_model(folder / AVERAGE, device)[0].state_dict()
+            self.raw.load_state_dict(kept)
+            parts = {"optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}
+            self.position = load_training(folder, device, **parts)
+        if self.position.workers != self.worker.workers:
+            self.position.update -= -(-self.position.batch // self.config.grad_accum_steps)
+            self.position.batch, self.position.workers = 0, self.worker.workers
+
+    def autocast(self) -> Any:
+        enabled = self.amp is not None
+        return torch.autocast(self.worker.device.type, dtype=self.amp, enabled=enabled) if enabled else nullcontext()

@@ -1,0 +1,1 @@
+"""What every Ray Train job shares: launching, checkpoints, resume and progress."""

@@ -1,0 +1,65 @@
+"""One launcher for every Ray Train job: workers, storage, failures and checkpoints. A loop knows nothing of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from fer.errors import UserError
+from fer.training.options import RunOptions
+from fer.training.run import RunFolder
+
+CPUS_FOR_DATA = 0.25
+"""CPUs per worker that stay free for Ray Data; if training held them all, the job would wait for its first row for ever."""
+
+
+def cpus_needed(options: RunOptions) -> float:
+    """CPUs that a run occupies: its workers and their readers, at least one for the latter."""
+    return options.workers * options.cpus_per_worker + max(1.0, options.workers * CPUS_FOR_DATA)
+
+
+def use_gpu(options: RunOptions) -> bool:
+    """Whether the workers get GPUs. Raises UserError if they are asked for and too few."""
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if options.device == "gpu" and gpus < options.workers:
+        raise UserError(
+            f"--device gpu: the cluster has {gpus:g} GPUs for {options.workers} workers; use fewer --workers"
+        )
+    return options.device != "cpu" and gpus >= options.workers
+
+
+def launch(
+    loop: Callable[[dict[str, Any]], None], loop_config: dict[str, Any], options: RunOptions, run: RunFolder
+) -> Result:
+    """Run ``loop(loop_config)`` on the workers; return the last report, the checkpoints and the metrics.
+
+    A worker that dies takes the group down with it; the group starts again from the last checkpoint, up to
+    ``max_failures`` times. A run of the same name continues from its last checkpoint.
+    """
+    # Seconds, not the default half minute, until a dead worker is noticed; minutes for slow imports on small machines.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    trainer = TorchTrainer(
+        loop,
+        train_loop_config=loop_config,
+        scaling_config=ScalingConfig(
+            num_workers=options.workers,
+            use_gpu=use_gpu(options),
+            resources_per_worker={"CPU": options.cpus_per_worker} | ({"GPU": 1} if use_gpu(options) else {}),
+        ),
+        run_config=RunConfig(
+            name=run.name,
+            storage_path=run.storage,
+            failure_config=FailureConfig(max_failures=options.max_failures),
+            logging_config=LoggingConfig(log_level="WARNING"),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"
+            ),
+        ),
+    )
+    return trainer.fit()

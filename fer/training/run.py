@@ -1,0 +1,102 @@
+"""A run's folder: the resolved config, the versions it ran with, and what it left. Running again with the name continues it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from fer.errors import UserError
+from fer.training.options import RunOptions
+
+RECORD = "run.json"
+PACKAGES = ("ferry-fer", "ray", "torch", "torchvision", "timm", "mlflow", "pyarrow", "numpy", "opencv-python-headless")
+
+# What may differ between a run and its continuation without changing what is learned.
+FREE = {"max_failures", "checkpoint_every", "tracking_uri", "out_dir", "decode_threads", "threads", "resume", "name"}
+
+
+class RunFolder:
+    """``<out_dir>/<name>``, on local disk or any fsspec URI."""
+
+    def __init__(self, options: RunOptions, job: str, default_name: str) -> None:
+        """Make the run's folder, or open it if a run of this name is there.
+
+        Raises UserError if the run there has other settings: its checkpoints would not mean the same.
+        """
+        self.name = options.name or f"{default_name}-{datetime.now():%Y%m%d-%H%M%S}"
+        out_dir = options.out_dir if "://" in options.out_dir else str(Path(options.out_dir).resolve())
+        self.storage = out_dir
+        self.root = f"{out_dir}/{self.name}"
+        config = options.model_dump(mode="json")
+        filesystem, path = fsspec.url_to_fs(f"{self.root}/{RECORD}")
+        self.continued = filesystem.exists(path)
+        if self.continued:
+            self.record = json.loads(filesystem.cat_file(path))
+            _check_same(self.record["config"], config, self.name)
+        else:
+            self.record = {
+                "job": job,
+                "name": self.name,
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "config": config,
+                "versions": versions(),
+                "commit": commit(),
+            }
+            self.save()
+
+    def save(self, **entries: Any) -> None:
+        """Add entries to `run.json` and write it."""
+        self.record.update(entries)
+        self.write(RECORD, json.dumps(self.record, indent=2))
+
+    def write(self, name: str, text: str) -> str:
+        """Write a text file into the folder; return its path."""
+        filesystem, path = fsspec.url_to_fs(f"{self.root}/{name}")
+        filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        filesystem.pipe_file(path, text.encode())
+        return f"{self.root}/{name}"
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], name: str) -> None:
+    changed = [
+        f"--{key.replace('_', '-')} {before.get(key)!r} is now {value!r}"
+        for key, value in now.items()
+        if key not in FREE and before.get(key) != value
+    ]
+    if changed:
+        raise UserError(
+            f"run {name!r} exists with other settings ({'; '.join(changed)}); choose another --name, or give the old ones"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a run computes."""
+    found = {"python": sys.version.split()[0]}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """Git commit of the source tree that runs, with ``-dirty`` if it has changes; None where there is no repository."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

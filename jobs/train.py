@@ -1,0 +1,62 @@
+"""`fer train`: train an expression classifier on Ray Train, keep its best weights, and register it."""
+
+from __future__ import annotations
+
+from fer.classifier.options import TrainConfig
+
+Config = TrainConfig
+
+
+def main(config: TrainConfig) -> None:
+    """Train as ``config`` says; a stopped run of the same name is continued."""
+    from cluster.embedded import connect
+    from fer.classifier.finish import finish, history_of
+    from fer.classifier.model import new_spec
+    from fer.classifier.plan import check
+    from fer.classifier.train import train
+    from fer.data.prepare import open_dataset
+    from fer.tracking import start_run
+    from fer.training.launch import cpus_needed, launch
+    from fer.training.run import RunFolder
+
+    dataset = open_dataset(config, cache=f"{config.out_dir}/data")
+    spec = new_spec(config, dataset.manifest.space)
+    check(config, spec, dataset)
+    connect(cpus_needed(config))
+
+    run = RunFolder(config, "train", default_name=config.backbone)
+    tracking = start_run(config, config.experiment, run.name, run.record.get("mlflow_run_id"))
+    run.save(mlflow_run_id=tracking.run_id, data_hash=dataset.manifest.content_hash)
+    tracking.log_params(config.model_dump())
+    tracking.set_tags({"commit": run.record["commit"], "data_hash": dataset.manifest.content_hash})
+    rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
+    print(f"run {run.name}: {config.backbone} on {rows}, {config.workers} worker(s)", flush=True)
+
+    settings = {
+        "config": config.model_dump(),
+        "spec": spec.model_dump(),
+        "data": dataset.root,
+        "tracking": {"uri": tracking.uri, "run_id": tracking.run_id},
+        "resume": config.resume,
+    }
+    result = launch(train, settings, config, run)
+
+    folder, version = finish(config, spec, run, result, tracking)
+    best = max(history_of(result), key=lambda epoch: epoch.get("val_score", -epoch["train_loss"]))
+    print(f"\nTrained {len(history_of(result))} epochs; the best was epoch {best['epoch']:.0f}.")
+    for name in ("val_accuracy", "val_macro_f1", "val_uar", "val_ccc_valence", "val_ccc_arousal"):
+        if name in best:
+            print(f"  {name:<16} {best[name]:.4f}")
+    print(f"Model:   {folder}")
+    print(f"Run:     {run.root}  (MLflow: {tracking.uri}, run {tracking.run_id})")
+    if version is not None:
+        print(f"Registered as models:/{config.register_as}@{config.alias}, version {version}")
+    print(f"Next:    fer evaluate {folder} --data {config.data}")
+
+
+if __name__ == "__main__":
+    import sys
+
+    from jobs.__main__ import run_job
+
+    sys.exit(run_job("train"))

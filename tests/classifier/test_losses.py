@@ -1,0 +1,57 @@
+"""Losses against hand-computed cases and against torch's own."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fer.classifier.losses import affect_loss, build_loss, class_weights, focal_loss
+from fer.classifier.options import LossOptions
+
+LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 0.0]])
+HARD = torch.tensor([[1.0, 0, 0], [0, 0, 1.0]])
+
+
+def test_focal_loss_by_hand() -> None:
+    logits = torch.log(torch.tensor([[0.8, 0.2]]))
+    assert focal_loss(logits, torch.tensor([[1.0, 0.0]]), None, gamma=2).item() == pytest.approx(
+        -(0.2**2) * math.log(0.8)
+    )
+    weighted = focal_loss(logits, torch.tensor([[1.0, 0.0]]), torch.tensor([3.0, 1.0]), gamma=2)
+    assert weighted.item() == pytest.approx(-3 * (0.2**2) * math.log(0.8))
+
+
+def test_focal_without_focus_is_cross_entropy() -> None:
+    for smoothing in (0.0, 0.1):
+        focal = build_loss(LossOptions(loss="focal", focal_gamma=0, label_smoothing=smoothing))
+        assert focal(LOGITS, HARD).item() == pytest.approx(
+            F.cross_entropy(LOGITS, HARD, label_smoothing=smoothing).item(), rel=1e-6
+        )
+
+
+def test_class_weights_are_those_of_the_six_class_model() -> None:
+    counts = {"anger": 3328, "disgust": 514, "fear": 3363, "happy": 5962, "sad": 3956, "surprised": 2760}
+    weights = dict(zip(counts, class_weights(counts, list(counts)).tolist(), strict=True))
+    assert weights["disgust"] == pytest.approx(6.5, abs=0.1)
+    assert weights["happy"] == pytest.approx(0.56, abs=0.01)
+
+
+def test_a_class_without_rows_has_no_weight() -> None:
+    assert class_weights({"a": 2, "b": 2}, ["a", "b", "c"]).tolist() == [1, 1, 0]
+
+
+def test_affect_loss_is_zero_only_for_the_truth() -> None:
+    true = torch.tensor([[0.1, -0.5], [0.7, 0.2], [-0.3, 0.9]])
+    assert affect_loss(true, true).item() == pytest.approx(0, abs=1e-5)
+    assert affect_loss(true + 0.2, true) > 0.04
+    assert affect_loss(-true, true) > affect_loss(true * 0.5, true)
+
+
+def test_unlabelled_rows_give_no_gradient() -> None:
+    predicted = torch.zeros(3, 2, requires_grad=True)
+    true = torch.tensor([[0.5, 0.5], [float("nan")] * 2, [-0.5, 0.1]])
+    affect_loss(predicted, true).backward()
+    assert predicted.grad is not None
+    assert predicted.grad[1].abs().sum() == 0
+    assert affect_loss(torch.zeros(1, 2, requires_grad=True), true[1:2]).item() == 0

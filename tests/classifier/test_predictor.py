@@ -1,0 +1,111 @@
+"""Scores of single models, ensembles and mirrored images, on tiny untrained networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fer.classifier.model import build_model, new_spec, save_model
+from fer.classifier.options import ModelOptions
+from fer.classifier.predictor import Predictor
+from fer.classifier.preprocess import normalize, to_input
+from fer.errors import UserError
+from fer.labels import get_space
+
+SIDE = 32
+BATCH = 64  # the predictor's own
+
+
+def make_model(folder: Path, seed: int = 0, space: str = "fer2013", **options: object) -> Path:
+    torch.manual_seed(seed)
+    spec = new_spec(ModelOptions(backbone="test_resnet", img_size=SIDE, **options), get_space(space))
+    model = build_model(spec)
+    with torch.no_grad():  # random heads are nearly flat: make the network say something
+        for head in filter(None, (model.expression, model.affect)):
+            head.weight.mul_(20)
+    save_model(model, spec, folder)
+    return folder
+
+
+def make_images(count: int, seed: int = 0) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [random.integers(0, 256, (*random.integers(16, 80, 2), 3), dtype=np.uint8) for _ in range(count)]
+
+
+@pytest.mark.parametrize("head", ["classification", "valence-arousal", "both"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_head(tmp_path: Path, head: str, channels: int) -> None:
+    predictor = Predictor([make_model(tmp_path / "m", head=head, in_chans=channels)], device="cpu")
+    scores = predictor(make_images(BATCH + 3))
+    assert predictor.has_expression == (head != "valence-arousal")
+    assert predictor.has_affect == (head != "classification")
+    if head == "valence-arousal":
+        assert scores.probabilities is None
+    else:
+        assert scores.probabilities is not None
+        assert scores.probabilities.dtype == np.float32
+        assert scores.probabilities.shape == (BATCH + 3, len(predictor.labels))
+        np.testing.assert_allclose(scores.probabilities.sum(1), 1, atol=1e-5)
+    if head == "classification":
+        assert scores.valence_arousal is None
+    else:
+        assert scores.valence_arousal is not None
+        assert scores.valence_arousal.shape == (BATCH + 3, 2)
+        assert np.abs(scores.valence_arousal).max() <= 1
+
+
+def test_scores_are_the_network_s_and_in_order(tmp_path: Path) -> None:
+    predictor = Predictor([make_model(tmp_path / "m")], device="cpu")
+    images = make_images(2 * BATCH + 5)
+    model, spec = predictor.models[0], predictor.specs[0]
+    batch = torch.from_numpy(np.stack([to_input(image, spec) for image in images]))
+    with torch.inference_mode():
+        expected = model(normalize(batch, spec)).logits.softmax(1).numpy()
+    np.testing.assert_allclose(predictor(images).probabilities, expected, atol=1e-5)
+    assert np.diff(expected, axis=0).std() > 1e-3, "a constant network would prove nothing about the order"
+
+
+def test_no_images(tmp_path: Path) -> None:
+    scores = Predictor([make_model(tmp_path / "m", head="both")], device="cpu")([])
+    assert scores.probabilities is not None
+    assert scores.valence_arousal is not None
+    assert scores.probabilities.shape == (0, 7)
+    assert scores.valence_arousal.shape == (0, 2)
+
+
+def test_an_ensemble_is_the_mean_of_its_models(tmp_path: Path) -> None:
+    folders = [
+        make_model(tmp_path / str(seed), seed, head="both", in_chans=channels) for seed, channels in [(0, 3), (1, 1)]
+    ]
+    images = make_images(5)
+    single = [Predictor([folder], device="cpu")(images) for folder in folders]
+    both = Predictor(folders, device="cpu")(images)
+    np.testing.assert_allclose(both.probabilities, np.mean([s.probabilities for s in single], 0), atol=1e-6)
+    np.testing.assert_allclose(both.valence_arousal, np.mean([s.valence_arousal for s in single], 0), atol=1e-6)
+
+
+def test_tta_does_not_see_a_mirror(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m", head="both")
+    images = [image[:16, :16] for image in make_images(4)]
+    mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in images]
+    plain, tta = Predictor([folder], device="cpu"), Predictor([folder], device="cpu", tta=True)
+    assert np.abs(plain(images).probabilities - plain(mirrored).probabilities).max() > 1e-3
+    np.testing.assert_allclose(tta(images).probabilities, tta(mirrored).probabilities, atol=1e-5)
+    np.testing.assert_allclose(tta(images).valence_arousal, tta(mirrored).valence_arousal, atol=1e-5)
+    mean = (plain(images).probabilities + plain(mirrored).probabilities) / 2
+    np.testing.assert_allclose(tta(images).probabilities, mean, atol=1e-5)
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    seven, six = make_model(tmp_path / "seven"), make_model(tmp_path / "six", space="six-class")
+    with pytest.raises(UserError, match="same labels"):
+        Predictor([seven, six], device="cpu")
+    with pytest.raises(UserError, match=r"not a classifier: no model\.json"):
+        Predictor([tmp_path / "nothing"], device="cpu")
+    with pytest.raises(UserError, match="no device is called"):
+        Predictor([seven], device="abacus")
+    with pytest.raises(UserError, match="no model given"):
+        Predictor([])
