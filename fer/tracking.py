@@ -1,0 +1,268 @@
+"""MLflow: runs with their metrics, and registered models found by alias.
+
+Without a server, runs lie in SQLite and artifacts in a folder beside it. Nothing here uses MLflow's global state or its
+model flavours: a model is logged as the plain files of its folder, so nothing is ever pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from fer.errors import UserError
+from fer.training.options import TrackingOptions
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+MODEL = "model"
+"""Folder of the trained model in a run's folder and among its artifacts."""
+
+SPEC = "model.json"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferry" / "models"
+PARAMS_PER_CALL = 100  # MLflow's limit
+METRICS_PER_CALL = 1000  # likewise
+
+
+def tracking_uri(options: TrackingOptions) -> str:
+    """Where MLflow is: the option, else MLFLOW_TRACKING_URI, else SQLite in the output folder, which is created."""
+    given = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if given:
+        return given
+    if "://" in options.out_dir:
+        raise UserError(f"--out-dir {options.out_dir} can't hold a database: name an MLflow server with --tracking-uri")
+    folder = Path(options.out_dir).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One MLflow run. Two strings, so it can be sent to another process and used there."""
+
+    uri: str
+    run_id: str
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record settings. MLflow never changes one: in a continued run the first value stays."""
+        from mlflow.entities import Param
+
+        with _client(self.uri) as client:
+            known = client.get_run(self.run_id).data.params
+            new = [Param(key, str(value)) for key, value in params.items() if key not in known]
+            for start in range(0, len(new), PARAMS_PER_CALL):
+                client.log_batch(self.run_id, params=new[start : start + PARAMS_PER_CALL])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        points = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+        with _client(self.uri) as client:
+            client.log_batch(self.run_id, metrics=points)
+
+    def log_series(self, name: str, values: Sequence[float], first_step: int) -> None:
+        """Log one metric at consecutive steps."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        points = [Metric(name, float(value), now, first_step + i) for i, value in enumerate(values)]
+        with _client(self.uri) as client:
+            for start in range(0, len(points), METRICS_PER_CALL):
+                client.log_batch(self.run_id, metrics=points[start : start + METRICS_PER_CALL])
+
+    def log_artifacts(self, folder: Path, path: str | None = None) -> None:
+        """Copy the files of ``folder`` to the run's artifacts, under ``path``."""
+        with _client(self.uri) as client:
+            client.log_artifacts(self.run_id, str(folder), path)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        from mlflow.entities import RunTag
+
+        with _client(self.uri) as client:
+            client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+
+    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+        with _client(self.uri) as client:
+            client.set_terminated(self.run_id, status)
+
+
+def start_run(options: TrackingOptions, experiment: str, name: str, run_id: str | None = None) -> Run:
+    """A new run of ``experiment`` called ``name``; or, with ``run_id``, that run again, to be continued."""
+    uri = tracking_uri(options)
+    with _client(uri) as client:
+        if run_id is not None:
+            client.update_run(run_id, status="RUNNING")
+            return Run(uri, run_id)
+        found = client.get_experiment_by_name(experiment)
+        experiment_id = found.experiment_id if found else client.create_experiment(experiment, _artifact_location(uri))
+        return Run(uri, client.create_run(experiment_id, run_name=name).info.run_id)
+
+
+def register(options: TrackingOptions, run_id: str, model_folder: Path, name: str, alias: str) -> str:
+    """Log a model folder with its run, make it the next version of the model ``name``, and point ``alias`` to it.
+
+    Returns the version. A version's files never change: a run that registers again logs a second folder.
+    """
+    from mlflow.exceptions import MlflowException
+
+    assert (model_folder / SPEC).is_file(), f"{model_folder} holds no model"
+    with _client(tracking_uri(options)) as client:
+        with suppress(MlflowException):  # it may exist already; a name that is not allowed is refused again below
+            client.create_registered_model(name)
+        taken = {artifact.path for artifact in client.list_artifacts(run_id)}
+        folder = next(path for path in (MODEL, *(f"{MODEL}-{n}" for n in range(2, 10_000))) if path not in taken)
+        client.log_artifacts(run_id, str(model_folder), folder)
+        source = f"{client.get_run(run_id).info.artifact_uri}/{folder}"
+        version = str(client.create_model_version(name, source, run_id).version)
+        client.set_registered_model_alias(name, alias, version)
+        return version
+
+
+def promote(
+    name: str, version: str | None, alias: str, tracking: TrackingOptions, source: str = "challenger"
+) -> tuple[str | None, str]:
+    """Point ``alias`` of the model ``name`` to ``version``, or to the version that has the alias ``source``.
+
+    Returns the version that had the alias before, or None, and the one that has it now.
+    """
+    uri = tracking_uri(tracking)
+    new = _find_version(uri, name, version=version, alias=None if version else source).version
+    with _client(uri) as client:
+        old = client.get_registered_model(name).aliases.get(alias)
+        client.set_registered_model_alias(name, alias, str(new))
+    return (str(old) if old is not None else None), str(new)
+
+
+def resolve_model(reference: str, tracking: TrackingOptions) -> Path:
+    """The model folder that ``reference`` means, on this machine.
+
+    It may be a model folder, the folder of a run or a checkpoint, the name of a run in the output folder,
+    ``runs:/RUN_ID/model``, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``. Artifacts that are not on this machine
+    are downloaded once, to the cache folder. Raises UserError that says what was tried.
+    """
+    if reference.startswith("models:/"):
+        return _fetch(str(_version(reference, tracking).source), tracking)
+    if reference.startswith("runs:/"):
+        run_id, _, path = reference.removeprefix("runs:/").partition("/")
+        with _client(tracking_uri(tracking)) as client:
+            return _fetch(f"{client.get_run(run_id).info.artifact_uri}/{path or MODEL}", tracking)
+    tried = [Path(reference), Path(reference) / MODEL, Path(tracking.out_dir) / reference / MODEL]
+    for folder in tried:
+        if (folder / SPEC).is_file():
+            return folder
+    places = ", ".join(str(folder) for folder in tried)
+    raise UserError(f"no model {reference!r}: no {SPEC} in {places}; or name a registered one: models:/NAME@ALIAS")
+
+
+def model_version(reference: str, tracking: TrackingOptions) -> str:
+    """The version a reference stands for now: a registered model's number, else the first digits of its hash."""
+    if reference.startswith("models:/"):
+        return str(_version(reference, tracking).version)
+    with (resolve_model(reference, tracking) / "model.safetensors").open("rb") as weights:
+        return hashlib.file_digest(weights, "sha256").hexdigest()[:12]
+
+
+def _version(reference: str, tracking: TrackingOptions) -> ModelVersion:
+    rest = reference.removeprefix("models:/")
+    name, at, alias = rest.partition("@")
+    if at:
+        return _find_version(tracking_uri(tracking), name, alias=alias)
+    name, _, version = rest.partition("/")
+    if not version.isdigit():
+        raise UserError(f"{reference!r} names no version: write models:/NAME@ALIAS or models:/NAME/VERSION")
+    return _find_version(tracking_uri(tracking), name, version=version)
+
+
+def _find_version(uri: str, name: str, version: str | None = None, alias: str | None = None) -> ModelVersion:
+    """One version of a registered model. Raises UserError that lists what there is."""
+    from mlflow.exceptions import MlflowException
+
+    with _client(uri) as client:
+        try:
+            aliases = client.get_registered_model(name).aliases
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            known = ", ".join(sorted(model.name for model in client.search_registered_models())) or "none"
+            raise UserError(f"no registered model {name!r} in {uri}; there are: {known}") from None
+        wanted = str(aliases.get(alias, "")) if alias else version
+        versions = {str(found.version): found for found in client.search_model_versions(f"name = '{name}'")}
+        if wanted in versions:
+            return versions[wanted]
+        what = f"alias {alias!r}" if alias else f"version {version!r}"
+        listed = ", ".join(sorted(versions, key=int)) or "none"
+        pointing = ", ".join(f"{each} -> {number}" for each, number in sorted(aliases.items())) or "none"
+        raise UserError(f"model {name!r} has no {what}; versions: {listed}; aliases: {pointing}")
+
+
+def _fetch(artifact_uri: str, tracking: TrackingOptions) -> Path:
+    """Local folder of a model that lies at ``artifact_uri``: itself, or a cached copy, complete or absent."""
+    parts = urlsplit(artifact_uri)
+    if parts.scheme in ("", "file"):
+        folder = Path(url2pathname(parts.path))
+    else:
+        from mlflow.artifacts import download_artifacts
+
+        uri = tracking_uri(tracking)
+        folder = CACHE / hashlib.sha256(f"{uri} {artifact_uri}".encode()).hexdigest()[:24]
+        if not folder.is_dir():
+            CACHE.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=CACHE) as scratch, _client(uri):
+                copy = download_artifacts(artifact_uri=artifact_uri, dst_path=scratch, tracking_uri=uri)
+                _rename(Path(copy), folder)
+    if not (folder / SPEC).is_file():
+        raise UserError(f"no model at {artifact_uri}: there is no {SPEC} in {folder}")
+    return folder
+
+
+def _rename(copy: Path, folder: Path) -> None:
+    """Put a finished download in its place, unless another process was first: theirs is the same."""
+    try:
+        copy.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Artifacts lie beside an SQLite database; a server decides for itself."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
+
+
+@contextmanager
+def _client(uri: str) -> Iterator[MlflowClient]:
+    """MLflow at ``uri``; what it refuses, and a server that can't be reached, become a UserError of one line."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield _connect(uri)
+    except MlflowException as error:
+        raise UserError(f"MLflow at {uri}: {str(error).splitlines()[0]}") from error
+
+
+@cache
+def _connect(uri: str) -> MlflowClient:
+    """Quiet and without usage reports; an unreachable server is given up on after about 15 seconds, not minutes."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    from mlflow.tracking import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(uri)

@@ -1,0 +1,192 @@
+"""Runs, registered models and references to them, on a real SQLite MLflow."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fer.errors import UserError
+from fer.tracking import Run, model_version, promote, register, resolve_model, start_run, tracking_uri
+from fer.training.options import TrackingOptions
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> TrackingOptions:
+    """One database for the module: to create one takes seconds."""
+    return TrackingOptions(out_dir=str(tmp_path_factory.mktemp("tracking") / "runs"))
+
+
+@pytest.fixture(autouse=True)
+def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def run(tracking: TrackingOptions) -> Run:
+    return start_run(tracking, "tests", "a-run")
+
+
+def model_folder(folder: Path, weights: bytes = b"weights") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "README.md").write_text("# Card")
+    return folder
+
+
+def stored(run: Run):  # type: ignore[no-untyped-def]
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(run.uri).get_run(run.run_id)
+
+
+def test_uri_is_the_option_then_the_environment_then_sqlite_in_the_output_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "new" / "runs"
+    assert tracking_uri(TrackingOptions(out_dir=str(out))) == f"sqlite:///{out}/mlflow.db"
+    assert out.is_dir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
+    assert tracking_uri(TrackingOptions(out_dir=str(out))) == "http://server:5000"
+    assert tracking_uri(TrackingOptions(tracking_uri="http://other:5000")) == "http://other:5000"
+
+
+def test_an_output_folder_in_the_cloud_needs_a_server() -> None:
+    with pytest.raises(UserError, match="--tracking-uri"):
+        tracking_uri(TrackingOptions(out_dir="s3://bucket/runs"))
+
+
+def test_a_run_keeps_its_params_metrics_tags_and_artifacts(run: Run, tracking: TrackingOptions, tmp_path: Path) -> None:
+    run.log_params({f"p{n}": n for n in range(150)})  # more than MLflow takes in one call
+    run.log_metrics({"loss": 0.5, "accuracy": 0.25}, step=3)
+    run.set_tags({"device": "cpu"})
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "curve.txt").write_text("1 2 3")
+    run.log_artifacts(tmp_path / "plots", "plots")
+    run.finish()
+
+    kept = stored(run)
+    assert kept.data.params["p149"] == "149"
+    assert kept.data.metrics == {"loss": 0.5, "accuracy": 0.25}
+    assert kept.data.tags["device"] == "cpu"
+    assert kept.info.status == "FINISHED"
+    assert (Path(tracking.out_dir) / "mlartifacts" / run.run_id / "artifacts" / "plots" / "curve.txt").is_file()
+
+
+def test_a_run_is_continued_by_its_id_also_in_another_process(run: Run, tracking: TrackingOptions) -> None:
+    run.log_params({"epochs": 1})
+    run.finish("FAILED")
+    again = pickle.loads(pickle.dumps(start_run(tracking, "tests", "a-run", run.run_id)))  # noqa: S301
+    assert again == run
+    assert stored(run).info.status == "RUNNING"
+    again.log_params({"epochs": 2, "lr": 0.1})
+    assert stored(run).data.params == {"epochs": "1", "lr": "0.1"}
+
+
+def test_continuing_an_unknown_run_is_one_clear_line(tracking: TrackingOptions) -> None:
+    with pytest.raises(UserError, match=r"MLflow at sqlite:.*abc123"):
+        start_run(tracking, "tests", "a-run", "abc123")
+
+
+def test_a_registered_model_is_found_by_alias_version_and_run(
+    run: Run, tracking: TrackingOptions, tmp_path: Path
+) -> None:
+    version = register(tracking, run.run_id, model_folder(tmp_path / "m"), "found", "challenger")
+    assert version == "1"
+    for reference in ("models:/found@challenger", "models:/found/1", f"runs:/{run.run_id}/model"):
+        folder = resolve_model(reference, tracking)
+        assert sorted(file.name for file in folder.iterdir()) == ["README.md", "model.json", "model.safetensors"]
+    assert model_version("models:/found@challenger", tracking) == "1"
+    assert model_version("models:/found/1", tracking) == "1"
+
+
+def test_a_version_keeps_its_files_when_its_run_registers_again(
+    run: Run, tracking: TrackingOptions, tmp_path: Path
+) -> None:
+    register(tracking, run.run_id, model_folder(tmp_path / "old", b"old"), "kept", "challenger")
+    register(tracking, run.run_id, model_folder(tmp_path / "new", b"new"), "kept", "challenger")
+    assert (resolve_model("models:/kept/1", tracking) / "model.safetensors").read_bytes() == b"old"
+    assert (resolve_model("models:/kept@challenger", tracking) / "model.safetensors").read_bytes() == b"new"
+
+
+def test_promote_moves_an_alias_and_says_from_where(run: Run, tracking: TrackingOptions, tmp_path: Path) -> None:
+    for number in ("1", "2"):
+        register(tracking, run.run_id, model_folder(tmp_path / number), "moved", "challenger")
+    assert promote("moved", None, "champion", tracking) == (None, "2")
+    assert promote("moved", "1", "champion", tracking) == ("2", "1")
+    assert model_version("models:/moved@champion", tracking) == "1"
+
+
+@pytest.mark.parametrize(
+    ("reference", "reason"),
+    [
+        ("models:/nobody@champion", "no registered model 'nobody'.*there are: .*listed"),
+        ("models:/listed@best", "no alias 'best'; versions: 1; aliases: challenger -> 1"),
+        ("models:/listed/7", "no version '7'; versions: 1"),
+        ("models:/listed", "write models:/NAME@ALIAS or models:/NAME/VERSION"),
+        ("runs:/abc/model", "abc"),
+        ("no/such/folder", "no/such/folder/model"),
+    ],
+)
+def test_a_reference_to_nothing_says_what_there_is(
+    reference: str, reason: str, run: Run, tracking: TrackingOptions, tmp_path: Path
+) -> None:
+    if model_count(tracking, "listed") == 0:
+        register(tracking, run.run_id, model_folder(tmp_path / "m"), "listed", "challenger")
+    with pytest.raises(UserError, match=reason) as caught:
+        resolve_model(reference, tracking)
+    assert "\n" not in str(caught.value)
+
+
+def model_count(tracking: TrackingOptions, name: str) -> int:
+    from mlflow.tracking import MlflowClient
+
+    return len(MlflowClient(tracking_uri(tracking)).search_model_versions(f"name = '{name}'"))
+
+
+def test_promoting_what_is_not_there_lists_what_is(run: Run, tracking: TrackingOptions, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no registered model 'nothing'"):
+        promote("nothing", "1", "champion", tracking)
+    register(tracking, run.run_id, model_folder(tmp_path / "m"), "lonely", "challenger")
+    with pytest.raises(UserError, match="no version '3'; versions: 1"):
+        promote("lonely", "3", "champion", tracking)
+    with pytest.raises(UserError, match="no alias 'staging'"):
+        promote("lonely", None, "champion", tracking, source="staging")
+
+
+def test_folders_of_models_runs_and_checkpoints_are_found(tmp_path: Path) -> None:
+    tracking = TrackingOptions(out_dir=str(tmp_path / "runs"))
+    folder = model_folder(tmp_path / "runs" / "first" / "model")
+    for reference in (str(folder), str(folder.parent), "first"):
+        assert resolve_model(reference, tracking) == folder
+    assert len(model_version(str(folder), tracking)) == 12
+    assert not (tmp_path / "runs" / "mlflow.db").exists(), "a folder needs no database"
+
+
+def test_first_use_of_a_database_is_quiet(tmp_path: Path) -> None:
+    code = (
+        "from fer.tracking import start_run\nfrom fer.training.options import TrackingOptions\n"
+        f"start_run(TrackingOptions(out_dir={str(tmp_path / 'runs')!r}), 'quiet', 'run').finish()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_the_command_says_what_it_promoted(
+    run: Run, tracking: TrackingOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobs.__main__ import run_job
+
+    for number in ("1", "2"):
+        register(tracking, run.run_id, model_folder(tmp_path / number), "commanded", "challenger")
+    where = ["--out-dir", tracking.out_dir]
+    assert run_job("promote", ["commanded", "--version", "1", *where]) == 0
+    assert "models:/commanded@champion is now version 1 (it is new)" in capsys.readouterr().out
+    assert run_job("promote", ["commanded", "--from", "challenger", *where]) == 0
+    assert "is now version 2 (it was version 1)" in capsys.readouterr().out
+    assert run_job("promote", ["commanded", "--from", "nobody", *where]) == 2
+    assert "no alias 'nobody'; versions: 1, 2" in capsys.readouterr().err
