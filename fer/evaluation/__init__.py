@@ -1,0 +1,1 @@
+"""Judging models: metrics with intervals, plots and the HTML report."""

@@ -1,0 +1,161 @@
+"""The figures of a report. Each function returns a matplotlib figure of its own; no global state is touched."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from fer.evaluation.metrics import Bin, ClassFigures
+
+BLUE, ORANGE, GREEN, GREY = "#3b6ea5", "#d08345", "#5d9b7c", "#8a8f98"
+INK, GRID = "#30343b", "#e4e7eb"
+
+
+def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure:
+    """Counts (K, K), true classes in rows; colour and percentage are the share of the true class."""
+    table = np.asarray(counts)
+    support = table.sum(axis=1, keepdims=True)
+    share = table / np.maximum(support, 1)
+    side = 2.2 + 0.78 * len(labels)
+    figure, (axes,) = _figure(side + 0.6, side, 1)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(
+        range(len(labels)), [f"{label} ({rows:,})" for label, rows in zip(labels, support[:, 0], strict=True)]
+    )
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true (rows)")
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(len(labels) - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(len(labels) - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="both", length=0)
+    for row, column in np.ndindex(*table.shape):
+        if support[row, 0]:
+            colour = "white" if share[row, column] > 0.55 else INK if table[row, column] else GREY
+            text = f"{share[row, column]:.0%}\n{table[row, column]:,}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1))
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=8, colors=INK)
+    return figure
+
+
+def class_bars(classes: Sequence[ClassFigures]) -> Figure:
+    """Precision, recall and F1 of each class that the data has, with their intervals."""
+    shown = [each for each in classes if each.support]
+    figure, (axes,) = _figure(1.8 + 1.1 * len(shown), 4, 1)
+    for offset, name, colour in ((-0.27, "precision", BLUE), (0.0, "recall", ORANGE), (0.27, "f1", GREEN)):
+        figures = [getattr(each, name) for each in shown]
+        values = np.array([each.value for each in figures])
+        reach = [np.maximum(values - [f.low for f in figures], 0), np.maximum([f.high for f in figures] - values, 0)]
+        error = {"elinewidth": 1, "ecolor": INK, "capsize": 2}
+        label = "F1" if name == "f1" else name
+        axes.bar(np.arange(len(shown)) + offset, values, 0.25, yerr=reach, color=colour, error_kw=error, label=label)
+    axes.set_xticks(range(len(shown)), [f"{each.label}\n{each.support:,} rows" for each in shown])
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(axis="y", color=GRID)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, labelcolor=INK)
+    return figure
+
+
+def reliability(bins: Sequence[Bin]) -> Figure:
+    """Accuracy against confidence, and how many predictions have each confidence."""
+    figure, (axes, below) = _figure(5, 5.4, 2, height_ratios=(4, 1), sharex=True)
+    middle = [(each.low + each.high) / 2 for each in bins]
+    width = [each.high - each.low for each in bins]
+    axes.bar(middle, [each.accuracy for each in bins], width, color=BLUE, edgecolor="white", label="accuracy")
+    confidence = [each.confidence for each in bins]
+    edges = [each.low for each in bins], [each.high for each in bins]
+    axes.hlines(confidence, *edges, color=ORANGE, linewidth=3, label="mean confidence")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
+    axes.set_ylabel("accuracy")
+    axes.set_ylim(0, 1)
+    axes.legend(loc="upper left", frameon=False, labelcolor=INK, fontsize=9)
+    axes.grid(axis="y", color=GRID)
+    below.bar(middle, [each.rows for each in bins], width, color=GREY, edgecolor="white")
+    below.set_ylabel("rows")
+    below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    below.set_xlabel("confidence")
+    below.set_xlim(0, 1)
+    for each, axis in ((axes, axes.yaxis), (below, below.xaxis)):
+        axis.set_major_formatter(PercentFormatter(1))
+        each.set_axisbelow(True)
+    return figure
+
+
+def training_curves(history: Sequence[Mapping[str, float]]) -> Figure | None:
+    """Losses, and scores from 0 to 1, by epoch: what the entries of `history.json` have of them; or None."""
+    names = list(dict.fromkeys(name for entry in history for name in entry))
+    losses = [name for name in names if name.endswith("loss")]
+    scores = [name for name in names if name.endswith(("accuracy", "f1", "uar", "ccc"))]
+    panels = [(title, chosen) for title, chosen in (("loss", losses), ("score", scores)) if chosen]
+    if not panels:
+        return None
+    figure, all_axes = _figure(4.6 * len(panels), 3.4, len(panels), across=True)
+    for axes, (title, chosen) in zip(all_axes, panels, strict=True):
+        for name, colour in zip(chosen, (BLUE, ORANGE, GREEN, GREY, "#7b6aa8", "#b0566b"), strict=False):
+            points = [(entry["epoch"], entry[name]) for entry in history if entry.get(name) is not None]
+            marker = "o" if len(points) < 15 else None
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, ms=3, label=_words(name))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(color=GRID)
+        axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    return figure
+
+
+def valence_arousal(true: np.ndarray, predicted: np.ndarray) -> Figure:
+    """Estimates against true values, both (N, 2) in [-1, 1]; NaN in ``true`` is not drawn."""
+    figure, all_axes = _figure(8.6, 4.3, 2, across=True)
+    for column, (axes, name) in enumerate(zip(all_axes, ("valence", "arousal"), strict=True)):
+        known = ~np.isnan(true[:, column])
+        strength = float(np.clip(600 / max(known.sum(), 1), 0.1, 0.7))
+        axes.scatter(true[known, column], predicted[known, column], s=12, color=BLUE, alpha=strength, linewidths=0)
+        axes.plot([-1, 1], [-1, 1], color=GREY, linestyle="--", linewidth=1)
+        axes.axhline(0, color=GRID, zorder=0)
+        axes.axvline(0, color=GRID, zorder=0)
+        axes.set(
+            xlim=(-1.04, 1.04), ylim=(-1.04, 1.04), aspect="equal", xlabel=f"true {name}", ylabel=f"estimated {name}"
+        )
+    return figure
+
+
+def png(figure: Figure, dpi: int = 130) -> bytes:
+    """The figure as a PNG file's bytes."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
+
+
+def _figure(
+    width: float,
+    height: float,
+    panels: int,
+    across: bool = False,
+    height_ratios: Sequence[float] | None = None,
+    sharex: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    rows, columns = (1, panels) if across else (panels, 1)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, height_ratios=height_ratios)
+    for axes in grid.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(GRID)
+        axes.tick_params(colors=INK, color=GRID, labelsize=9)
+        axes.xaxis.label.set_color(INK)
+        axes.yaxis.label.set_color(INK)
+        axes.set_axisbelow(True)
+    return figure, list(grid.flat)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("val ", "validation ").replace("f1", "F1").replace("ccc", "CCC")

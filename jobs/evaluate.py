@@ -1,0 +1,58 @@
+"""`fer evaluate`: judge a model on a labelled data set, with intervals, plots and a report."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fer.evaluation.options import EvaluateConfig
+
+Config = EvaluateConfig
+
+
+def main(config: EvaluateConfig) -> None:
+    """Judge ``config.model`` on ``config.data``, print the figures, and write them with a report."""
+    import rich
+
+    from fer.classifier.predictor import Predictor
+    from fer.data.prepare import open_dataset
+    from fer.evaluation.classifier import default_split, evaluate
+    from fer.evaluation.results import Subject, find_history, write_results
+    from fer.evaluation.summary import console, coverage_sentences
+    from fer.tracking import resolve_model
+
+    folder = resolve_model(config.model, config)
+    predictor = Predictor([folder], config.device, config.tta, config.batch_size)
+    dataset = open_dataset(config, cache=f"{config.out_dir}/data")
+    split = config.split or default_split(dataset)
+    evaluation = evaluate(predictor, dataset, split, config.filter, config.seed, config.max_bad_fraction)
+
+    spec = predictor.specs[0]
+    history = find_history(folder, spec, config.out_dir)
+    settings = config.model_dump(include={"filter", "tta", "seed", "label_space"}) | {"device": str(predictor.device)}
+    subject = Subject(config.model, folder, spec, config.data, dataset, settings, history)
+    report = write_results(evaluation, subject, results_folder(config, folder, split), config.thumbnails)
+
+    print(" ".join(coverage_sentences(evaluation)), end="\n\n")
+    rich.print(console(evaluation))
+    print(f"\nReport:  {report}")
+    print(f"Figures, predictions and plots are beside it, in {report.parent}")
+
+
+def results_folder(config: EvaluateConfig, model: Path, split: str) -> Path:
+    """``--out``; else a folder beside the model, named after what was judged. A registered model's is in --out-dir."""
+    if config.out is not None:
+        return Path(config.out)
+    words = ["evaluation", Path(config.data.rstrip("/")).stem, split, config.filter or "", "tta" if config.tta else ""]
+    name = "-".join(filter(None, (re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words)))
+    if ":/" in config.model:
+        return Path(config.out_dir) / re.sub(r"[^\w.]+", "-", config.model) / name
+    return model.parent / name
+
+
+if __name__ == "__main__":
+    import sys
+
+    from jobs.__main__ import run_job
+
+    sys.exit(run_job("evaluate"))

@@ -1,0 +1,80 @@
+"""Tiny models and hand-made shards to judge them on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from fer.classifier.model import build_model, new_spec, save_model
+from fer.classifier.options import ModelOptions
+from fer.data.images import encode_png
+from fer.data.manifest import MANIFEST, Manifest, Shard, ShardedDataset, Split
+from fer.data.rows import FACE_SCHEMA
+from fer.labels import LabelSpace, get_space
+
+Row = dict[str, Any]
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> Callable[..., Path]:
+    """An untrained network whose answers differ from image to image, saved as a model folder."""
+
+    def make(name: str = "run/model", space: str = "fer2013", **options: Any) -> Path:
+        torch.manual_seed(0)
+        spec = new_spec(ModelOptions(backbone="test_resnet", img_size=32, **options), get_space(space))
+        model = build_model(spec)
+        with torch.no_grad():
+            for head in filter(None, (model.expression, model.affect)):
+                head.weight.mul_(100)
+        save_model(model, spec, tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def make_rows() -> Callable[..., list[Row]]:
+    """Rows with random pictures: labels in turn, paths numbered."""
+
+    def make(labels: Sequence[str], count: int, **columns: Sequence[Any]) -> list[Row]:
+        random = np.random.default_rng(0)
+        rows = []
+        for number in range(count):
+            pixels = np.clip(random.normal(random.integers(40, 220), 60, (24, 24)), 0, 255).astype(np.uint8)
+            row = {"image": encode_png(pixels), "label": labels[number % len(labels)], "path": f"faces/{number:04}.png"}
+            rows.append(row | {name: values[number] for name, values in columns.items()})
+        return rows
+
+    return make
+
+
+@pytest.fixture
+def make_shards(tmp_path: Path) -> Callable[..., ShardedDataset]:
+    """A sharded data set of the given rows, two files a split."""
+
+    def make(splits: dict[str, list[Row]], space: LabelSpace, name: str = "faces") -> ShardedDataset:
+        root, made = tmp_path / name, {}
+        for split, rows in splits.items():
+            shards = []
+            for number, part in enumerate((rows[: len(rows) // 2], rows[len(rows) // 2 :])):
+                path = f"split={split}/part-{number}.parquet"
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                pq.write_table(pa.Table.from_pylist(part, FACE_SCHEMA), root / path)
+                shards.append(Shard(path=path, row_groups=[len(part)]))
+            made[split] = Split(shards=shards, counts=Counter(row["label"] for row in rows))
+        manifest = Manifest(
+            source="hand-made", format="folder", label_space=space.name, labels=list(space.labels), splits=made,
+            set_aside={"empty file": 2}, content_hash="0" * 64, request="",
+        )  # fmt: skip
+        (root / MANIFEST).write_text(manifest.model_dump_json())
+        return ShardedDataset(str(root))
+
+    return make

@@ -1,0 +1,169 @@
+"""Figures against scikit-learn and cases computed by hand; intervals against what theory says of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from fer.evaluation import metrics
+from fer.evaluation.metrics import BINS, Classification, classification, regression
+
+LABELS = ("a", "b", "c", "d")
+HEADLINES = ("accuracy", "macro_f1", "weighted_f1", "uar", "top2_accuracy", "ece")
+
+
+def make(rows: int, seed: int = 0, strength: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    true = random.choice(4, rows, p=(0.5, 0.3, 0.15, 0.05))
+    logits = random.normal(size=(rows, 4))
+    logits[np.arange(rows), true] += strength
+    exponents = np.exp(logits)
+    return true, (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_values_are_scikit_learn_s() -> None:
+    true, probabilities = make(500)
+    predicted = probabilities.argmax(axis=1)
+    found = classification(LABELS, true, probabilities)
+    assert found.accuracy.value == pytest.approx(sk.accuracy_score(true, predicted))
+    assert found.macro_f1.value == pytest.approx(sk.f1_score(true, predicted, average="macro"))
+    assert found.weighted_f1.value == pytest.approx(sk.f1_score(true, predicted, average="weighted"))
+    assert (
+        found.uar.value == found.balanced_accuracy.value == pytest.approx(sk.balanced_accuracy_score(true, predicted))
+    )
+    assert found.top2_accuracy.value == pytest.approx(sk.top_k_accuracy_score(true, probabilities, k=2))
+    assert found.confusion == sk.confusion_matrix(true, predicted).tolist()
+    precision, recall, f1, support = sk.precision_recall_fscore_support(true, predicted)
+    for index, each in enumerate(found.classes):
+        assert each.support == support[index]
+        assert each.predicted == (predicted == index).sum()
+        assert each.precision is not None
+        assert each.recall is not None
+        assert each.f1 is not None
+        values = each.precision.value, each.recall.value, each.f1.value
+        assert values == pytest.approx((precision[index], recall[index], f1[index]))
+
+
+def test_the_fast_sums_give_the_same_figures() -> None:
+    """What is resampled is what is reported: on the rows themselves, both ways of computing agree."""
+    true, probabilities = make(700, seed=3)
+    found = classification(LABELS, true, probabilities)
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    in_two = (np.argsort(-probabilities, axis=1)[:, :2] == true[:, None]).any(axis=1)
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    quantities = metrics._quantities(4, true, predicted, in_two, confidence, bins)
+    sums = metrics._from_sums(quantities.sum(axis=0)[None], 4)
+    for name in HEADLINES:
+        assert sums[name][0] == pytest.approx(getattr(found, name).value, abs=1e-5), name
+
+
+def test_calibration_error_by_hand() -> None:
+    """Ten rows of confidence 0.9, six right: off by 0.3. Ten of confidence 1, all right: not off. Together 0.15."""
+    sure, right = np.tile([0.9, 0.1], (10, 1)), np.tile([1.0, 0.0], (10, 1))
+    true = np.array([0] * 6 + [1] * 4 + [0] * 10)
+    found = classification(("yes", "no"), true, np.concatenate([sure, right]).astype(np.float32))
+    assert found.ece.value == pytest.approx(0.15, abs=1e-6)
+    assert [(each.rows, round(each.accuracy, 6)) for each in found.reliability] == [(10, 0.6), (10, 1.0)]
+    assert found.top2_accuracy.value == 1
+
+
+def test_a_class_without_rows_is_left_out_of_averages_but_its_predictions_are_wrong() -> None:
+    probabilities = np.eye(4, dtype=np.float32)[[0, 0, 1, 1, 3]]
+    found = classification(LABELS, np.array([0, 0, 1, 1, 1]), probabilities)
+    assert found.accuracy.value == pytest.approx(0.8)
+    assert found.uar.value == pytest.approx((1 + 2 / 3) / 2)
+    assert found.macro_f1.value == pytest.approx((1 + 0.8) / 2)
+    missing = found.classes[3]
+    assert (missing.support, missing.predicted, missing.f1, missing.recall) == (0, 1, None, None)
+
+
+@pytest.mark.parametrize("name", HEADLINES)
+@pytest.mark.parametrize("strength", [0.0, 1.5, 6.0])
+def test_intervals_hold_the_value_and_stay_in_range(name: str, strength: float) -> None:
+    figure = getattr(classification(LABELS, *make(300, strength=strength)), name)
+    assert 0 <= figure.low <= figure.value <= figure.high <= 1
+
+
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "uar"])
+def test_intervals_shrink_with_the_root_of_the_rows(name: str) -> None:
+    def width(rows: int) -> float:
+        figure = getattr(classification(LABELS, *make(rows, seed=1)), name)
+        return figure.high - figure.low
+
+    assert width(400) / width(6400) == pytest.approx(4, rel=0.25)
+
+
+def test_the_interval_of_accuracy_is_the_binomial_one() -> None:
+    found = classification(LABELS, *make(2000)).accuracy
+    expected = 2 * 1.96 * np.sqrt(found.value * (1 - found.value) / 2000)
+    assert found.high - found.low == pytest.approx(expected, rel=0.1)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    true, probabilities = make(40_000, seed=5)
+    population = (probabilities.argmax(axis=1) == true).mean()
+    parts = [classification(LABELS, true[k::200], probabilities[k::200]).accuracy for k in range(200)]
+    assert 0.90 <= np.mean([part.low <= population <= part.high for part in parts]) <= 0.99
+
+
+def test_rows_of_one_group_count_as_one() -> None:
+    """Each row five times over: without groups the interval is too narrow by the root of five."""
+    true, probabilities = (np.repeat(each, 5, axis=0) for each in make(300))
+    groups = [f"subject {row // 5}" for row in range(1500)]
+    rows = classification(LABELS, true, probabilities).accuracy
+    grouped = classification(LABELS, true, probabilities, groups)
+    assert grouped.groups == 300
+    assert (grouped.accuracy.high - grouped.accuracy.low) / (rows.high - rows.low) == pytest.approx(5**0.5, rel=0.15)
+
+
+def test_rows_without_a_group_are_drawn_one_by_one() -> None:
+    true, probabilities = make(200)
+    found = classification(LABELS, true, probabilities, [None] * 200)
+    assert found == classification(LABELS, true, probabilities)
+    assert found.groups is None
+
+
+def test_the_seed_decides_the_intervals_and_nothing_else() -> None:
+    true, probabilities = make(200)
+    first, again, other = (classification(LABELS, true, probabilities, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first.accuracy.value == other.accuracy.value
+    assert first.accuracy != other.accuracy
+
+
+def test_results_survive_json() -> None:
+    probabilities = np.eye(4, dtype=np.float32)[[0, 1]]
+    found = classification(LABELS, np.array([0, 1]), probabilities)
+    assert Classification.model_validate_json(found.model_dump_json()) == found
+
+
+def test_valence_by_hand() -> None:
+    random = np.random.default_rng(0)
+    true = random.uniform(-1, 1, 400).astype(np.float32)
+    estimated = np.clip(0.6 * true + 0.2 + random.normal(0, 0.2, 400), -1, 1).astype(np.float32)
+    found = regression(true, estimated)
+    x, y = true.astype(float), estimated.astype(float)
+    correlation = np.corrcoef(x, y)[0, 1]
+    ccc = 2 * correlation * x.std(ddof=1) * y.std(ddof=1)
+    ccc /= x.var(ddof=1) + y.var(ddof=1) + (x.mean() - y.mean()) ** 2
+    assert found.pearson.value == pytest.approx(correlation)
+    assert found.ccc.value == pytest.approx(ccc)
+    assert found.rmse.value == pytest.approx(np.sqrt(np.mean((x - y) ** 2)))
+    assert found.sign_agreement.value == pytest.approx(np.mean(np.sign(x) == np.sign(y)))
+    for figure in (found.ccc, found.pearson, found.rmse, found.sign_agreement):
+        assert figure.low < figure.value < figure.high
+
+
+def test_rows_without_valence_are_counted_and_left_out() -> None:
+    true = np.array([0.5, np.nan, -0.5, np.nan], np.float32)
+    found = regression(true, np.array([0.5, 1, -0.5, 1], np.float32), groups=["a", "a", "b", "b"])
+    assert (found.rows, found.without_value) == (2, 2)
+    assert found.rmse.value == 0
+    assert found.ccc.value == pytest.approx(1)
+
+
+def test_a_constant_estimate_correlates_with_nothing() -> None:
+    found = regression(np.array([0.1, 0.5, -0.5]), np.zeros(3))
+    assert found.ccc.value == found.pearson.value == 0
+    assert (found.ccc.low, found.ccc.high) == (0, 0)

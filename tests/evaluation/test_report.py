@@ -1,0 +1,81 @@
+"""The report stands on its own, and shows what it is given as text, never as markup."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+
+from fer.data.images import encode_png
+from fer.evaluation.bootstrap import Figure
+from fer.evaluation.report import THUMBNAIL, Headline, Plot, Report, Table, Thumbnail, render, show
+
+EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
+PICTURE = encode_png(np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8))
+
+
+def make(text: str = "words", thumbnails: bool = True) -> str:
+    return render(
+        Report(
+            title=text,
+            summary=[text],
+            headlines=[Headline(text, Figure(value=0.661, low=0.645, high=0.6772), meaning=text)],
+            tables=[Table(text, (text, text), [(text, text)], text)],
+            plots=[Plot(text, PICTURE, text)],
+            thumbnails=[Thumbnail(PICTURE, {"path": text})] if thumbnails else [],
+            sections={text: {text: text}},
+        )
+    )
+
+
+class Tags(HTMLParser):
+    """Collects (tag, attributes) of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_the_page_loads_nothing() -> None:
+    page = make()
+    for tag, attributes in Tags(page).found:
+        assert tag not in ("script", "link", "iframe", "object", "base"), tag
+        for name in ("src", "href", "srcset", "poster", "data"):
+            assert (attributes.get(name) or "data:image/png;base64,").startswith("data:image/png;base64,")
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_text_is_never_markup() -> None:
+    clean, attacked = Tags(make()).found, Tags(make(EVIL)).found
+    assert [tag for tag, _ in clean] == [tag for tag, _ in attacked]
+    assert not any(name.startswith("on") for _, attributes in attacked for name in attributes)
+
+
+def test_thumbnails_are_small_pictures_made_anew() -> None:
+    data = re.findall(r"data:image/png;base64,([^\"]+)", make())
+    plot, thumbnail = (base64.b64decode(each) for each in data)
+    assert plot == PICTURE
+    assert cv2.imdecode(np.frombuffer(thumbnail, np.uint8), cv2.IMREAD_COLOR).shape == (THUMBNAIL, 75, 3)
+    assert len(re.findall("data:image", make(thumbnails=False))) == 1
+
+
+def test_the_page_says_what_it_is_not() -> None:
+    page = make()
+    for words in ("not what the person feels", "Article 5(1)(f)", "applicants, employees", "66.1%", "(64.5 to 67.7)"):
+        assert words in page
+
+
+def test_figures_as_text() -> None:
+    figure = Figure(value=0.5, low=-0.25, high=1)
+    assert show(figure) == "50.0% (-25.0 to 100.0)"
+    assert show(figure, percent=False) == "0.500 (-0.250 to 1.000)"
+    assert show(figure, percent=False, interval=False) == "0.500"
+    assert show(None) == "–"
