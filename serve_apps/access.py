@@ -1,0 +1,36 @@
+"""Who may ask: a token, compared in constant time. The server's processes know only its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import secrets
+
+from fastapi import HTTPException, Request
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def choose_token(token: str | None, host: str) -> str | None:
+    """The given token; else a new one where other machines can reach ``host``; else None: anyone here may ask."""
+    return token or (None if is_loopback(host) else secrets.token_urlsafe(24))
+
+
+def digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def check_token(request: Request, expected: bytes | None) -> None:
+    """Refuse a request without the token whose digest is ``expected``: HTTPException 401."""
+    if expected is None:
+        return
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(digest(token.strip()), expected):
+        raise HTTPException(401, "send the token: `Authorization: Bearer TOKEN`", {"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,55 @@
+"""Options of the servers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+from pydantic_settings import CliPositionalArg
+
+from fer.training.options import TrackingOptions
+
+
+class LimitOptions(TrackingOptions):
+    """What a client may send. Everything past a limit is refused before it is decoded."""
+
+    max_request_bytes: int = Field(32 * 2**20, ge=1, description="Largest request, in bytes")
+    max_image_bytes: int = Field(10 * 2**20, ge=1, description="Largest encoded image, in bytes")
+    max_pixels: int = Field(25_000_000, ge=1, description="Largest image, in pixels (width x height)")
+    max_images: int = Field(16, ge=1, description="Most images in one request")
+
+
+class ServeConfig(LimitOptions):
+    """Answer requests over HTTP with a trained classifier, on Ray Serve."""
+
+    model: CliPositionalArg[str] = Field(
+        description="Model to serve: models:/NAME@ALIAS (followed when the alias moves), models:/NAME/VERSION, "
+        "runs:/RUN_ID/model, or the folder of a model or run"
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on; any but the loopback needs a token")
+    port: int = Field(8000, ge=1, le=65535, description="Port to listen on")
+    token: str | None = Field(
+        None,
+        min_length=16,
+        description="Clients must send it as `Authorization: Bearer TOKEN`; unset: FER_SERVE_TOKEN, else one is made "
+        "and printed where --host is not the loopback",
+    )
+    detector: Literal["none", "haar", "yunet"] = Field(
+        "none", description="Face detector; none: each image is one face that fills it"
+    )
+    detector_model: str | None = Field(None, description="YuNet's model file; unset: looked for in the cache")
+    min_confidence: float = Field(0.0, ge=0, le=1, description="Faces below this confidence are marked uncertain")
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="What computes; auto takes a GPU if there is one")
+    min_replicas: int = Field(1, ge=1, description="Fewest copies of the model")
+    max_replicas: int = Field(2, ge=1, description="Most copies of the model, under load")
+    cpus_per_replica: float = Field(1, gt=0, description="CPUs that Ray reserves for each copy")
+    max_batch_size: int = Field(8, ge=1, description="Requests that are computed together")
+    batch_wait_ms: float = Field(5, ge=0, description="Longest wait for a batch to fill, in milliseconds")
+    max_queued_requests: int = Field(64, ge=1, description="Requests that may wait; further ones are answered 503")
+    reload_seconds: float = Field(5, gt=0, description="How often the alias is looked up, in seconds")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ServeConfig:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"--max-replicas {self.max_replicas} is below --min-replicas {self.min_replicas}")
+        return self

@@ -1,0 +1,209 @@
+"""The server as a client sees it: a real Ray Serve, a real registry, real HTTP."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from socket import socket
+
+import httpx
+import numpy as np
+import pytest
+
+from fer.data.images import encode_png
+from fer.errors import UserError
+from fer.tracking import promote
+from fer.training.options import TrackingOptions
+from jobs.serve import start
+from serve_apps.options import ServeConfig
+
+TOKEN = "a token for the tests"
+PIXELS = np.random.default_rng(0).integers(0, 255, (48, 40, 3), dtype=np.uint8)
+PNG = encode_png(PIXELS)
+
+
+@pytest.fixture(scope="module")
+def config(registry: TrackingOptions) -> ServeConfig:
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return ServeConfig(
+        **registry.model_dump(), model="models:/face@champion", port=port, token=TOKEN, max_replicas=1,
+        max_batch_size=2, max_queued_requests=4, max_images=3, max_image_bytes=200_000, max_request_bytes=500_000,
+        max_pixels=100_000, min_confidence=0.99, reload_seconds=0.3,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def client(ray_cluster: None, config: ServeConfig) -> Iterator[httpx.Client]:
+    from ray import serve
+
+    url = start(config)
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60) as client:
+        yield client
+    serve.shutdown()
+
+
+def b64(image: bytes) -> str:
+    return base64.b64encode(image).decode()
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes whose header announces 50,000 x 50,000 pixels."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head)) + PNG[33:]
+
+
+def test_predict_takes_base64_and_answers_in_full(client: httpx.Client) -> None:
+    answer = client.post("/v1/predict", json={"images": [b64(PNG), b64(PNG)]})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["model"]["name"], body["model"]["version"]) == ("face", "1")
+    assert "what a person feels" in body["notice"]
+    assert len(body["images"]) == 2
+    (face,) = body["images"][0]["faces"]
+    assert face["box"] == {"x": 0, "y": 0, "w": 40, "h": 48}
+    assert list(face["scores"]) == body["model"]["labels"]
+    assert sum(face["scores"].values()) == pytest.approx(1)
+    assert face["confidence"] == max(face["scores"].values()) == face["scores"][face["label"]]
+    assert face["uncertain"] is True
+    assert face["valence"] is None
+
+
+def test_predict_takes_forms(client: httpx.Client) -> None:
+    files = [("files", ("a.png", PNG, "image/png"))] * 3
+    forms = client.post("/v1/predict", files=files).json()
+    assert len(forms["images"]) == 3
+    assert forms["images"] == client.post("/v1/predict", json={"images": [b64(PNG)] * 3}).json()["images"]
+
+
+def test_analyze_answers_in_deepfaces_shape(client: httpx.Client) -> None:
+    for sent in ({"json": {"img": f"data:image/png;base64,{b64(PNG)}"}}, {"files": {"img": PNG}}):
+        answer = client.post("/analyze", **sent)  # type: ignore[arg-type]
+        assert answer.status_code == 200
+        (result,) = answer.json()["results"]
+        assert set(result["emotion"]) == {"angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"}
+        assert sum(result["emotion"].values()) == pytest.approx(100)
+        assert result["dominant_emotion"] == max(result["emotion"], key=result["emotion"].get)
+        assert result["region"] == {"x": 0, "y": 0, "w": 40, "h": 48}
+        assert result["face_confidence"] == 0
+
+
+def test_health_models_and_documentation(client: httpx.Client) -> None:
+    health = client.get("/healthz", headers={"Authorization": ""}).json()
+    assert (health["status"], health["model"]["version"], health["reload_error"]) == ("ok", "1", None)
+    assert health["uptime_seconds"] > 0
+    (model,) = client.get("/v1/models").json()["models"]
+    assert (model["name"], model["head"], model["img_size"]) == ("face", "classification", 32)
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/v1/predict", "/analyze", "/healthz", "/v1/models"} <= set(paths)
+    assert "multipart/form-data" in paths["/v1/predict"]["post"]["requestBody"]["content"]
+    assert client.get("/docs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (b"hello", "not an image"),
+        (PNG[: len(PNG) // 2], "truncated"),
+        (bomb(), "50000x50000 pixels"),
+        (encode_png(np.zeros((400, 400), np.uint8)), "400x400 pixels, more than 100000"),
+        (b"", "empty"),
+    ],
+)
+def test_images_that_cannot_be_used_are_named(client: httpx.Client, image: bytes, reason: str) -> None:
+    answer = client.post("/v1/predict", json={"images": [b64(PNG), b64(image)]})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("image 1: ")
+    assert reason in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "status"),
+    [
+        ("/v1/predict", {"content": b"x" * 500_001, "headers": {"Content-Type": "application/json"}}, 413),
+        ("/v1/predict", {"content": iter([b"x" * 100_000] * 6), "headers": {"Content-Type": "application/json"}}, 413),
+        ("/v1/predict", {"json": {"images": [b64(PNG)] * 4}}, 413),
+        ("/v1/predict", {"json": {"images": [b64(b"x" * 200_001)]}}, 413),
+        ("/v1/predict", {"files": [("files", PNG)] * 4}, 413),
+        ("/v1/predict", {"files": [("files", b"x" * 200_001)]}, 413),
+        ("/v1/predict", {"json": {"images": []}}, 422),
+        ("/v1/predict", {"json": {"images": ["?"]}}, 422),
+        ("/v1/predict", {"content": b"{", "headers": {"Content-Type": "application/json"}}, 400),
+        ("/v1/predict", {"content": PNG, "headers": {"Content-Type": "image/png"}}, 415),
+        ("/analyze", {"json": {"img_path": "/etc/hostname"}}, 400),
+        ("/analyze", {"json": {"img": "http://127.0.0.1/face.jpg"}}, 400),
+        ("/v1/predict", {"json": {"images": [b64(PNG)]}, "headers": {"Authorization": "Bearer wrong"}}, 401),
+        ("/nothing", {"json": {}}, 404),
+    ],
+)
+def test_bad_requests_get_a_reason(client: httpx.Client, path: str, sent: dict, status: int) -> None:
+    answer = client.post(path, **sent)
+    assert answer.status_code == status
+    assert answer.json()["detail"]
+
+
+def test_a_flood_is_turned_away_and_the_server_stays_up(client: httpx.Client) -> None:
+    def ask(_: int) -> httpx.Response:
+        return client.post("/v1/predict", json={"images": [b64(PNG)]})
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(ask, range(150)))
+    assert {answer.status_code for answer in answers} == {200, 503}
+    for answer in answers:
+        if answer.status_code == 503:
+            assert answer.headers["Retry-After"] == "1"
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_promotion_reaches_the_server_without_a_lost_request(client: httpx.Client, registry: TrackingOptions) -> None:
+    seen: list[tuple[int, str]] = []
+    stop = threading.Event()
+
+    def keep_asking() -> None:
+        while not stop.is_set():
+            answer = client.post("/v1/predict", files=[("files", PNG)])
+            seen.append((answer.status_code, answer.json()["model"]["version"] if answer.is_success else answer.text))
+
+    def asks() -> None:
+        until(lambda: (200, "1") in seen)
+        promote("face", "2", "champion", registry)
+        until(lambda: (200, "2") in seen)
+
+    askers = [threading.Thread(target=keep_asking) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    try:
+        asks()
+    finally:
+        stop.set()
+        for asker in askers:
+            asker.join()
+    assert {status for status, _ in seen} == {200}
+    face = client.post("/v1/predict", files=[("files", PNG)]).json()["images"][0]["faces"][0]
+    assert -1 <= face["valence"] <= 1
+    assert -1 <= face["arousal"] <= 1
+
+    promote("face", "3", "champion", registry)
+    until(lambda: client.get("/healthz").json()["reload_error"])
+    assert client.get("/healthz").json()["model"]["version"] == "2"
+    promote("face", "1", "champion", registry)
+    until(lambda: client.get("/healthz").json()["model"]["version"] == "1")
+    assert client.get("/healthz").json()["reload_error"] is None
+
+
+def test_a_port_that_is_taken_is_one_clear_line(client: httpx.Client, config: ServeConfig) -> None:
+    with pytest.raises(UserError, match=f"port {config.port}.*choose another --port"):
+        start(config)
+
+
+def until(holds) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen within 30 seconds"
+        time.sleep(0.05)
