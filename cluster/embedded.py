@@ -43,12 +43,17 @@ def quiet() -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints every line a second time
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("ray.train.v2._internal.execution.controller.placement_group_cleaner").setLevel(logging.CRITICAL)
-    logging.getLogger("ray.train.v2._internal.state.util").setLevel(logging.CRITICAL)
+    for name in ("execution.controller.placement_group_cleaner", "state.util"):
+        logging.getLogger(f"ray.train.v2._internal.{name}").setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        # Tools that look for "the" cluster of a machine find ours, also where another one runs beside it.
+        os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
 
 
 def _start(cpus: float) -> None:
     """Ray's own start-up limit of 30 seconds can be missed on a loaded machine: try again a few times."""
+    # Nobody preempts the machine one sits at, and the watcher's start prints an alarming line.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     logical = int(max(os.cpu_count() or 1, cpus + 0.999))
     for attempt in range(1, START_ATTEMPTS + 1):
         try:

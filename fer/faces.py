@@ -172,7 +172,9 @@ def _shrink(image: np.ndarray) -> tuple[np.ndarray, float]:
     scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
     if scale == 1.0:
         return image, scale
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), scale
+    height, width = image.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
 
 
 def _box(

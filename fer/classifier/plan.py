@@ -40,9 +40,9 @@ def check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset) -> None
         raise UserError("--mixup and --cutmix pair the images of a batch: use an even --batch-size")
     if config.patience and "val" not in dataset.manifest.splits:
         raise UserError("--patience needs a validation part: give --val-split, or data that has one")
-    if config.head != "classification" and not dataset.manifest.has_affect:
+    if config.head != "classification" and not dataset.split("train").with_affect:
         raise UserError(f"--head {config.head}: {dataset.root} has no valence and arousal")
-    if config.soft_labels and not dataset.manifest.has_votes:
+    if config.soft_labels and not dataset.split("train").with_votes:
         raise UserError(f"--soft-labels: {dataset.root} has no annotators' votes")
     if config.soft_labels and (config.mixup or config.cutmix):
         raise UserError("--soft-labels can't be mixed: leave out --mixup and --cutmix")

@@ -26,6 +26,10 @@ class Split(BaseModel):
 
     shards: list[Shard]
     counts: dict[str, int]
+    with_votes: int = 0
+    """Rows with the annotators' votes."""
+    with_affect: int = 0
+    """Rows with valence and arousal."""
 
     @property
     def rows(self) -> int:
@@ -45,10 +49,6 @@ class Manifest(BaseModel):
     splits: dict[str, Split]
     set_aside: dict[str, int] = {}
     """Rows that are not in the shards, by reason; the list is `quarantine.jsonl`."""
-    has_votes: bool = False
-    """Whether any row has the annotators' votes."""
-    has_affect: bool = False
-    """Whether any row has valence and arousal."""
     content_hash: str
     """SHA-256 over every kept row's split, path, label and image, in order of path."""
     request: str

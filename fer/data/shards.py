@@ -31,6 +31,7 @@ class ShardWriter:
         self._fs, self._root, self._split, self._shard_bytes = fs, root, split, shard_bytes
         self._shards: list[Shard] = []
         self._counts: Counter[str] = Counter()
+        self._with_votes = self._with_affect = 0
         self._file: pa.NativeFile | None = None
         self._writer: pq.ParquetWriter | None = None
         self._group: list[dict[str, object]] = []
@@ -40,6 +41,8 @@ class ShardWriter:
         """Write a row; return its digest for the manifest's content hash."""
         label = str(row.label)
         self._counts[label] += 1
+        self._with_votes += row.votes is not None
+        self._with_affect += row.valence is not None and row.arousal is not None
         self._group.append({"image": image} | {column: getattr(row, column) for column in COLUMNS})
         self._group_bytes += len(image)
         if len(self._group) == GROUP_ROWS or self._group_bytes >= GROUP_BYTES:
@@ -51,7 +54,12 @@ class ShardWriter:
     def close(self) -> Split:
         self._flush()
         self._end_shard()
-        return Split(shards=self._shards, counts=dict(sorted(self._counts.items())))
+        return Split(
+            shards=self._shards,
+            counts=dict(sorted(self._counts.items())),
+            with_votes=self._with_votes,
+            with_affect=self._with_affect,
+        )
 
     def _flush(self) -> None:
         if not self._group:

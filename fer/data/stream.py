@@ -84,7 +84,7 @@ def batches(
             WindowSource(chunk, load),
             override_num_blocks=len(chunk),
             num_cpus=CPUS_PER_READER,
-            concurrency=2,
+            concurrency=min(2, len(chunk)),
         )
         dataset.context.execution_options.preserve_order = True
         dataset.context.enable_progress_bars = False

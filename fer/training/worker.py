@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ class Worker:
     @classmethod
     def start(cls, options: RunOptions) -> Worker:
         """Join the group and set the compute threads: by default the machine's cores shared among its workers."""
+        for name in ("ray.train", "ray.data"):  # their progress lines would drown the job's own
+            logging.getLogger(name).setLevel(logging.WARNING)
         context = ray.train.get_context()
         threads = options.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size())
         torch.set_num_threads(threads)
