@@ -28,3 +28,16 @@ def ray_cluster() -> Iterator[None]:
     connect(cpus=4)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def small_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of rendered faces, 48 pixels: 7 classes, about 500 for training and 80 for validation."""
+    from fer.data.options import PrepareOptions
+    from fer.data.prepare import prepare
+    from fer.data.synthetic import write_faces
+
+    root = tmp_path_factory.mktemp("small")
+    write_faces(root / "faces", per_class=84, size=48, seed=0)
+    prepare(PrepareOptions(data=str(root / "faces"), out=str(root / "shards"), val_split=0.15))
+    return root / "shards"
