@@ -54,14 +54,14 @@ def read_window(window: Window, columns: Sequence[str]) -> pa.Table:
 
 
 class Unhurried(ExecutionCallback):
-    """Slows Ray Data's control loop to 50 rounds a second.
+    """Slows Ray Data's control loop to ten rounds a second.
 
     While its output is full, which with training as the consumer is nearly always, the loop runs without a pause: measured
     on 2 cores, it took one of them whole, and training ran at a quarter of its speed.
     """
 
     def on_execution_step(self, executor: object) -> None:
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 class WindowSource(Datasource):
