@@ -90,27 +90,36 @@ class Trainer:
             # The last step of an epoch may have fewer batches to add up.
             begun = number - number % self.config.grad_accum_steps
             parts = min(self.config.grad_accum_steps, last - begun)
-            losses.append(self.backward(batch, number, parts, is_last=number + 1 == begun + parts))
+            ends_step = number + 1 == begun + parts
+            losses.append(self.backward(batch, number, parts, ends_step))
             self.position.batch = number + 1
-            if number + 1 == begun + parts:
+            if ends_step:
                 self.step()
                 every = self.config.checkpoint_every
                 if every and self.position.update % every == 0 and number + 1 < last:
+                    self.log_losses(losses)
                     self.report({"score": -1.0}, save=True)
+        self.log_losses(losses)
         seconds = time.perf_counter() - started
-        values = torch.stack(losses).tolist()
-        if self.worker.leads:
-            self.tracking.log_series("step_loss", values, first_step=self.position.epoch * last + first)
-        images = len(values) * self.config.batch_size * self.worker.workers
         return {
-            "train_loss": sum(values) / len(values),
+            "train_loss": self.position.loss_sum / last,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": images / seconds,
+            "images_per_second": (last - first) * self.config.batch_size * self.worker.workers / seconds,
             "data_wait": waited / seconds,
             "seconds": seconds,
         }
 
-    def backward(self, batch: Batch, number: int, parts: int, is_last: bool) -> Tensor:
+    def log_losses(self, losses: list[Tensor]) -> None:
+        """Log the losses of the batches since the last call, and add them to the epoch's; empties the list."""
+        if losses:
+            values = torch.stack(losses).tolist()
+            self.position.loss_sum += sum(values)
+            if self.worker.leads:
+                done = self.position.epoch * self.feed.batches_per_epoch + self.position.batch
+                self.tracking.log_series("step_loss", values, first_step=done - len(values))
+            losses.clear()
+
+    def backward(self, batch: Batch, number: int, parts: int, ends_step: bool) -> Tensor:
         """Forward and backward of one batch; gradients are averaged over workers only at the last of a step."""
         key = mix(self.config.seed, self.position.epoch, number, self.worker.rank)
         torch.manual_seed(key)
@@ -120,7 +129,7 @@ class Trainer:
         targets = batch["votes"].to(self.worker.device) if "votes" in batch else mixed
         if targets is None:
             targets = torch.nn.functional.one_hot(labels, len(self.spec.labels)).float()
-        waits = self.worker.workers > 1 and not is_last
+        waits = self.worker.workers > 1 and not ends_step
         with self.model.no_sync() if waits else nullcontext():
             with self.autocast():
                 outputs = self.model(images, labels if self.config.margin != "none" else None)
@@ -175,7 +184,7 @@ class Trainer:
         position.stale = 0 if better else position.stale + 1
         position.best = score if better else position.best
         position.history.append({"epoch": position.epoch + 1, **figures})
-        position.epoch, position.batch = position.epoch + 1, 0
+        position.epoch, position.batch, position.loss_sum = position.epoch + 1, 0, 0.0
         position.stopped = bool(config.patience) and position.stale >= config.patience
         if self.worker.leads:
             self.tracking.log_metrics(figures, step=position.epoch)
@@ -230,7 +239,7 @@ class Trainer:
             self.position = load_training(folder, device, **parts)
         if self.position.workers != self.worker.workers:
             self.position.update -= -(-self.position.batch // self.config.grad_accum_steps)
-            self.position.batch, self.position.workers = 0, self.worker.workers
+            self.position.batch, self.position.loss_sum, self.position.workers = 0, 0.0, self.worker.workers
 
     def autocast(self) -> Any:
         enabled = self.amp is not None

@@ -21,6 +21,8 @@ class Position:
     """The epoch in progress, from 0; equal to the number of epochs when the run is complete."""
     batch: int = 0
     """Batches of that epoch which each worker has consumed."""
+    loss_sum: float = 0.0
+    """Sum of the leading worker's losses over those batches."""
     update: int = 0
     """Optimizer steps taken since the start."""
     workers: int = 0

@@ -1,0 +1,145 @@
+"""Training on a real Ray: exact resume after a kill, the same losses from the same seed, and every head."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ray.train import Result
+from safetensors.torch import load_file
+
+from fer.classifier.finish import history_of
+from fer.classifier.model import WEIGHTS, new_spec
+from fer.classifier.options import TrainConfig
+from fer.classifier.train import train
+from fer.data.manifest import ShardedDataset
+from fer.tracking import Run, start_run
+from fer.training.launch import launch
+from fer.training.run import RunFolder
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+
+EPOCHS = 4
+
+
+def run_training(shards: Path, out: Path, name: str, **options: Any) -> tuple[Result, Run]:
+    """What `fer train` does, without the command line: the last result and the MLflow run."""
+    settings = {
+        "backbone": "resnet18",
+        "model_kwargs": {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128], "drop_rate": 0.1},
+        "img_size": 48,
+        "epochs": EPOCHS,
+        "batch_size": 16,
+        "grad_accum_steps": 2,
+        "mixup": 0.2,
+        "cutmix": 0.5,
+        "random_erasing": 0.25,
+        "workers": 2,
+        "checkpoint_every": 3,
+        "ema": 0.9,
+        "device": "cpu",
+    }
+    config = TrainConfig(data=str(shards), out_dir=str(out), name=name, **{**settings, **options})
+    dataset = ShardedDataset(config.data)
+    run = RunFolder(config, "train", "x")
+    tracking = start_run(config, "test", name, run.record.get("mlflow_run_id"))
+    run.save(mlflow_run_id=tracking.run_id)
+    spec = new_spec(config, dataset.manifest.space)
+    sent = {
+        "config": config.model_dump(),
+        "spec": spec.model_dump(),
+        "data": dataset.root,
+        "tracking": {"uri": tracking.uri, "run_id": tracking.run_id},
+        "resume": None,
+    }
+    return launch(train, sent, config, run), tracking
+
+
+def step_losses(run: Run) -> dict[int, float]:
+    from mlflow.tracking import MlflowClient
+
+    return {point.step: point.value for point in MlflowClient(run.uri).get_metric_history(run.run_id, "step_loss")}
+
+
+def final_weights(result: Result) -> dict[str, Any]:
+    assert result.checkpoint is not None
+    with result.checkpoint.as_directory() as folder:
+        return load_file(Path(folder) / WEIGHTS)
+
+
+def position(result: Result) -> dict[str, Any]:
+    assert result.checkpoint is not None
+    with result.checkpoint.as_directory() as folder:
+        return json.loads((Path(folder) / "state.json").read_text())
+
+
+def kill_a_worker_in_mid_epoch(run: Path, killed: list[int]) -> threading.Thread:
+    """Once the run has its third checkpoint (epoch one and a step into the next), kill -9 one training worker."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            states = [json.loads(file.read_text()) for file in run.glob("checkpoint_*/state.json")]
+            if any(state["epoch"] >= 1 and state["batch"] > 0 for state in states):
+                workers = [p.pid for p in psutil.process_iter(["cmdline"]) if "ray::RayTrainWorker" in str(p.info["cmdline"])]
+                killed.append(workers[-1])
+                os.kill(workers[-1], signal.SIGKILL)
+                return
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_shards: Path, out: Path, ray_cluster: None) -> tuple[Result, Run]:
+    return run_training(small_shards, out, "undisturbed")
+
+
+def assert_same_run(one: tuple[Result, Run], other: tuple[Result, Run]) -> None:
+    assert position(one[0])["update"] == position(other[0])["update"]
+    losses, again = step_losses(one[1]), step_losses(other[1])
+    assert losses.keys() == again.keys()
+    assert losses == again
+    weights, same = final_weights(one[0]), final_weights(other[0])
+    assert all((weights[name] == same[name]).all() for name in weights)
+
+
+def test_the_run_counts_its_steps(undisturbed: tuple[Result, Run], small_shards: Path) -> None:
+    rows = ShardedDataset(str(small_shards)).split("train").rows
+    batches = rows // 2 // 16
+    state = position(undisturbed[0])
+    assert state["update"] == EPOCHS * -(-batches // 2)
+    assert state["epoch"] == EPOCHS
+    assert len(history_of(undisturbed[0])) == EPOCHS
+    assert len(step_losses(undisturbed[1])) == EPOCHS * batches
+
+
+def test_a_killed_worker_changes_nothing(undisturbed: tuple[Result, Run], small_shards: Path, out: Path) -> None:
+    killed: list[int] = []
+    watcher = kill_a_worker_in_mid_epoch(out / "killed", killed)
+    survived = run_training(small_shards, out, "killed", max_failures=1)
+    watcher.join()
+    assert killed, "the run ended before a worker could be killed"
+    assert_same_run(undisturbed, survived)
+
+
+def test_a_stopped_run_is_continued_by_its_name(undisturbed: tuple[Result, Run], small_shards: Path, out: Path) -> None:
+    killed: list[int] = []
+    watcher = kill_a_worker_in_mid_epoch(out / "stopped", killed)
+    with pytest.raises(Exception, match=r"(?i)worker|actor|died"):
+        run_training(small_shards, out, "stopped", max_failures=0)
+    watcher.join()
+    assert killed
+    assert_same_run(undisturbed, run_training(small_shards, out, "stopped", max_failures=0))
