@@ -38,7 +38,7 @@ def connect(cpus: float) -> None:
 def quiet() -> None:
     """Leave the console to the job: of Ray's libraries only warnings are shown. Runs in the driver and in every worker.
 
-    The clean-up actor of Ray Train polls a dashboard that an embedded Ray doesn't have, and would warn of it each second.
+    Ray Train's clean-up actor polls a dashboard that an embedded Ray doesn't have, and would warn of it each second.
     """
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints every line a second time
     for name in QUIET:

@@ -120,13 +120,14 @@ def summarize(config: DemoConfig, figures: dict, answer: dict, picture: Path, se
     accuracy, classes = figures["classification"]["accuracy"], figures["classification"]["labels"]
     face = answer["images"][0]["faces"][0]
     chance = 1 / len(classes)
+    times = accuracy["value"] / chance
     tracking = f" --tracking-uri {config.tracking_uri}" if config.tracking_uri else ""
     print(
         f"""
 Done in {seconds / 60:.1f} minutes.
 
   Accuracy on unseen people   {accuracy["value"]:.1%}  (95% interval {accuracy["low"]:.1%} to {accuracy["high"]:.1%})
-  Chance, {len(classes)} classes           {chance:.1%}: the model is {accuracy["value"] / chance:.1f} times as often right
+  Chance, {len(classes)} classes           {chance:.1%}: the model is right {times:.1f} times as often
   The server's answer         {face["label"]} ({face["confidence"]:.0%}) for a face drawn as {picture.parent.name}
 
   Report      {config.out_dir}/evaluation/report.html

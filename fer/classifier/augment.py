@@ -83,7 +83,7 @@ class BatchAugment:
         )
 
     def __call__(self, images: Tensor, labels: Tensor, key: int) -> tuple[Tensor, Tensor | None]:
-        """Images (N, C, H, W) and class indices (N,) to images, and soft targets (N, classes) where labels were mixed."""
+        """Images (N, C, H, W) and class indices (N,) to images, and soft targets (N, classes) if labels were mixed."""
         targets = None
         with seeded(key):
             if self.erasing is not None:

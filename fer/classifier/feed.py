@@ -25,7 +25,7 @@ COLUMNS = ("image", "label", "votes", "valence", "arousal")
 PIXELS = "pixels"
 
 Batch = dict[str, Tensor]
-"""pixels (N, side, side, C) uint8; label (N,) int64; votes (N, classes) float32; affect (N, 2) float32, NaN unlabelled."""
+"""pixels (N, side, side, C) uint8; label (N,) int64; votes (N, classes) and affect (N, 2) float32, NaN unlabelled."""
 
 
 class Pixels:
@@ -47,7 +47,7 @@ class Collate(ArrowBatchCollateFn):
     def __init__(self, spec: ModelSpec, pixels: Pixels, classes: dict[str, int], with_votes: bool) -> None:
         self.spec, self.pixels, self.classes, self.with_votes = spec, pixels, classes, with_votes
 
-    def __call__(self, batch: pa.Table) -> Batch:
+    def __call__(self, batch: pa.Table) -> Batch:  # type: ignore[override]
         if PIXELS in batch.column_names:
             shape = (len(batch), self.spec.options.img_size, self.spec.options.img_size, self.spec.options.in_chans)
             pixels = np.frombuffer(b"".join(batch[PIXELS].to_pylist()), np.uint8).reshape(shape).copy()

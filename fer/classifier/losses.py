@@ -25,7 +25,7 @@ def class_weights(counts: Mapping[str, int], labels: list[str]) -> Tensor:
 
 
 def focal_loss(logits: Tensor, targets: Tensor, weight: Tensor | None, gamma: float) -> Tensor:
-    """Focal loss (Lin et al., ICCV 2017) on soft targets: -sum t (1 - p)^gamma log p, weighted by class, mean over rows."""
+    """Focal loss (Lin et al., ICCV 2017) on soft targets: -sum t w (1 - p)^gamma log p, mean over rows."""
     log_p = F.log_softmax(logits, dim=-1)
     terms = targets * (1 - log_p.exp()).pow(gamma) * log_p
     if weight is not None:

@@ -54,12 +54,8 @@ class FaceModel(nn.Module):
 
     def __init__(self, options: ModelOptions, classes: int, pretrained: bool = False) -> None:
         super().__init__()
-        self.backbone = _backbone(options, pretrained)
-        width = (
-            self.backbone.num_features
-            if not hasattr(self.backbone, "head_hidden_size")
-            else self.backbone.head_hidden_size
-        )
+        self.backbone: Any = _backbone(options, pretrained)
+        width = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
         self.expression: nn.Module | None = None
         self.affect: nn.Module | None = None
         if options.head != "valence-arousal":
@@ -84,15 +80,16 @@ class FaceModel(nn.Module):
         return Outputs(logits, affect)
 
 
-def _backbone(options: ModelOptions, pretrained: bool) -> nn.Module:
+def _backbone(options: ModelOptions, pretrained: bool) -> Any:
     """The timm model without its classifier. Raises UserError for a wrong name, argument or missing weights."""
     if not timm.is_model(options.backbone):
         close = timm.list_models(f"*{options.backbone[:6]}*")[:5]
         raise UserError(
             f"--backbone: timm has no model {options.backbone!r}" + (f"; close: {', '.join(close)}" if close else "")
         )
-    arguments = {"num_classes": 0, "in_chans": options.in_chans, **options.model_kwargs}
-    if timm.models.get_pretrained_cfg(options.backbone).fixed_input_size:
+    arguments: dict[str, Any] = {"num_classes": 0, "in_chans": options.in_chans, **options.model_kwargs}
+    known = timm.models.get_pretrained_cfg(options.backbone)
+    if known is not None and known.fixed_input_size:
         arguments["img_size"] = options.img_size
     try:
         return timm.create_model(options.backbone, pretrained=pretrained, **arguments)
@@ -110,8 +107,7 @@ def _backbone(options: ModelOptions, pretrained: bool) -> nn.Module:
 
 def new_spec(options: ModelOptions, space: LabelSpace) -> ModelSpec:
     """The spec of a model to be trained: input statistics are the backbone's own, averaged for grey input."""
-    known = timm.is_model(options.backbone)
-    default = timm.models.get_pretrained_cfg(options.backbone) if known else None
+    default = timm.models.get_pretrained_cfg(options.backbone) if timm.is_model(options.backbone) else None
     mean, std = (list(default.mean), list(default.std)) if default else ([0.5] * 3, [0.5] * 3)
     if options.in_chans == 1:
         mean, std = [sum(mean) / 3], [sum(std) / 3]

@@ -1,4 +1,4 @@
-"""What must hold before workers are started: a mistake is told on the driver, at once, not by a worker, minutes later."""
+"""What must hold before workers start: a mistake is told by the driver at once, not by a worker minutes later."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset) -> None
             model(torch.zeros(1, config.in_chans, config.img_size, config.img_size))
         except (RuntimeError, AssertionError) as error:
             raise UserError(
-                f"{config.backbone} does not take images of {config.img_size} pixels ({str(error).splitlines()[0]}); change --img-size"
+                f"{config.backbone} does not take images of {config.img_size} pixels ({str(error).splitlines()[0]}); "
+                "change --img-size"
             ) from None
     if config.grad_checkpointing:
         try:

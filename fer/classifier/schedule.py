@@ -39,18 +39,20 @@ class Schedule:
                 div_factor=peak / options.lr if options.max_lr else 25.0,
             )
         else:
-            self.scheduler, _ = create_scheduler_v2(
+            cosine, _ = create_scheduler_v2(
                 optimizer,
                 sched="cosine",
                 num_epochs=options.epochs,
-                warmup_epochs=min(options.warmup_epochs, options.epochs / 2),
+                warmup_epochs=min(options.warmup_epochs, options.epochs / 2),  # type: ignore[arg-type]  # steps decide
                 warmup_lr=options.lr / 100,
                 warmup_prefix=True,
                 cooldown_epochs=0,
                 step_on_epochs=False,
                 updates_per_epoch=updates_per_epoch,
             )
-            self.scheduler.step_update(0)
+            assert cosine is not None
+            cosine.step_update(0)
+            self.scheduler = cosine
 
     def advance(self, update: int) -> None:
         """Set the learning rate of optimizer step ``update``; called after step ``update - 1``."""

@@ -49,7 +49,8 @@ class Trainer:
     def __init__(self, config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset, worker: Worker, run: Run) -> None:
         torch.manual_seed(config.seed)
         self.config, self.spec, self.worker, self.tracking = config, spec, worker, run
-        self.raw: FaceModel = build_model(spec, config.pretrained).to(worker.device, memory_format=torch.channels_last)
+        self.raw = build_model(spec, config.pretrained).to(worker.device)
+        self.raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.grad_checkpointing:
             self.raw.backbone.set_grad_checkpointing()
         self.model = prepare_model(self.raw)
@@ -174,7 +175,7 @@ class Trainer:
     @property
     def kept_model(self) -> FaceModel:
         """The weights that are judged and kept: the moving average, if there is one."""
-        return self.average.module if self.average is not None else self.raw  # type: ignore[return-value]
+        return self.average.module if self.average is not None else self.raw
 
     def finish_epoch(self, figures: dict[str, float]) -> None:
         """Count the epoch, decide whether to go on, and report with a checkpoint."""
@@ -198,7 +199,8 @@ class Trainer:
         judged = "  ".join(f"{name} {figures[name]:.3f}" for name in self.judge.shown if name in figures)
         print(
             f"epoch {self.position.epoch}/{self.config.epochs}  train_loss {figures['train_loss']:.3f}  {judged}"
-            f"{' *' if better else ''}  {figures['images_per_second']:.0f} img/s  data wait {figures['data_wait']:.1%}  "
+            f"{' *' if better else ''}  {figures['images_per_second']:.0f} img/s  "
+            f"data wait {figures['data_wait']:.1%}  "
             + (
                 f"stopped: no better for {self.position.stale} epochs"
                 if self.position.stopped

@@ -1,4 +1,4 @@
-"""Which rows a worker reads, in which order: a pure function of (seed, epoch, rank, workers), so a position is a number.
+"""Which rows a worker reads, in which order: a function of (seed, epoch, rank, workers), so a position is a number.
 
 A split is a list of row groups. Each epoch permutes them by its own seed; the permuted sequence is cut into one equal
 segment per worker; a segment is read in windows of a few row groups, and the rows of a window are permuted again.
@@ -38,7 +38,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Pieces whose rows are read together and permuted; rows ``skip`` to ``skip + rows`` of the permutation are used."""
+    """Pieces whose rows are read together and permuted; ``rows`` of the permutation are used, from ``skip`` on."""
 
     pieces: tuple[Piece, ...]
     skip: int

@@ -59,7 +59,7 @@ class Quarantine:
         self.write(fs, path)
         raise UserError(
             f"{self._bad} of {self._candidates} rows can't be used (--max-bad-fraction is {limit:g}), and "
-            f"{len(self._entries) - self._bad} are left out; {self._rejected} lists each with its reason: mend them, or "
+            f"{len(self._entries) - self._bad} are left out; {self._rejected} lists each with its reason: mend, or "
             "raise --max-bad-fraction"
         )
 

@@ -1,8 +1,7 @@
 """Streaming rows from shards with Ray Data: encoded bytes in Arrow blocks, in the order that `fer.data.order` sets.
 
 Ray's tasks read the windows, a few ahead of training; the training worker decodes and augments in its collate function,
-on a few threads. Measured on 2 cores this feeds faster than decoding in tasks (docs/data.md); ``remote`` decoding is for
-GPU hosts short of CPUs.
+on a few threads. On 2 cores this feeds faster than decoding in tasks: encoded rows are smaller to move.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ BYTES_AHEAD = 256 * 2**20
 """Rows read ahead for each worker, in bytes of Ray's object store."""
 
 KEY = "key"
-"""Column with each row's random key, an int64 that is a function of the window's seed: all augmentation follows from it."""
+"""Column of int64: each row's random key, which follows from the window's seed, and all augmentation from it."""
 
 
 def read_window(window: Window, columns: Sequence[str]) -> pa.Table:
@@ -56,8 +55,8 @@ def read_window(window: Window, columns: Sequence[str]) -> pa.Table:
 class Unhurried(ExecutionCallback):
     """Slows Ray Data's control loop to ten rounds a second.
 
-    While its output is full, which with training as the consumer is nearly always, the loop runs without a pause: measured
-    on 2 cores, it took one of them whole, and training ran at a quarter of its speed.
+    While its output is full, which with training as the consumer is nearly always, the loop runs without a pause:
+    on 2 cores it took one of them whole, and training ran at a quarter of its speed.
     """
 
     def on_execution_step(self, executor: object) -> None:

@@ -15,7 +15,7 @@ from fer.training.options import RunOptions
 from fer.training.run import RunFolder
 
 CPUS_FOR_DATA = 0.25
-"""CPUs per worker that stay free for Ray Data; if training held them all, the job would wait for its first row for ever."""
+"""CPUs per worker that stay free for Ray Data: if training held them all, no first row would ever come."""
 
 
 def cpus_needed(options: RunOptions) -> float:
@@ -56,7 +56,7 @@ def launch(
             name=run.name,
             storage_path=run.storage,
             failure_config=FailureConfig(max_failures=options.max_failures),
-            logging_config=LoggingConfig(log_level="WARNING"),
+            logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # of Train V2
             checkpoint_config=CheckpointConfig(
                 num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"
             ),

@@ -26,7 +26,7 @@ class RunOptions(TrackingOptions):
     name: str | None = Field(
         None,
         pattern=r"^[\w.-]+$",
-        description="Name of the run; a stopped run of the same name is continued. Unset: made from the model and the time",
+        description="Name of the run; a stopped run of this name is continued. Unset: made from model and time",
     )
     experiment: str = Field("ferry", description="MLflow experiment that the run belongs to")
     register_as: str | None = Field(None, description="Register the trained model in MLflow under this name")
@@ -44,7 +44,7 @@ class RunOptions(TrackingOptions):
     seed: int = Field(0, ge=0, description="Seed of everything random: order, augmentation, initial weights")
     resume: str | None = Field(
         None,
-        description="Start from this checkpoint, with its optimizer and position (a stopped run of the same --name needs no flag)",
+        description="Start from this checkpoint, optimizer and position too (a stopped run needs its --name only)",
     )
     checkpoint_every: int = Field(
         0, ge=0, description="Also save a checkpoint every so many optimizer steps; 0: each epoch only"

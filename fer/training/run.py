@@ -1,4 +1,4 @@
-"""A run's folder: the resolved config, the versions it ran with, and what it left. Running again with the name continues it."""
+"""A run's folder: the resolved config, the versions it ran with, and what it left. The same name continues it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], name: str) -> None:
     ]
     if changed:
         raise UserError(
-            f"run {name!r} exists with other settings ({'; '.join(changed)}); choose another --name, or give the old ones"
+            f"run {name!r} exists with other settings ({'; '.join(changed)}); "
+            "choose another --name, or give the old ones"
         )
 
 

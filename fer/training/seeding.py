@@ -1,4 +1,4 @@
-"""Randomness as a function of position: the state to save is a number, and a resumed run draws what it would have drawn."""
+"""Randomness as a function of position: a resumed run draws what it would have drawn, and saves no state for it."""
 
 from __future__ import annotations
 

@@ -86,9 +86,10 @@ def kill_a_worker_in_mid_epoch(run: Path, killed: list[int]) -> threading.Thread
         while time.monotonic() < deadline:
             states = [json.loads(file.read_text()) for file in run.glob("checkpoint_*/state.json")]
             if any(state["epoch"] >= 1 and state["batch"] > 0 for state in states):
-                workers = [p.pid for p in psutil.process_iter(["cmdline"]) if "ray::RayTrainWorker" in str(p.info["cmdline"])]
-                killed.append(workers[-1])
-                os.kill(workers[-1], signal.SIGKILL)
+                processes = psutil.process_iter(["cmdline"])
+                worker = next(p.pid for p in processes if "ray::RayTrainWorker" in str(p.info["cmdline"]))
+                killed.append(worker)
+                os.kill(worker, signal.SIGKILL)
                 return
             time.sleep(0.05)
 

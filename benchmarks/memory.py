@@ -1,0 +1,82 @@
+"""Whether training holds the data set in memory: the whole job's memory on N rows and on ten times as many.
+
+    python -m benchmarks.memory
+
+Memory is the proportional set size (shared pages counted once) of the driver and of every process of its Ray, the
+object store among them, sampled twice a second while it trains.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import psutil
+from pydantic import Field
+
+from fer.options import Options, parse
+
+
+class MemoryBenchmark(Options):
+    """Compare the memory of training on N rows with that on ten times as many."""
+
+    rows: int = Field(10_000, ge=500, description="Rows of the smaller data set (of about 20 kB each)")
+    backbone: str = Field("test_resnet", description="timm model")
+
+
+def main(config: MemoryBenchmark) -> None:
+    from benchmarks.setup import multiplied, rendered_faces, train_with_ferry
+
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        rendered_faces(root, 1000, size=224)
+        peaks = {}
+        for times in (config.rows // 1000, config.rows // 100):
+            shards = multiplied(root / "shards", times, root / f"times-{times}")
+            size = sum(file.stat().st_size for file in shards.rglob("*.parquet"))
+            with Sampler() as sampler:
+                train_with_ferry(
+                    shards,
+                    root / "runs",
+                    f"times-{times}",
+                    backbone=config.backbone,
+                    img_size=32,
+                    epochs=1,
+                    batch_size=64,
+                )
+            peaks[times] = sampler.peak
+            peak = f"peak {sampler.peak / 2**20:.0f} MiB"
+            print(f"{times * 1000:>8} rows, {size / 2**20:7.0f} MiB on disk: {peak}", flush=True)
+        small, large = peaks.values()
+        print(f"ten times the rows: {large / small - 1:+.1%} memory")
+
+
+class Sampler:
+    """The largest total memory of this process and its descendants, in bytes, while the block runs."""
+
+    def __enter__(self) -> Sampler:
+        self.peak, self._stop = 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._stop.wait(0.5):
+            total = 0
+            for process in (me, *me.children(recursive=True)):
+                try:
+                    total += process.memory_full_info().pss
+                except psutil.NoSuchProcess:
+                    continue  # it ended between the listing and the look
+            self.peak = max(self.peak, total)
+
+
+if __name__ == "__main__":
+    main(parse(MemoryBenchmark, sys.argv[1:], "benchmark"))
