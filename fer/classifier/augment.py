@@ -11,6 +11,7 @@ from random import Random
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 from timm.data import Mixup
 from timm.data.auto_augment import auto_augment_transform
@@ -72,9 +73,9 @@ class Augment:
 class BatchAugment:
     """What varies a whole batch at once, after normalising: timm's random erasing, mixup and cutmix."""
 
-    def __init__(self, options: AugmentOptions, classes: int) -> None:
+    def __init__(self, options: AugmentOptions, classes: int, device: torch.device) -> None:
         self.erasing = (
-            RandomErasing(options.random_erasing, mode="const", device="cpu") if options.random_erasing else None
+            RandomErasing(options.random_erasing, mode="const", device=device) if options.random_erasing else None
         )
         self.mixup = (
             Mixup(options.mixup, options.cutmix, label_smoothing=0.0, num_classes=classes)

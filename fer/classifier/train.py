@@ -53,7 +53,7 @@ class Trainer:
         self.raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.grad_checkpointing:
             self.raw.backbone.set_grad_checkpointing()
-        self.model = prepare_model(self.raw)
+        self.model: Any = prepare_model(self.raw)
         self.average = ModelEmaV3(self.raw, decay=config.ema, use_warmup=True) if config.ema else None
         self.feed = Feed(dataset, config, spec, worker.rank, worker.workers)
         self.updates_per_epoch = -(-self.feed.batches_per_epoch // config.grad_accum_steps)
@@ -61,7 +61,7 @@ class Trainer:
         self.schedule = Schedule(config, self.optimizer, self.updates_per_epoch)
         weight = class_weights(dataset.split("train").counts, spec.labels) if config.class_weights else None
         self.loss = build_loss(config, weight.to(worker.device) if weight is not None else None)
-        self.augment = BatchAugment(config, len(spec.labels))
+        self.augment = BatchAugment(config, len(spec.labels), worker.device)
         self.judge = Judge(spec, worker.device)
         self.amp = amp_dtype(worker.device) if config.amp else None
         self.scaler = torch.amp.GradScaler(worker.device.type, enabled=self.amp is torch.float16)
@@ -136,7 +136,7 @@ class Trainer:
                 outputs = self.model(images, labels if self.config.margin != "none" else None)
             loss = self.total_loss(outputs, targets, batch["affect"].to(self.worker.device))
             self.scaler.scale(loss / parts).backward()
-        return loss.detach().float().cpu()
+        return loss.detach().float()
 
     def total_loss(self, outputs: Outputs, targets: Tensor, affect: Tensor) -> Tensor:
         """The sum of the heads' losses."""

@@ -10,6 +10,7 @@ from fer.classifier.augment import Augment, BatchAugment
 from fer.classifier.options import AugmentOptions, ModelOptions
 from fer.classifier.preprocess import resize
 
+CPU = torch.device("cpu")
 STILL = {"hflip": 0, "rotate": 0, "zoom": 0, "shift": 0, "brightness": 0, "contrast": 0}
 
 
@@ -66,11 +67,11 @@ def test_cutmix_and_mixup_mix_labels_with_images() -> None:
     images = torch.arange(8.0).reshape(8, 1, 1, 1).expand(8, 3, 16, 16).clone()
     labels = torch.arange(8) % 7
     for options in (AugmentOptions(mixup=0.4), AugmentOptions(cutmix=1.0)):
-        mixed, targets = BatchAugment(options, classes=7)(images.clone(), labels, key=5)
+        mixed, targets = BatchAugment(options, classes=7, device=CPU)(images.clone(), labels, key=5)
         assert targets is not None
         assert torch.allclose(targets.sum(1), torch.ones(8))
         assert not torch.equal(mixed, images)
-        again, same = BatchAugment(options, classes=7)(images.clone(), labels, key=5)
+        again, same = BatchAugment(options, classes=7, device=CPU)(images.clone(), labels, key=5)
         assert torch.equal(mixed, again)
         assert torch.equal(targets, same)
         # The share of its own label is the share of its own pixels; timm mixes image 1 with image 6, from the end.
@@ -80,6 +81,8 @@ def test_cutmix_and_mixup_mix_labels_with_images() -> None:
 
 def test_erasing_erases() -> None:
     images = torch.ones(4, 3, 32, 32)
-    erased, targets = BatchAugment(AugmentOptions(random_erasing=1.0), classes=7)(images, torch.zeros(4).long(), key=1)
+    erased, targets = BatchAugment(AugmentOptions(random_erasing=1.0), classes=7, device=CPU)(
+        images, torch.zeros(4).long(), key=1
+    )
     assert targets is None
     assert (erased == 0).any()
