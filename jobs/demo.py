@@ -17,8 +17,8 @@ class DemoConfig(TrackingOptions):
     """Render a small labelled face set, train a classifier on it, judge it, register it, serve it and ask it."""
 
     out_dir: str = Field("runs/demo", description="Folder for everything that the demo makes")
-    faces_per_class: int = Field(200, ge=20, description="Training faces rendered for each of the seven expressions")
-    epochs: int = Field(10, ge=1, description="Passes over them")
+    faces_per_class: int = Field(250, ge=20, description="Training faces rendered for each of the seven expressions")
+    epochs: int = Field(14, ge=1, description="Passes over them")
     workers: int = Field(2, ge=1, description="Training workers")
     port: int = Field(0, ge=0, le=65535, description="Port to serve on; 0: any free one")
 
@@ -56,7 +56,7 @@ def main(config: DemoConfig) -> None:
             img_size=64,
             in_chans=1,
             epochs=config.epochs,
-            batch_size=32,
+            batch_size=16,
             lr=1e-3,
             weight_decay=0.05,
             workers=config.workers,
@@ -117,7 +117,7 @@ def step(number: int, title: str) -> None:
 
 def summarize(config: DemoConfig, figures: dict, answer: dict, picture: Path, seconds: float) -> None:
     """What was made, how good it is against chance, and where to go on."""
-    accuracy, classes = figures["classification"]["accuracy"], figures["classification"]["labels"]
+    accuracy, classes = figures["expression"]["accuracy"], figures["expression"]["labels"]
     face = answer["images"][0]["faces"][0]
     chance = 1 / len(classes)
     times = accuracy["value"] / chance
