@@ -52,7 +52,7 @@ def main(config: DemoConfig) -> None:
         TrainConfig(
             data=str(out / "shards"),
             backbone="resnet18",
-            model_kwargs={"layers": [1, 1, 1, 1]},
+            model_kwargs={"layers": [1, 1, 1, 1], "channels": [32, 64, 128, 256]},
             img_size=64,
             in_chans=1,
             epochs=config.epochs,

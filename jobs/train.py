@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fer.classifier.options import TrainConfig
 
 Config = TrainConfig
@@ -37,7 +39,7 @@ def main(config: TrainConfig) -> None:
         "spec": spec.model_dump(),
         "data": dataset.root,
         "tracking": {"uri": tracking.uri, "run_id": tracking.run_id},
-        "resume": config.resume,
+        "resume": str(Path(config.resume).absolute()) if config.resume else None,
     }
     result = launch(train, settings, config, run)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -68,7 +69,8 @@ class ShardedDataset:
     """A folder of shards and its manifest, on local disk or any fsspec URI."""
 
     def __init__(self, root: str) -> None:
-        self.root = root.rstrip("/")
+        # Training workers, which have a working directory of their own, open the same folder.
+        self.root = root.rstrip("/") if "://" in root else str(Path(root).absolute())
         try:
             with fsspec.open(f"{self.root}/{MANIFEST}", "r") as file:
                 self.manifest = Manifest.model_validate_json(file.read())

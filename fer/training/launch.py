@@ -7,7 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, Result, RunConfig, ScalingConfig
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    LoggingConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchTrainer
 
 from fer.errors import UserError
@@ -62,4 +70,10 @@ def launch(
             ),
         ),
     )
-    return trainer.fit()
+    try:
+        return trainer.fit()
+    except WorkerGroupError as error:
+        mistakes = [cause for cause in error.worker_failures.values() if isinstance(cause, UserError)]
+        if mistakes:
+            raise mistakes[0] from None
+        raise

@@ -13,7 +13,8 @@ def test_the_demo_runs_and_says_what_it_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray.shutdown", lambda: None)  # the demo ends its Ray; the suite goes on with its own
-    main(Config(out_dir=str(tmp_path / "demo"), faces_per_class=24, epochs=1, workers=1))
+    monkeypatch.chdir(tmp_path)  # workers have another working directory: a relative path must still be the same one
+    main(Config(out_dir="demo", faces_per_class=24, epochs=1, workers=1))
     said = capsys.readouterr().out
     for words in ("Accuracy on unseen people", "Chance, 7 classes", "The server's answer", "report.html", "mlflow.db"):
         assert words in said
