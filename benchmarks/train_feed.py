@@ -24,7 +24,7 @@ class FeedBenchmark(Options):
 
     backbone: str = Field("resnet18", description="timm model")
     img_size: int = Field(96, ge=32, description="Side of the input, in pixels")
-    rows: int = Field(2048, ge=512, description="Faces to train on in each epoch")
+    rows: int = Field(1024, ge=512, description="Faces to train on in each epoch")
     batch_size: int = Field(64, ge=1, description="Images per step")
     rounds: int = Field(3, ge=1, description="Times that the three take turns")
     loader_workers: int = Field(2, ge=0, description="Processes of the plain script's DataLoader")

@@ -32,6 +32,9 @@ WINDOWS_PER_STREAM = 1024
 BYTES_AHEAD = 256 * 2**20
 """Rows read ahead for each worker, in bytes of Ray's object store."""
 
+BLOCK_BYTES = 32 * 2**20
+"""Largest block; Ray Data reserves room for several, which its default of 128 MiB would not leave."""
+
 KEY = "key"
 """Column of int64: each row's random key, which follows from the window's seed, and all augmentation from it."""
 
@@ -103,6 +106,7 @@ def batches(
         )
         context = dataset.context
         context.execution_options.preserve_order = True
+        context.target_max_block_size = BLOCK_BYTES
         context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=BYTES_AHEAD)
         context.custom_execution_callback_classes = [Unhurried]
         context.enable_progress_bars = False

@@ -12,7 +12,9 @@ from jobs.demo import Config, main
 def test_the_demo_runs_and_says_what_it_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ray.shutdown", lambda: None)  # the demo ends its Ray; the suite goes on with its own
+    from ray import serve
+
+    monkeypatch.setattr("ray.shutdown", serve.shutdown)  # the demo ends its Ray; the suite goes on with its own
     monkeypatch.chdir(tmp_path)  # workers have another working directory: a relative path must still be the same one
     main(Config(out_dir="demo", faces_per_class=24, epochs=1, workers=1))
     said = capsys.readouterr().out
