@@ -15,7 +15,7 @@ class ModelOptions(Options):
     """What the network is."""
 
     backbone: str = Field("resnet18", description="Any timm model name")
-    model_kwargs: dict[str, int | float | str | list[int]] = Field(
+    model_kwargs: dict[str, bool | int | float | str | list[int]] = Field(
         {}, description="Further arguments of the timm model, as JSON"
     )
     pretrained: bool = Field(False, description="Start from timm's pretrained weights")
