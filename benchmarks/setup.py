@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fer.data.images import decode_rgb
-from fer.data.manifest import MANIFEST, Manifest, ShardedDataset
+from fer.data.manifest import MANIFEST, Manifest
 from fer.data.options import PrepareOptions
 from fer.data.prepare import prepare
 from fer.data.synthetic import write_faces
@@ -53,9 +51,3 @@ def train_with_ferry(shards: Path, out: Path, name: str, **options: Any) -> list
     config = TrainConfig(data=str(shards), out_dir=str(out), name=name, **options)
     main(config)
     return json.loads((out / name / "history.json").read_text())
-
-
-def image_rows(shards: Path) -> pa.Table:
-    """The training rows of (small) shards."""
-    dataset = ShardedDataset(str(shards))
-    return pa.concat_tables(pq.read_table(dataset.path(shard)) for shard in dataset.split("train").shards)

@@ -18,17 +18,18 @@ from ray.train import (
 )
 from ray.train.torch import TorchTrainer
 
+from fer.data.stream import CPUS_PER_READER
 from fer.errors import UserError
 from fer.training.options import RunOptions
 from fer.training.run import RunFolder
 
-CPUS_FOR_DATA = 0.25
-"""CPUs per worker that stay free for Ray Data: if training held them all, no first row would ever come."""
-
 
 def cpus_needed(options: RunOptions) -> float:
-    """CPUs that a run occupies: its workers and their readers, at least one for the latter."""
-    return options.workers * options.cpus_per_worker + max(1.0, options.workers * CPUS_FOR_DATA)
+    """CPUs that a run occupies: its workers and, at least one CPU, their readers.
+
+    If training held every CPU, Ray Data could not read and no first row would ever come.
+    """
+    return options.workers * options.cpus_per_worker + max(1.0, options.workers * CPUS_PER_READER)
 
 
 def use_gpu(options: RunOptions) -> bool:
