@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -43,6 +44,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     version: int = 1
+    kind: Literal["faces", "questions"] = "faces"
     source: str
     format: str
     label_space: str

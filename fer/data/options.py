@@ -8,11 +8,13 @@ from pydantic import Field
 
 from fer.options import Options
 
-Format = Literal["auto", "shards", "folder", "fer2013", "ferplus", "rafdb", "affectnet", "sfew", "mix"]
+Format = Literal[
+    "auto", "shards", "folder", "fer2013", "ferplus", "rafdb", "rafdb-compound", "affectnet", "sfew", "mix", "vqa"
+]
 
 
-class DataOptions(Options):
-    """Which data, and how it is split."""
+class SourceOptions(Options):
+    """Which data set of faces, and in which label space."""
 
     data: str = Field(
         description="Data set: shards made by `fer prepare`, a folder or .zip of images, a CSV file, a mix (.yaml), "
@@ -24,6 +26,11 @@ class DataOptions(Options):
         description="Map labels into this space (fer2013, ferplus, rafdb, affectnet, sfew, six-class, basic); "
         "rows without a counterpart are left out and counted",
     )
+
+
+class SplitOptions(Options):
+    """How rows are split, and how many bad ones are borne."""
+
     val_split: float = Field(
         0.1,
         ge=0,
@@ -39,9 +46,29 @@ class DataOptions(Options):
     )
 
 
-class PrepareOptions(DataOptions):
+class DataOptions(SplitOptions, SourceOptions):
+    """Which faces, and how they are split."""
+
+
+class QuestionOptions(SplitOptions):
+    """Which questions about faces, and how they are split."""
+
+    data: str = Field(
+        description="Questions: shards made by `fer prepare --format vqa`, or a .json or .jsonl file as UniFER "
+        "publishes them (`fer questions` makes them from any data set of faces)"
+    )
+    image_root: str | None = Field(
+        None, description="Folder or .zip that the rows' image paths are relative to; unset: where the file lies"
+    )
+    embed_images: bool = Field(
+        True, description="Copy the images into the shards; else the shards name them, and every worker must reach them"
+    )
+
+
+class PrepareOptions(QuestionOptions, DataOptions):
     """Turn a data set into checked, shuffled Parquet shards that training streams from any storage."""
 
+    data: str = Field(description="Data set of faces, or a .json or .jsonl file of questions (--format vqa)")
     out: str = Field(description="Where the shards go: a new folder, or a URI (s3://, gs://)")
     shard_mb: int = Field(
         96, ge=1, le=4096, description="Size of one shard file, in MB of images; 64 to 128 suits most storage"

@@ -68,9 +68,12 @@ def training_windows(
     yield from _windows(segment, rows, skip, lambda index: (seed, epoch, rank, index))
 
 
-def stored_windows(groups: Sequence[RowGroup], *, rank: int, workers: int) -> Iterator[Window]:
-    """One worker's share of a split in stored order, every row of the split in exactly one share."""
+def stored_windows(
+    groups: Sequence[RowGroup], *, rank: int, workers: int, limit: int | None = None
+) -> Iterator[Window]:
+    """One worker's share of a split, or of its first ``limit`` rows, in stored order; every row is in one share."""
     total = sum(group.rows for group in groups)
+    total = total if limit is None else min(total, limit)
     first, last = rank * total // workers, (rank + 1) * total // workers
     yield from _windows(_cut(groups, first, last), last - first, 0, lambda index: None)
 

@@ -6,30 +6,26 @@ import hashlib
 import json
 import posixpath
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import fsspec
 import numpy as np
 from tqdm import tqdm
 
-from fer.data.images import check_image, decode_rgb
+from fer.data.ahead import load_image, read_ahead
 from fer.data.manifest import MANIFEST, QUARANTINE, Manifest, ShardedDataset, Split
 from fer.data.mapping import resolve
 from fer.data.options import DataOptions, PrepareOptions
+from fer.data.prepare_questions import prepare_questions
 from fer.data.quarantine import Quarantine
-from fer.data.rows import SPLITS, FaceRow, Source
-from fer.data.shards import ShardWriter, staged
+from fer.data.rows import FACE_SCHEMA, SPLITS, FaceRow, Source
+from fer.data.shards import ShardWriter, holds_shards, is_done, staged
 from fer.data.sources import open_source
 from fer.data.splits import assign
 from fer.data.tree import locate
 from fer.errors import BadRow, UserError
 from fer.labels import LabelSpace, get_space
 
-READERS = 8
-READ_AHEAD = 32
-"""Images that are read before they are written: the most that memory holds besides one row group."""
+COLUMNS = [name for name in FACE_SCHEMA.names if name != "image"]
 
 
 def prepare(options: PrepareOptions) -> ShardedDataset:
@@ -37,6 +33,8 @@ def prepare(options: PrepareOptions) -> ShardedDataset:
 
     Raises UserError for data that can't be read, too many bad rows, or an ``out`` that holds something else.
     """
+    if options.format == "vqa":
+        return prepare_questions(options)
     source = open_source(options)
     return _prepare(source, options, _request(source, options))
 
@@ -46,8 +44,10 @@ def open_dataset(options: DataOptions, cache: str) -> ShardedDataset:
 
     Raises UserError as `prepare` does, and for a label space that shards don't have: they can't be mapped any more.
     """
-    if options.format == "shards" or _holds_shards(options.data):
+    if options.format == "shards" or holds_shards(options.data):
         dataset = ShardedDataset(options.data)
+        if dataset.manifest.kind != "faces":
+            raise UserError(f"{options.data} holds {dataset.manifest.kind}: train on them with `fer sft`")
         if options.label_space not in (None, dataset.manifest.label_space):
             raise UserError(
                 f"the shards in {options.data} are in label space {dataset.manifest.label_space}: run "
@@ -63,7 +63,7 @@ def open_dataset(options: DataOptions, cache: str) -> ShardedDataset:
 
 
 def _prepare(source: Source, options: PrepareOptions, request: str) -> ShardedDataset:
-    if _is_done(options, request):
+    if is_done(options.out, request, options.overwrite):
         print(f"{options.out} holds this data set already: nothing to do", flush=True)
         return ShardedDataset(options.out)
     space = get_space(options.label_space) if options.label_space else source.space
@@ -91,16 +91,19 @@ def _write(
     written: dict[str, Split] = {}
     digests: list[tuple[str, bytes]] = []
     progress = tqdm(total=len(rows), desc="prepare", unit=" images", disable=None)
-    with ThreadPoolExecutor(READERS) as pool, progress:
+    with progress:
         for number, split in enumerate(SPLITS):
             members = [row for row, its in zip(rows, assigned, strict=True) if its == split]
             order = np.random.default_rng((options.split_seed, number)).permutation(len(members))
-            writer = ShardWriter(fs, root, split, options.shard_mb * 2**20)
-            for row, image in _read_ahead(pool, _load, (members[i] for i in order)):
+            writer = ShardWriter(fs, root, split, FACE_SCHEMA, options.shard_mb * 2**20)
+            for row, image in read_ahead(_load, (members[i] for i in order)):
                 if isinstance(image, BadRow):
-                    quarantine.add(row, str(image), bad=True)
+                    quarantine.add(row.path, str(image), bad=True)
                 else:
-                    digests.append((row.path, writer.add(row, image)))
+                    values = {"image": image} | {column: getattr(row, column) for column in COLUMNS}
+                    writer.add(values, str(row.label), len(image))
+                    identity = f"{split}\0{row.path}\0{row.label}\0".encode() + image
+                    digests.append((row.path, hashlib.sha256(identity).digest()))
                 progress.update()
             done = writer.close()
             if done.rows:
@@ -109,32 +112,7 @@ def _write(
 
 
 def _load(row: FaceRow) -> bytes | BadRow:
-    """A row's image, fully checked; or why it can't be used."""
-    try:
-        image = row.read()
-        check_image(image)
-        decode_rgb(image)  # training decodes with OpenCV, which reads fewer formats
-    except BadRow as error:
-        return error
-    except FileNotFoundError:
-        return BadRow("missing file")
-    except OSError as error:
-        return BadRow(f"can't be read: {error.strerror or type(error).__name__}")
-    return image
-
-
-def _read_ahead(
-    pool: ThreadPoolExecutor, load: Callable[[FaceRow], bytes | BadRow], rows: Iterable[FaceRow]
-) -> Iterator[tuple[FaceRow, bytes | BadRow]]:
-    """Each row and what ``load`` makes of it, in order, at most READ_AHEAD of them loaded at a time."""
-    waiting: deque[tuple[FaceRow, Future[bytes | BadRow]]] = deque()
-    for row in rows:
-        waiting.append((row, pool.submit(load, row)))
-        if len(waiting) == READ_AHEAD:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    for row, future in waiting:
-        yield row, future.result()
+    return load_image(row.read)
 
 
 def _manifest(
@@ -162,25 +140,6 @@ def _manifest(
 
 
 def _request(source: Source, options: PrepareOptions) -> str:
-    chosen = options.model_dump(exclude={"data", "format", "out", "overwrite"})
+    chosen = options.model_dump(exclude={"data", "format", "out", "overwrite", "image_root", "embed_images"})
     request = json.dumps([source.format, source.fingerprint(), chosen], sort_keys=True)
     return hashlib.sha256(request.encode()).hexdigest()
-
-
-def _holds_shards(location: str) -> bool:
-    fs, root = locate(location)
-    return fs.exists(f"{root}/{MANIFEST}")
-
-
-def _is_done(options: PrepareOptions, request: str) -> bool:
-    """Whether ``out`` holds the outcome of this request. Raises UserError if it holds what must not be replaced."""
-    fs, root = locate(options.out)
-    if _holds_shards(options.out):
-        if ShardedDataset(options.out).manifest.request == request:
-            return True
-        if not options.overwrite:
-            raise UserError(f"{options.out} holds shards of other data or options: give another --out, or --overwrite")
-    held = [posixpath.basename(path.rstrip("/")) for path in fs.ls(root, detail=False)] if fs.isdir(root) else []
-    if fs.isfile(root) or any(not name.startswith("split=") and name not in (MANIFEST, QUARANTINE) for name in held):
-        raise UserError(f"{options.out} holds other files than shards: give another --out")
-    return False

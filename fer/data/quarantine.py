@@ -23,14 +23,16 @@ class Quarantine:
         self._options = options
         self._rejected = f"{options.out.rstrip('/')}.{QUARANTINE}"
         self._entries: list[tuple[str, str]] = []
-        self._bad = self._candidates = 0
+        self._bad = 0
+        self.candidates = 0
+        """Rows that could be of use: those that are, and the bad ones."""
 
     @property
     def counts(self) -> dict[str, int]:
         return dict(Counter(reason for _, reason in self._entries).most_common())
 
-    def add(self, row: FaceRow, reason: str, bad: bool) -> None:
-        self._entries.append((row.path, reason))
+    def add(self, path: str, reason: str, bad: bool) -> None:
+        self._entries.append((path, reason))
         self._bad += bad
 
     def sift(self, rows: Iterable[FaceRow]) -> list[FaceRow]:
@@ -38,12 +40,12 @@ class Quarantine:
         usable = []
         for row in rows:
             if row.fault:
-                self.add(row, row.fault, bad=True)
+                self.add(row.path, row.fault, bad=True)
             elif row.left_out:
-                self.add(row, row.left_out, bad=False)
+                self.add(row.path, row.left_out, bad=False)
             else:
                 usable.append(row)
-        self._candidates = len(usable) + self._bad
+        self.candidates = len(usable) + self._bad
         return usable
 
     def refuse_if_too_much(self) -> None:
@@ -52,13 +54,13 @@ class Quarantine:
         Rows that a published rule leaves out don't count, neither as bad nor among the rows.
         """
         limit = self._options.max_bad_fraction
-        if self._bad < self._candidates and self._bad <= limit * self._candidates:
+        if self._bad < self.candidates and self._bad <= limit * self.candidates:
             return
         fs, path = locate(self._rejected)
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         self.write(fs, path)
         raise UserError(
-            f"{self._bad} of {self._candidates} rows can't be used (--max-bad-fraction is {limit:g}), and "
+            f"{self._bad} of {self.candidates} rows can't be used (--max-bad-fraction is {limit:g}), and "
             f"{len(self._entries) - self._bad} are left out; {self._rejected} lists each with its reason: mend, or "
             "raise --max-bad-fraction"
         )

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import posixpath
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from fer.data.manifest import MANIFEST, Shard, Split
-from fer.data.rows import FACE_SCHEMA, FaceRow
+from fer.data.manifest import MANIFEST, QUARANTINE, Shard, ShardedDataset, Split
 from fer.data.tree import locate
+from fer.errors import UserError
 
-COLUMNS = [name for name in FACE_SCHEMA.names if name != "image"]
 GROUP_ROWS = 512
 GROUP_BYTES = 4 * 2**20
 """A row group ends at either limit. Training reads random row groups, so small ones shuffle better."""
@@ -27,29 +27,29 @@ GROUP_BYTES = 4 * 2**20
 class ShardWriter:
     """Writes one split's rows into ``split=NAME/part-00000.parquet`` and on; holds one row group in memory."""
 
-    def __init__(self, fs: fsspec.AbstractFileSystem, root: str, split: str, shard_bytes: int) -> None:
-        self._fs, self._root, self._split, self._shard_bytes = fs, root, split, shard_bytes
+    def __init__(
+        self, fs: fsspec.AbstractFileSystem, root: str, split: str, schema: pa.Schema, shard_bytes: int
+    ) -> None:
+        self._fs, self._root, self._split, self._schema, self._shard_bytes = fs, root, split, schema, shard_bytes
         self._shards: list[Shard] = []
         self._counts: Counter[str] = Counter()
         self._with_votes = self._with_affect = 0
         self._file: pa.NativeFile | None = None
         self._writer: pq.ParquetWriter | None = None
-        self._group: list[dict[str, object]] = []
+        self._group: list[dict[str, Any]] = []
         self._group_bytes = self._written = 0
 
-    def add(self, row: FaceRow, image: bytes) -> bytes:
-        """Write a row; return its digest for the manifest's content hash."""
-        label = str(row.label)
+    def add(self, values: Mapping[str, Any], label: str, size: int) -> None:
+        """Write a row of about ``size`` bytes, counted under ``label``."""
         self._counts[label] += 1
-        self._with_votes += row.votes is not None
-        self._with_affect += row.valence is not None and row.arousal is not None
-        self._group.append({"image": image} | {column: getattr(row, column) for column in COLUMNS})
-        self._group_bytes += len(image)
+        self._with_votes += values.get("votes") is not None
+        self._with_affect += values.get("valence") is not None and values.get("arousal") is not None
+        self._group.append(dict(values))
+        self._group_bytes += size
         if len(self._group) == GROUP_ROWS or self._group_bytes >= GROUP_BYTES:
             self._flush()
         if self._written >= self._shard_bytes:
             self._end_shard()
-        return hashlib.sha256(f"{self._split}\0{row.path}\0{label}\0".encode() + image).digest()
 
     def close(self) -> Split:
         self._flush()
@@ -67,7 +67,7 @@ class ShardWriter:
         if self._writer is None:
             self._begin_shard()
         assert self._writer is not None
-        self._writer.write_table(pa.Table.from_pylist(self._group, FACE_SCHEMA))
+        self._writer.write_table(pa.Table.from_pylist(self._group, self._schema))
         self._shards[-1].row_groups.append(len(self._group))
         self._written += self._group_bytes
         self._group, self._group_bytes = [], 0
@@ -77,8 +77,9 @@ class ShardWriter:
         self._fs.makedirs(f"{self._root}/split={self._split}", exist_ok=True)
         self._file = self._fs.open(f"{self._root}/{path}", "wb")
         # Images are compressed already, and their dictionary or statistics would only cost bytes.
+        repeated = [name for name in ("label", "group", "prompt", "answer") if name in self._schema.names]
         self._writer = pq.ParquetWriter(
-            self._file, FACE_SCHEMA, compression="none", use_dictionary=["label", "group"], write_statistics=["label"]
+            self._file, self._schema, compression="none", use_dictionary=repeated, write_statistics=repeated
         )
         self._shards.append(Shard(path=path, row_groups=[]))
         self._written = 0
@@ -121,3 +122,22 @@ def _remove(fs: fsspec.AbstractFileSystem, folder: str) -> None:
         fs.rm(f"{folder}/{MANIFEST}")
     if fs.exists(folder):
         fs.rm(folder, recursive=True)
+
+
+def holds_shards(location: str) -> bool:
+    fs, root = locate(location)
+    return fs.exists(f"{root}/{MANIFEST}")
+
+
+def is_done(out: str, request: str, overwrite: bool) -> bool:
+    """Whether ``out`` holds the outcome of this request. Raises UserError if it holds what must not be replaced."""
+    fs, root = locate(out)
+    if holds_shards(out):
+        if ShardedDataset(out).manifest.request == request:
+            return True
+        if not overwrite:
+            raise UserError(f"{out} holds shards of other data or options: give another --out, or --overwrite")
+    held = [posixpath.basename(path.rstrip("/")) for path in fs.ls(root, detail=False)] if fs.isdir(root) else []
+    if fs.isfile(root) or any(not name.startswith("split=") and name not in (MANIFEST, QUARANTINE) for name in held):
+        raise UserError(f"{out} holds other files than shards: give another --out")
+    return False

@@ -39,7 +39,7 @@ class Position:
 
 def save_training(folder: Path, position: Position, **parts: Any) -> None:
     """Write the position, and the ``state_dict`` of each part (optimizer, schedule, ...), into a checkpoint folder."""
-    (folder / STATE).write_text(json.dumps(asdict(position), indent=2))
+    write_position(folder, position)
     torch.save({name: part.state_dict() for name, part in parts.items()}, folder / OPTIMIZER)
 
 
@@ -51,6 +51,11 @@ def load_training(folder: Path, device: torch.device, **parts: Any) -> Position:
     return read_position(folder)
 
 
+def write_position(folder: Path, position: Position) -> None:
+    """The position alone, as JSON."""
+    (folder / STATE).write_text(json.dumps(asdict(position), indent=2))
+
+
 def read_position(folder: Path) -> Position:
-    """The position alone."""
+    """What `write_position` wrote."""
     return Position(**json.loads((folder / STATE).read_text()))

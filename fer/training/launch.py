@@ -43,12 +43,17 @@ def use_gpu(options: RunOptions) -> bool:
 
 
 def launch(
-    loop: Callable[[dict[str, Any]], None], loop_config: dict[str, Any], options: RunOptions, run: RunFolder
+    loop: Callable[[dict[str, Any]], None],
+    loop_config: dict[str, Any],
+    options: RunOptions,
+    run: RunFolder,
+    checkpoints: CheckpointConfig | None = None,
 ) -> Result:
     """Run ``loop(loop_config)`` on the workers; return the last report, the checkpoints and the metrics.
 
     A worker that dies takes the group down with it; the group starts again from the last checkpoint, up to
-    ``max_failures`` times. A run of the same name continues from its last checkpoint.
+    ``max_failures`` times. A run of the same name continues from its last checkpoint. The last checkpoint is kept and
+    the one of the best ``score``, unless ``checkpoints`` says otherwise.
     """
     # Seconds, not the default half minute, until a dead worker is noticed; minutes for slow imports on small machines.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
@@ -66,9 +71,8 @@ def launch(
             storage_path=run.storage,
             failure_config=FailureConfig(max_failures=options.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # of Train V2
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"
-            ),
+            checkpoint_config=checkpoints
+            or CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"),
         ),
     )
     try:

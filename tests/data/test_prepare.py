@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from fer.data import ahead as ahead_module
 from fer.data import prepare as prepare_module
 from fer.data import shards
 from fer.data.manifest import ShardedDataset
 from fer.data.options import DataOptions, PrepareOptions
 from fer.data.prepare import open_dataset, prepare
-from fer.data.rows import FACE_SCHEMA, FaceRow
+from fer.data.rows import FACE_SCHEMA
 from fer.errors import UserError
 from jobs import prepare as job
 
@@ -137,14 +138,14 @@ def test_interrupted_run_leaves_nothing_that_looks_complete(
 
 def test_few_images_are_held_at_a_time(faces: Path, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, written, ahead = [], [], []
-    monkeypatch.setattr(prepare_module, "READ_AHEAD", 4)
+    monkeypatch.setattr(ahead_module, "READ_AHEAD", 4)
     load, add = prepare_module._load, shards.ShardWriter.add
     monkeypatch.setattr(prepare_module, "_load", lambda row: loaded.append(row) or load(row))
 
-    def watched(writer: shards.ShardWriter, row: FaceRow, image: bytes) -> bytes:
+    def watched(writer: shards.ShardWriter, values: dict[str, object], label: str, size: int) -> None:
         ahead.append(len(loaded) - len(written))
-        written.append(row)
-        return add(writer, row, image)
+        written.append(values)
+        add(writer, values, label, size)
 
     monkeypatch.setattr(shards.ShardWriter, "add", watched)
     prepare(request_for(faces))

@@ -13,7 +13,7 @@ from fer.data.sources.fer2013 import Fer2013Source
 from fer.data.sources.ferplus import FerPlusSource
 from fer.data.sources.folder import FolderSource
 from fer.data.sources.mix import MixSource
-from fer.data.sources.rafdb import RafDbSource
+from fer.data.sources.rafdb import RafDbCompoundSource, RafDbSource
 from fer.data.sources.sfew import SfewSource
 from fer.data.tree import Tree
 from fer.errors import UserError
@@ -32,6 +32,7 @@ FORMATS: Mapping[str, Format] = {
     "mix": MixSource,
     "ferplus": FerPlusSource,
     "rafdb": RafDbSource,
+    "rafdb-compound": RafDbCompoundSource,
     "fer2013": Fer2013Source,
     "affectnet": AffectNetSource,
     "sfew": SfewSource,

@@ -1,8 +1,9 @@
-"""RAF-DB, basic emotions (Li et al., CVPR 2017): a list of ``train_00001.jpg 5`` lines, and the images.
+"""RAF-DB, basic and compound emotions (Li et al., CVPR 2017): a list of ``train_00001.jpg 5`` lines, and the images.
 
 The published layout is ``EmoLabel/list_patition_label.txt`` (so spelt) and ``Image/aligned/train_00001_aligned.jpg``;
 the images are found by name wherever they lie, aligned ones first. Codes: 1 surprise, 2 fear, 3 disgust, 4 happiness,
-5 sadness, 6 anger, 7 neutral.
+5 sadness, 6 anger, 7 neutral; `fer.labels` has the compound ones. The two parts of the data set look alike: one is
+read as compound where ``--format rafdb-compound`` says so.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ class RafDbSource:
     """RAF-DB's basic emotions."""
 
     format = "rafdb"
+    label_space = "rafdb"
 
     def __init__(self, tree: Tree) -> None:
         path = tree.find(LIST)
         if path is None:
             raise UserError(f"{tree.location} has no {LIST} (RAF-DB keeps it in EmoLabel/)")
-        self.space = get_space("rafdb")
+        self.space = get_space(self.label_space)
         self.tree, self.path = tree, path
 
     @classmethod
@@ -54,3 +56,14 @@ class RafDbSource:
 
     def fingerprint(self) -> str:
         return self.tree.fingerprint()
+
+
+class RafDbCompoundSource(RafDbSource):
+    """RAF-DB's compound emotions."""
+
+    format = "rafdb-compound"
+    label_space = "rafdb-compound"
+
+    @classmethod
+    def matches(cls, tree: Tree) -> bool:
+        return False
