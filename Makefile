@@ -19,13 +19,18 @@ setup: .venv/ready ## Create .venv and install the locked environment
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
+.venv/ready-vlm: requirements/vlm-cpu.txt .venv/ready
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements/vlm-cpu.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
 demo: .venv/ready ## Train, judge, register and serve a small model on rendered faces
 	$(BIN)/fer demo
 
-test: .venv/ready ## Run the whole test suite
+test: .venv/ready-vlm ## Run the whole test suite, with the vision-language stack
 	$(BIN)/pytest
 
-check: .venv/ready ## Lint, formatting and types
+check: .venv/ready-vlm ## Lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -13,7 +13,10 @@ from fer.errors import UserError
 JOBS = {
     "demo": "Train, judge, register and serve a small model on rendered faces, in a few minutes",
     "prepare": "Turn a data set into checked, shuffled Parquet shards",
+    "questions": "Make questions about faces, with or without answers, from a data set of faces",
     "train": "Train an expression classifier",
+    "sft": "Fine-tune a vision-language model on questions and answers about faces",
+    "merge": "Merge an adapter of a vision-language model into its base model",
     "evaluate": "Judge a model on a labelled data set, with intervals, plots and a report",
     "predict": "Read expressions from images, folders and videos",
     "promote": "Give a registered model an alias, such as champion",

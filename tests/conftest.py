@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psutil
 import pytest
+
+if TYPE_CHECKING:
+    from fer.tracking import Run
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -41,3 +51,42 @@ def small_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_faces(root / "faces", per_class=84, size=48, seed=0)
     prepare(PrepareOptions(data=str(root / "faces"), out=str(root / "shards"), val_split=0.15))
     return root / "shards"
+
+
+@pytest.fixture(scope="session")
+def kill_in_mid_epoch() -> Callable[[Path, list[int]], threading.Thread]:
+    """Starts a thread that, once a run has a checkpoint inside its second epoch, kills -9 one of its workers.
+
+    Arguments: the run's folder, and a list that gets the process number.
+    """
+
+    def watch(run: Path, killed: list[int]) -> None:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            states = [json.loads(file.read_text()) for file in run.glob("checkpoint_*/state.json")]
+            if any(state["epoch"] >= 1 and state["batch"] > 0 for state in states):
+                processes = psutil.process_iter(["cmdline"])
+                worker = next(p.pid for p in processes if "ray::RayTrainWorker" in str(p.info["cmdline"]))
+                killed.append(worker)
+                os.kill(worker, signal.SIGKILL)
+                return
+            time.sleep(0.05)
+
+    def start(run: Path, killed: list[int]) -> threading.Thread:
+        thread = threading.Thread(target=watch, args=(run, killed))
+        thread.start()
+        return thread
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def step_losses() -> Callable[[Run], dict[int, float]]:
+    """Reads the loss of every step from MLflow."""
+
+    def read(run: Run) -> dict[int, float]:
+        from mlflow.tracking import MlflowClient
+
+        return {point.step: point.value for point in MlflowClient(run.uri).get_metric_history(run.run_id, "step_loss")}
+
+    return read

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fer.card import USE
 from fer.classifier.model import ModelSpec
 
 MEANINGS = {
@@ -24,23 +25,7 @@ HEADS = {
     "valence-arousal": "estimates the apparent valence and arousal of a face, each in [-1, 1]",
     "both": "names the apparent expression of a face, and estimates its valence and arousal, each in [-1, 1]",
 }
-USE = """\
-## Intended use
-
-Research and tools that describe the **apparent expression** in pictures of faces, by people who agreed to it: sorting
-picture collections, animation, interface experiments, studies with consent, comparison with other models.
-
-## Out of scope
-
-- Telling what somebody feels, thinks or intends: a face does not show that reliably (Barrett et al., Psychological
-  Science in the Public Interest, 2019).
-- Decisions about people: hiring, work, education, credit, insurance, policing, border control, lie detection,
-  diagnosis.
-- Inferring emotions at work or in education, which is forbidden in the European Union but for medical or safety
-  reasons (Regulation (EU) 2024/1689, Art. 5(1)(f)); other emotion recognition is high-risk there (Annex III), and
-  people must be told of it (Art. 50(3)).
-- Identifying people.
-
+LIMITS = """\
 ## Limits
 
 - It knows only the labels above, and always spreads its belief over them, even where none fits or there is no face.
@@ -89,6 +74,7 @@ def model_card(spec: ModelSpec, metrics: Mapping[str, Any] | None) -> str:
             *_figure_table(metrics or {}),
             "",
             USE,
+            LIMITS,
         ]
     )
 

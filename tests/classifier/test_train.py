@@ -1,14 +1,12 @@
 """Training on a real Ray: exact resume after a kill, the same losses from the same seed, and every head."""
 
 import json
-import os
-import signal
 import threading
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from ray.train import Result
 from safetensors.torch import load_file
@@ -25,6 +23,9 @@ from fer.training.run import RunFolder
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 EPOCHS = 4
+StepLosses = Callable[[Run], dict[int, float]]
+SameRun = Callable[[tuple[Result, Run], tuple[Result, Run]], None]
+Kill = Callable[[Path, list[int]], threading.Thread]
 
 
 def run_training(shards: Path, out: Path, name: str, **options: Any) -> tuple[Result, Run]:
@@ -60,12 +61,6 @@ def run_training(shards: Path, out: Path, name: str, **options: Any) -> tuple[Re
     return launch(train, sent, config, run), tracking
 
 
-def step_losses(run: Run) -> dict[int, float]:
-    from mlflow.tracking import MlflowClient
-
-    return {point.step: point.value for point in MlflowClient(run.uri).get_metric_history(run.run_id, "step_loss")}
-
-
 def final_weights(result: Result) -> dict[str, Any]:
     assert result.checkpoint is not None
     with result.checkpoint.as_directory() as folder:
@@ -78,26 +73,6 @@ def position(result: Result) -> dict[str, Any]:
         return json.loads((Path(folder) / "state.json").read_text())
 
 
-def kill_a_worker_in_mid_epoch(run: Path, killed: list[int]) -> threading.Thread:
-    """Once the run has its third checkpoint (epoch one and a step into the next), kill -9 one training worker."""
-
-    def watch() -> None:
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
-            states = [json.loads(file.read_text()) for file in run.glob("checkpoint_*/state.json")]
-            if any(state["epoch"] >= 1 and state["batch"] > 0 for state in states):
-                processes = psutil.process_iter(["cmdline"])
-                worker = next(p.pid for p in processes if "ray::RayTrainWorker" in str(p.info["cmdline"]))
-                killed.append(worker)
-                os.kill(worker, signal.SIGKILL)
-                return
-            time.sleep(0.05)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    return thread
-
-
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
@@ -108,7 +83,12 @@ def undisturbed(small_shards: Path, out: Path, ray_cluster: None) -> tuple[Resul
     return run_training(small_shards, out, "undisturbed")
 
 
-def assert_same_run(one: tuple[Result, Run], other: tuple[Result, Run]) -> None:
+@pytest.fixture(scope="module")
+def assert_same_run(step_losses: StepLosses) -> SameRun:
+    return partial(_assert_same_run, step_losses)
+
+
+def _assert_same_run(step_losses: StepLosses, one: tuple[Result, Run], other: tuple[Result, Run]) -> None:
     assert position(one[0])["update"] == position(other[0])["update"]
     losses, again = step_losses(one[1]), step_losses(other[1])
     assert losses.keys() == again.keys()
@@ -117,7 +97,7 @@ def assert_same_run(one: tuple[Result, Run], other: tuple[Result, Run]) -> None:
     assert all((weights[name] == same[name]).all() for name in weights)
 
 
-def test_the_run_counts_its_steps(undisturbed: tuple[Result, Run], small_shards: Path) -> None:
+def test_the_run_counts_its_steps(undisturbed: tuple[Result, Run], small_shards: Path, step_losses: StepLosses) -> None:
     rows = ShardedDataset(str(small_shards)).split("train").rows
     batches = rows // 2 // 16
     state = position(undisturbed[0])
@@ -127,18 +107,22 @@ def test_the_run_counts_its_steps(undisturbed: tuple[Result, Run], small_shards:
     assert len(step_losses(undisturbed[1])) == EPOCHS * batches
 
 
-def test_a_killed_worker_changes_nothing(undisturbed: tuple[Result, Run], small_shards: Path, out: Path) -> None:
+def test_a_killed_worker_changes_nothing(
+    undisturbed: tuple[Result, Run], small_shards: Path, out: Path, kill_in_mid_epoch: Kill, assert_same_run: SameRun
+) -> None:
     killed: list[int] = []
-    watcher = kill_a_worker_in_mid_epoch(out / "killed", killed)
+    watcher = kill_in_mid_epoch(out / "killed", killed)
     survived = run_training(small_shards, out, "killed", max_failures=1)
     watcher.join()
     assert killed, "the run ended before a worker could be killed"
     assert_same_run(undisturbed, survived)
 
 
-def test_a_stopped_run_is_continued_by_its_name(undisturbed: tuple[Result, Run], small_shards: Path, out: Path) -> None:
+def test_a_stopped_run_is_continued_by_its_name(
+    undisturbed: tuple[Result, Run], small_shards: Path, out: Path, kill_in_mid_epoch: Kill, assert_same_run: SameRun
+) -> None:
     killed: list[int] = []
-    watcher = kill_a_worker_in_mid_epoch(out / "stopped", killed)
+    watcher = kill_in_mid_epoch(out / "stopped", killed)
     with pytest.raises(Exception, match=r"(?i)worker|actor|died"):
         run_training(small_shards, out, "stopped", max_failures=0)
     watcher.join()

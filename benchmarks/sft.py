@@ -1,0 +1,229 @@
+"""How fast supervised fine-tuning is: Ferry on one worker and on two, and TRL's SFTTrainer, on the same model and rows.
+
+    python -m benchmarks.sft
+
+They take turns; each figure is tokens (padding not counted) per second of an epoch after a warm-up epoch, medians over
+the rounds. The answers' lengths follow a log-normal distribution, as people's and models' texts nearly do: half of them
+have more than ``--median-words`` words, one in six more than 1.65 times as many.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from fer.options import Options, parse
+
+
+class SftBenchmark(Options):
+    """Measure supervised fine-tuning against TRL's SFTTrainer."""
+
+    rows: int = Field(384, ge=64, description="Rows of an epoch")
+    batch_size: int = Field(8, ge=1, description="Rows in a batch")
+    median_words: int = Field(60, ge=5, description="Median length of an answer's reasoning, in words")
+    width: int = Field(256, ge=64, multiple_of=64, description="Width of the language model")
+    layers: int = Field(4, ge=1, description="Its layers")
+    image_size: int = Field(56, ge=28, description="Side of the images, in pixels")
+    rounds: int = Field(3, ge=1, description="Times that all take turns")
+    threads: int = Field(2, ge=1, description="Compute threads of all workers together")
+
+
+def main(config: SftBenchmark) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        make_data(config, root)
+        make_model(config, root / "model")
+        contenders = {
+            "TRL's SFTTrainer": lambda number: run_trl(config, root),
+            "Ferry, one worker": lambda number: run_ferry(config, root, f"one-{number}", workers=1),
+            "Ferry, one, not sorted": lambda number: run_ferry(config, root, f"plain-{number}", workers=1, buckets=1),
+            "Ferry, two workers": lambda number: run_ferry(config, root, f"two-{number}", workers=2),
+        }
+        results: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+        for number in range(config.rounds):
+            for name, run in contenders.items():
+                results[name].append(run(number))
+                print(name, results[name][-1], flush=True)
+    base = statistics.median(result["tokens_per_second"] for result in results["TRL's SFTTrainer"])
+    for name, rounds in results.items():
+        rates = [result["tokens_per_second"] for result in rounds]
+        padding = statistics.median(result["padding"] for result in rounds)
+        print(
+            f"{name:<26}{statistics.median(rates):9.0f} tokens/s  ({min(rates):.0f} to {max(rates):.0f})  "
+            f"padding {padding:5.1%}  {statistics.median(rates) / base:.2f} x TRL"
+        )
+
+
+def make_data(config: SftBenchmark, root: Path) -> None:
+    """Rendered faces, and questions about them with reasoning of varied length."""
+    import numpy as np
+
+    from fer.data.options import PrepareOptions
+    from fer.data.prepare import prepare
+    from fer.data.synthetic import write_faces
+    from fer.vlm.build import BUILDERS, faces, write_jsonl
+    from fer.vlm.prompts import CUES, reasoned
+    from fer.vlm.questions_options import QuestionsConfig
+
+    write_faces(root / "faces", per_class=-(-config.rows // 7), size=64, seed=0)
+    random = np.random.default_rng(0)
+    words = " ".join(cue for cues in CUES.values() for cue in cues).split()
+    questions = root / "questions.jsonl"
+    space, rows = faces(QuestionsConfig(data=str(root / "faces"), out=str(questions), split="all", val_split=0))
+    built = []
+    for row, _ in zip(rows, range(config.rows), strict=False):
+        length = int(random.lognormal(np.log(config.median_words), 0.5)) + 1
+        reasoning = " ".join(random.choice(words, length))
+        built.append(BUILDERS["sft"](row, space) | {"response": reasoned(reasoning, str(row.label))})
+    write_jsonl(iter(built), str(questions))
+    prepare(
+        PrepareOptions(
+            data=str(questions), format="vqa", image_root=str(root / "faces"), out=str(root / "shards"), val_split=0
+        )
+    )
+
+
+def make_model(config: SftBenchmark, folder: Path) -> None:
+    """The tiny Qwen2.5-VL, made wider and deeper."""
+    import torch
+    from transformers import AutoConfig, AutoModelForMultimodalLM
+
+    from fer.vlm.model import load_processor
+    from fer.vlm.tiny import build_tiny
+
+    tiny = str(build_tiny("qwen2.5-vl", folder.parent / "tiny"))
+    wider: Any = AutoConfig.from_pretrained(tiny)
+    text = wider.text_config
+    text.hidden_size, text.intermediate_size = config.width, 3 * config.width
+    text.num_attention_heads, text.num_key_value_heads = config.width // 32, config.width // 64
+    text.num_hidden_layers = config.layers
+    text.layer_types = ["full_attention"] * config.layers
+    wider.vision_config.out_hidden_size = config.width
+    torch.manual_seed(0)
+    AutoModelForMultimodalLM.from_config(wider, dtype=torch.bfloat16).save_pretrained(folder)
+    load_processor(tiny).save_pretrained(folder)
+
+
+def run_ferry(config: SftBenchmark, root: Path, name: str, workers: int, buckets: int = 32) -> dict[str, float]:
+    """`fer sft` for two epochs; the figures of the second."""
+    from fer.tracking import tracking_uri
+    from fer.vlm.options import SftConfig
+    from jobs.sft import main as fine_tune
+
+    options = SftConfig(
+        data=str(root / "shards"),
+        model=str(root / "model"),
+        out_dir=str(root / "runs"),
+        name=name,
+        train=["vision", "projector", "language"],
+        workers=workers,
+        threads=max(1, config.threads // workers),
+        batch_size=config.batch_size,
+        grad_accum_steps=1,
+        epochs=2,
+        lr=1e-4,
+        image_size=config.image_size,
+        bucket_batches=buckets,
+        grad_checkpointing=False,
+        eval_rows=0,
+        eval_generations=0,
+        log_every=10_000,  # at the end of each epoch only
+    )
+    fine_tune(options)
+    record = json.loads((root / "runs" / name / "run.json").read_text())
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri(options))
+    metrics = ("tokens_per_second", "padding")
+    return {metric: client.get_metric_history(record["mlflow_run_id"], metric)[-1].value for metric in metrics}
+
+
+def run_trl(config: SftBenchmark, root: Path) -> dict[str, float]:
+    """SFTTrainer in a process of its own, as its users run it."""
+    settings = config.model_dump() | {"root": str(root)}
+    script = [sys.executable, "-m", "benchmarks.sft", "--trl-worker", json.dumps(settings)]
+    done = subprocess.run(script, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def trl_worker(settings: dict[str, Any]) -> None:
+    """Two epochs of SFTTrainer; prints the figures of the second."""
+    import datasets
+    import torch
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    from fer.vlm.model import load_processor
+
+    root, size = Path(settings["root"]), settings["image_size"]
+    torch.set_num_threads(settings["threads"])
+    rows = [json.loads(line) for line in (root / "questions.jsonl").read_text().splitlines()]
+    data = datasets.Dataset.from_list(
+        [
+            {
+                "prompt": [{"role": "user", "content": row["question"]}],
+                "completion": [{"role": "assistant", "content": row["response"]}],
+                "images": [str(root / "faces" / Path(row["image_path"]).relative_to("faces"))],
+            }
+            for row in rows
+        ]
+    ).cast_column("images", datasets.Sequence(datasets.Image()))
+    data = data.map(lambda row: {"images": [image.resize((size, size)) for image in row["images"]]})
+    counts = {"tokens": 0, "places": 0, "started": 0.0, "seconds": 0.0}
+
+    class Clock(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, **others):  # type: ignore[no-untyped-def]
+            counts.update(tokens=0, places=0, started=time.perf_counter())
+
+        def on_epoch_end(self, args, state, control, **others):  # type: ignore[no-untyped-def]
+            counts["seconds"] = time.perf_counter() - counts["started"]
+
+    trainer = SFTTrainer(
+        model=str(root / "model"),
+        args=SFTConfig(
+            str(root / "trl"),
+            per_device_train_batch_size=settings["batch_size"],
+            num_train_epochs=2,
+            learning_rate=1e-4,
+            bf16=True,
+            use_cpu=True,
+            gradient_checkpointing=False,
+            max_length=None,
+            report_to=[],
+            save_strategy="no",
+            logging_steps=10_000,
+            model_init_kwargs={"dtype": "bfloat16"},
+        ),
+        train_dataset=data,
+        processing_class=load_processor(str(root / "model")),
+        callbacks=[Clock()],
+    )
+    collate = trainer.data_collator
+
+    def counted(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = collate(rows)
+        counts["tokens"] += int(batch["attention_mask"].sum())
+        counts["places"] += batch["attention_mask"].numel()
+        return batch
+
+    trainer.data_collator = counted
+    trainer.train()
+    rate, padding = counts["tokens"] / counts["seconds"], 1 - counts["tokens"] / counts["places"]
+    print(json.dumps({"tokens_per_second": rate, "padding": padding}))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--trl-worker"]:
+        trl_worker(json.loads(sys.argv[2]))
+    else:
+        main(parse(SftBenchmark, sys.argv[1:], "benchmark"))

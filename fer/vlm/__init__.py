@@ -1,0 +1,1 @@
+"""Vision-language models: questions and prompts, supervised fine-tuning, and the models that come of it."""

@@ -1,0 +1,82 @@
+"""The card of a vision-language model: `README.md` of its folder (Mitchell et al., Model Cards, FAT* 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fer.card import USE
+
+MEANINGS = {
+    "val_loss": "mean cross-entropy of an answer's tokens",
+    "val_accuracy": "share of greedy answers that name the right label",
+    "val_well_formed": "share of greedy answers of the form <think>...</think><answer>...</answer>",
+}
+LIMITS = """\
+## Limits
+
+- Its reasoning is text that tends to stand before such an answer. It may be wrong where the label is right, and does
+  not show how the label was found.
+- It answers for any image, with or without a face, and was trained on annotators' labels, with their culture and their
+  mistakes. Some ages, genders and skin tones are rare among them: measure differences on your own data.
+- It can repeat what its base model learnt elsewhere. The base model's licence and limits hold for it too.
+
+More in Ferry's `docs/responsible-use.md`.
+"""
+
+
+def model_card(spec: Mapping[str, Any]) -> str:
+    """Markdown for the README.md of a model folder; ``spec`` is what its `model.json` holds."""
+    training = spec["training"]
+    config, figures = training["config"], training["figures"]
+    facts = {
+        "base model": f"`{spec['base']}`",
+        "made by": "an adapter; load it with PEFT, or merge it with `fer merge`"
+        if _is_adapter(spec)
+        else "fine-tuning",
+        "parts trained": ", ".join(config.get("train", [])) or "not recorded",
+        "training data": f"`{config['data']}`" if config.get("data") else "not recorded",
+        "images": _images(config),
+        "run": f"`{training['run']}`" if training["run"] else "not recorded",
+    }
+    return "\n".join(
+        [
+            f"# {spec['base']}, fine-tuned on facial expressions",
+            "",
+            "A vision-language model that describes the apparent expression of a face in words. Made with Ferry.",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {name} | {fact} |" for name, fact in facts.items()),
+            "",
+            "## Figures",
+            "",
+            *_figures(figures),
+            "",
+            USE,
+            LIMITS,
+        ]
+    )
+
+
+def _is_adapter(spec: Mapping[str, Any]) -> bool:
+    return spec["kind"] == "vlm-adapter"
+
+
+def _images(config: Mapping[str, Any]) -> str:
+    if config.get("min_pixels") or config.get("max_pixels"):
+        return f"{config.get('min_pixels') or 0} to {config.get('max_pixels') or 'any number of'} pixels"
+    return f"{config['image_size']}x{config['image_size']} pixels" if "image_size" in config else "not recorded"
+
+
+def _figures(figures: Mapping[str, float]) -> list[str]:
+    known = [f"| {name} | {figures[name]:.3f} | {meaning} |" for name, meaning in MEANINGS.items() if name in figures]
+    if not known:
+        return ["None recorded: judge it before you rely on it."]
+    return [
+        "On a sample of the validation rows, agreement with their labels, not with what people felt.",
+        "",
+        "| figure | value | meaning |",
+        "|---|---|---|",
+        *known,
+    ]

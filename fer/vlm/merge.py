@@ -1,0 +1,44 @@
+"""Merging adapters into their base model, for servers that load plain models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fer.errors import UserError
+from fer.tracking import SPEC
+from fer.training.options import TrackingOptions
+from fer.vlm.finish import describe
+from fer.vlm.model import load_model, load_processor, locate
+from fer.vlm.options import MergeConfig, ModelOptions
+
+
+def merge(config: MergeConfig) -> Path:
+    """Write the merged model, with its processor and card, to ``config.out``. Raises UserError."""
+    from peft import PeftModel
+
+    folder = Path(locate(config.adapter, TrackingOptions()))
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(f"{config.adapter} holds no adapter (adapter_config.json)")
+    out = Path(config.out)
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"--out {config.out} is not empty: give another folder")
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    spec = json.loads((folder / SPEC).read_text()) if (folder / SPEC).is_file() else {}
+    training = spec.get("training", {"run": None, "config": {}, "figures": {}, "versions": None})
+    base = config.base or settings["base_model_name_or_path"]
+    precision = training["config"].get("precision", "bf16")
+    options = ModelOptions(trust_remote_code=config.trust_remote_code, precision=precision)
+    model = PeftModel.from_pretrained(load_model(locate(base, TrackingOptions()), options), str(folder))
+    merged = model.merge_and_unload()
+    out.mkdir(parents=True, exist_ok=True)
+    merged.save_pretrained(out)
+    load_processor(str(folder), config.trust_remote_code).save_pretrained(out)
+    describe(
+        out,
+        base=spec.get("base", base),
+        config=training["config"],
+        run={"name": training["run"], "versions": training["versions"]},
+        figures=training["figures"],
+    )
+    return out

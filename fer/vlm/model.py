@@ -1,0 +1,135 @@
+"""Loading image-text models, and choosing which of their weights learn: parts, or low-rank adapters."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fer.errors import UserError
+from fer.tracking import resolve_model
+from fer.training.options import TrackingOptions
+from fer.vlm.options import LoraOptions, ModelOptions
+from fer.vlm.tiny import PREFIX, build_tiny
+
+# transformers has no common names for the parts; these patterns cover Qwen-VL, SmolVLM/Idefics, LLaVA, Gemma, Phi-4.
+_PROJECTOR = re.compile(r"merger|connector|projector|projection|aligner|mlp1|img_projection")
+_VISION = re.compile(r"\bvisual\b|vision|image_encoder|image_embed")
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def part_of(name: str) -> str:
+    """The part (vision, projector or language) that a parameter or module belongs to, by its qualified name."""
+    if _PROJECTOR.search(name):
+        return "projector"
+    return "vision" if _VISION.search(name) else "language"
+
+
+def locate(name: str, tracking: TrackingOptions) -> str:
+    """The folder of a model; or the name itself, where it is one of the hub's. Tiny models are made here and now."""
+    if name.startswith(PREFIX):
+        return str(build_tiny(name.removeprefix(PREFIX), Path(tracking.out_dir).absolute() / "tiny"))
+    if name.startswith(("models:/", "runs:/")):
+        return str(resolve_model(name, tracking))
+    for folder in (Path(name), Path(name) / "model", Path(tracking.out_dir) / name / "model"):
+        if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
+            return str(folder.absolute())
+    return name
+
+
+def load_processor(name: str, trust_remote_code: bool = False) -> Any:
+    """A model's processor. Raises UserError where it can't be had, or has no chat template."""
+    from transformers import AutoProcessor
+
+    processor = _load(AutoProcessor, name, trust_remote_code=trust_remote_code)
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        raise UserError(f"{name} has no processor for images and text: it is not a vision-language model")
+    if not (processor.chat_template or processor.tokenizer.chat_template):
+        raise UserError(f"{name} has no chat template: use the instruction-tuned model of its family")
+    return processor
+
+
+def load_model(name: str, options: ModelOptions) -> nn.Module:
+    """An image-text model with all its weights. Raises UserError where it can't be had."""
+    from transformers import AutoModelForMultimodalLM
+
+    attention = options.attention
+    if attention == "auto":
+        attention = "flash_attention_2" if importlib.util.find_spec("flash_attn") else "sdpa"
+    return _load(
+        AutoModelForMultimodalLM,
+        name,
+        dtype=DTYPES[options.precision],
+        attn_implementation=attention,
+        trust_remote_code=options.trust_remote_code,
+    )
+
+
+def _load(loader: Any, name: str, **arguments: Any) -> Any:
+    try:
+        return loader.from_pretrained(name, **arguments)
+    except OSError as error:
+        if Path(name).is_dir():
+            raise UserError(f"{name}: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"no model {name!r}: no such folder here, and the Hugging Face hub can't be reached or does not have it; "
+            "give the path of a downloaded folder, or tiny:qwen2.5-vl for a random tiny model"
+        ) from None
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{name} can't be loaded: {str(error).splitlines()[0]}") from None
+
+
+def choose_weights(model: nn.Module, options: ModelOptions, lora: LoraOptions) -> nn.Module:
+    """Freeze what shall not learn; with ``lora``, everything but new adapters of the chosen parts' linear layers."""
+    if lora.lora == "off":
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(part_of(name) in options.train)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise UserError(f"--train {','.join(options.train)}: this model has no such weights")
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and part_of(name) in options.train and not name.endswith("lm_head")
+    ]
+    if not targets:
+        raise UserError(f"--train {','.join(options.train)}: this model has no such linear layers for adapters")
+    adapted = get_peft_model(
+        model,  # type: ignore[arg-type]
+        LoraConfig(
+            r=lora.lora_rank,
+            lora_alpha=lora.lora_alpha,  # type: ignore[arg-type]
+            lora_dropout=lora.lora_dropout,
+            use_dora=lora.lora == "dora",
+            target_modules=targets,
+        ),
+        autocast_adapter_dtype=False,  # one dtype for all: DeepSpeed keeps fp32 masters of what learns
+    )
+    return adapted
+
+
+def prepare_for_training(model: nn.Module, grad_checkpointing: bool) -> nn.Module:
+    """Switch off the cache of generation, and on the recomputing of activations."""
+    model.config.use_cache = False  # type: ignore[union-attr]
+    if grad_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        if hasattr(model, "enable_input_require_grads"):
+            model.enable_input_require_grads()  # type: ignore[operator]
+    return model
+
+
+def count(model: nn.Module) -> dict[str, int]:
+    """Parameters by part, and those that learn. Counts whole parameters where ZeRO-3 has cut them up."""
+    counts = {"vision": 0, "projector": 0, "language": 0, "learning": 0}
+    for name, parameter in model.named_parameters():
+        size = getattr(parameter, "ds_numel", parameter.numel())
+        counts[part_of(name)] += size
+        counts["learning"] += size if parameter.requires_grad else 0
+    return counts

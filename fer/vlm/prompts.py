@@ -1,0 +1,97 @@
+"""The words: UniFER's question, Chain-of-Affect's two turns, and template answers in UniFER's form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from fer.labels import emotion
+
+# The question of FERBench and of UniFER's training sets, word for word (arXiv 2511.00389).
+FERBENCH = (
+    "As an expert in facial expression recognition, which expression is most prominent in this image? Please select "
+    "your answer from the following candidate labels: {labels}. Provide your detailed reasoning between the "
+    "<think></think> tags, and then give your final answer between the <answer></answer> tags."
+)
+
+# Chain-of-Affect asks twice: for the strongest expression, then, naming it, for the next strongest among the rest.
+FIRST_TURN = (
+    "Look at the face in this image. Which one of these basic expressions does it show most strongly: {labels}? "
+    "Answer with the label alone."
+)
+SECOND_TURN = (
+    "The strongest expression in this face is {first}. Which of the remaining expressions is the next strongest: "
+    "{labels}? Answer with the label alone."
+)
+
+# What the muscles do in each expression, after the action units of the Facial Action Coding System that Ekman and
+# Friesen's EMFACS (1983) associates with it. A template says it of any face with that label: it has not looked.
+CUES: Mapping[str, Sequence[str]] = {
+    "anger": (
+        "The brows are lowered and drawn together.",
+        "The upper eyelids are raised over a hard stare.",
+        "The lips are pressed tightly together.",
+    ),
+    "contempt": (
+        "One corner of the mouth is tightened and drawn up.",
+        "The two sides of the face are not alike.",
+    ),
+    "disgust": (
+        "The nose is wrinkled.",
+        "The upper lip is raised.",
+        "The cheeks push the lower eyelids up.",
+    ),
+    "fear": (
+        "The brows are raised and drawn together.",
+        "The eyes are wide open, with tense lower eyelids.",
+        "The lips are stretched sideways.",
+    ),
+    "happiness": (
+        "The corners of the mouth are drawn up and back.",
+        "The cheeks are raised.",
+        "Small wrinkles show beside the eyes.",
+    ),
+    "neutral": (
+        "The muscles of the face are at rest.",
+        "Brows, eyes and mouth show no clear movement.",
+    ),
+    "sadness": (
+        "The inner ends of the brows are raised.",
+        "The corners of the mouth are drawn down.",
+        "The upper eyelids droop.",
+    ),
+    "surprise": (
+        "The brows are raised high.",
+        "The eyes are opened wide.",
+        "The jaw has dropped and the mouth is open.",
+    ),
+}
+
+
+def ferbench_prompt(labels: Iterable[str]) -> str:
+    """UniFER's question with these candidate labels, in their order."""
+    return FERBENCH.format(labels=", ".join(labels))
+
+
+def reasoned(reasoning: str, label: str) -> str:
+    """An answer in UniFER's form."""
+    return f"<think>{reasoning}</think><answer>{label}</answer>"
+
+
+def template_answer(label: str, key: int) -> str:
+    """An answer in UniFER's form whose reasoning follows from the label alone; ``key`` chooses among its variants.
+
+    It teaches the form, and nothing about faces. Labels that name no emotion get a sentence without cues.
+    """
+    cues = CUES.get(emotion(label) or "", ())
+    chosen = [cue for i, cue in enumerate(cues) if key >> i & 1] or list(cues[:1])
+    return reasoned(" ".join([*chosen, f"Taken together, the face looks most like {label}."]), label)
+
+
+def first_turn(labels: Sequence[str]) -> str:
+    """Chain-of-Affect's first question."""
+    return FIRST_TURN.format(labels=", ".join(labels))
+
+
+def second_turn(first: str, labels: Sequence[str]) -> str:
+    """Chain-of-Affect's second question, after the answer ``first``."""
+    return SECOND_TURN.format(first=first, labels=", ".join(label for label in labels if label != first))

@@ -1,0 +1,296 @@
+"""Supervised fine-tuning: what one worker of a Ray Train group does, top to bottom."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.train import Checkpoint, CheckpointUploadMode
+from torch import Tensor
+
+from fer.data.manifest import ShardedDataset
+from fer.errors import UserError
+from fer.tracking import MODEL, Run
+from fer.training.checkpoint import Position, read_position, write_position
+from fer.training.flops import count_flops, peak_flops
+from fer.training.seeding import mix
+from fer.training.worker import Worker
+from fer.training.zero import load_shards, save_shards, start_engine, whole_weights, zero_config
+from fer.vlm.chat import ChatFormat
+from fer.vlm.feed import Batch, Feed
+from fer.vlm.judge import Sample, answer, sum_losses, tally, to_device
+from fer.vlm.loss import takes_logits_to_keep, token_loss
+from fer.vlm.model import choose_weights, count, load_model, load_processor, prepare_for_training
+from fer.vlm.options import SftConfig
+
+SAMPLES_KEPT = 8
+"""Generated answers that each evaluation leaves among the run's artifacts."""
+
+
+def train_sft(settings: dict[str, Any]) -> None:
+    """The loop that Ray Train runs on each worker. ``settings``: config, model, data (folder of shards), tracking."""
+    config = SftConfig.model_validate(settings["config"])
+    worker = Worker.start(config)
+    trainer = Trainer(config, settings["model"], ShardedDataset(settings["data"]), worker, Run(**settings["tracking"]))
+    trainer.restore(settings["resume"])
+    trainer.run()
+
+
+class Trainer:
+    """The state of a run on one worker, and its verbs: restore, run, take a step, validate, save."""
+
+    def __init__(self, config: SftConfig, model: str, dataset: ShardedDataset, worker: Worker, run: Run) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.worker, self.tracking = config, worker, run
+        self.processor = load_processor(model, config.trust_remote_code)
+        self.chat = ChatFormat(self.processor, config, max_tokens=config.max_tokens, loss_on=config.loss_on)
+        self.feed = Feed(dataset, config, self.chat, config.seed, worker.rank, worker.workers)
+        self.step_sizes = self.feed.step_sizes()
+        self.total_steps = len(self.step_sizes) * config.epochs
+        self.has_validation = "val" in dataset.manifest.splits
+
+        network = choose_weights(load_model(model, config), config, config)
+        self.only_needed = takes_logits_to_keep(network)
+        self.counts = count(network)
+        self.engine = start_engine(
+            prepare_for_training(network, config.grad_checkpointing),
+            zero_config(
+                config.deepspeed,
+                batch_size=config.batch_size,
+                grad_accum_steps=config.grad_accum_steps,
+                clip_grad=config.clip_grad,
+                bf16=config.precision == "bf16",
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+            ),
+            self.schedule,
+            worker.device,
+        )
+        self.peak = peak_flops(worker.device, config.peak_tflops)
+        self.flops_per_token: float | None = None
+        self.position = Position(workers=worker.workers)
+        self.log = StepLog()
+
+    def schedule(self, optimizer: torch.optim.Optimizer) -> Any:
+        """The learning rate over all steps of the run."""
+        from transformers import get_scheduler
+
+        warmup = round(self.config.warmup * self.total_steps)
+        return get_scheduler(self.config.scheduler, optimizer, warmup, self.total_steps)
+
+    # -- the run -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train from the position to the end. A run that was at its end already has its model in its checkpoint."""
+        if self.position.epoch < self.config.epochs:
+            while self.position.epoch < self.config.epochs:
+                self.train_epoch()
+            self.finish()
+
+    def train_epoch(self) -> None:
+        """One epoch, or what is left of it."""
+        position, config = self.position, self.config
+        done = position.update - position.epoch * len(self.step_sizes)
+        batches = self.feed.training(position.epoch, position.batch)
+        for size in self.step_sizes[done:]:
+            asked = time.perf_counter()
+            step = [next(batches) for _ in range(size)]
+            self.log.waited += time.perf_counter() - asked
+            self.take_step(step)
+            last = position.update % len(self.step_sizes) == 0
+            if last:
+                position.epoch, position.batch = position.epoch + 1, 0
+            if position.update % config.log_every == 0 or last:
+                self.report_progress()
+            figures = {}
+            if self.has_validation and (last or (config.eval_steps and position.update % config.eval_steps == 0)):
+                figures = self.validate()
+            every = config.checkpoint_every
+            if position.epoch < config.epochs and (last or (every and position.update % every == 0)):
+                self.report(figures)
+
+    def take_step(self, step: list[Batch]) -> None:
+        """One optimizer step: every learned token of all batches and workers weighs the same."""
+        position, device = self.position, self.worker.device
+        if self.flops_per_token is None and self.peak is not None:
+            self.flops_per_token = self.measure_flops(step[0])
+        learned = self.over_workers(torch.tensor([float(sum(batch.learned for batch in step))]))[0]
+        total = torch.zeros((), device=device)
+        for i, batch in enumerate(step):
+            torch.manual_seed(mix(self.config.seed, position.epoch, position.batch, self.worker.rank))
+            self.engine.set_gradient_accumulation_boundary(i + 1 == len(step))
+            loss = token_loss(self.engine, to_device(batch.inputs, device), self.only_needed)
+            # DeepSpeed averages over the workers; the batches of a step are summed.
+            self.engine.backward(loss * (self.worker.workers / learned.item()), scale_wrt_gas=False)
+            self.engine.step()
+            total += loss.detach()
+            position.batch += 1
+        position.update += 1
+        self.log.add(step, total.item(), learned.item(), self.worker.workers)
+
+    @property
+    def rate(self) -> float:
+        return self.engine.get_lr()[0]
+
+    def report_progress(self) -> None:
+        """Figures of the steps since the last time, over all workers: to MLflow, and in a line."""
+        log, workers = self.log, self.worker.workers
+        sums = self.over_workers(torch.tensor([log.loss, log.tokens, log.rows, log.places, log.waited]))
+        loss, tokens, rows, places, waited = sums.tolist()
+        seconds = time.perf_counter() - log.started
+        figures = {
+            "train_loss": loss / log.learned,
+            "lr": self.rate,
+            "grad_norm": float(self.engine.get_global_grad_norm() or 0.0),
+            "tokens_per_second": tokens / seconds,
+            "samples_per_second": rows / seconds,
+            "padding": 1 - tokens / places,
+            "data_wait": waited / workers / seconds,
+            "memory_gb": self.memory_gb(),
+        }
+        if self.flops_per_token and self.peak:
+            factor = 2 + self.counts["learning"] / sum(
+                self.counts[part] for part in ("vision", "projector", "language")
+            )
+            figures["mfu"] = tokens / workers / seconds * self.flops_per_token * factor / self.peak
+        if self.worker.leads:
+            self.tracking.log_series("step_loss", log.losses, first_step=self.position.update - len(log.losses) + 1)
+            self.tracking.log_metrics(figures, step=self.position.update)
+            epoch = self.position.update / len(self.step_sizes)
+            print(
+                f"step {self.position.update}/{self.total_steps}  epoch {epoch:.2f}  "
+                f"train_loss {figures['train_loss']:.4f}  lr {figures['lr']:.2e}  "
+                f"{figures['tokens_per_second']:.0f} tokens/s  padding {figures['padding']:.1%}  "
+                f"data wait {figures['data_wait']:.1%}",
+                flush=True,
+            )
+        self.log = StepLog()
+
+    def memory_gb(self) -> float:
+        """Peak of this worker's device memory; on CPUs what its process holds now."""
+        if self.worker.device.type == "cuda":
+            return torch.cuda.max_memory_allocated() / 1e9
+        return psutil.Process().memory_info().rss / 1e9
+
+    def measure_flops(self, batch: Batch) -> float:
+        inputs = to_device(batch.inputs, self.worker.device)
+        return count_flops(lambda: token_loss(self.engine.module, inputs, self.only_needed)) / batch.tokens
+
+    # -- validation ----------------------------------------------------------------------------------------------------
+
+    def validate(self) -> dict[str, float]:
+        """Loss and answers on validation rows, each worker on its share."""
+        paused = time.perf_counter()
+        config, device, module = self.config, self.worker.device, self.engine.module
+        self.engine.eval()
+        figures: dict[str, float] = {}
+        if config.eval_rows:
+            batches = self.feed.validation(config.eval_rows)
+            loss, learned = self.over_workers(sum_losses(module, batches, device, self.only_needed)).tolist()
+            figures["val_loss"] = loss / max(learned, 1)
+        if config.eval_generations:
+            together = self.engine.zero_optimization_stage() == 3
+            samples = [
+                sample
+                for asked in self.feed.questions(config.eval_generations)
+                for sample in answer(module, asked, self.chat, device, config.eval_new_tokens, together)
+            ]
+            answers, right, formed = self.over_workers(tally(samples)).tolist()
+            figures |= {"val_accuracy": right / max(answers, 1), "val_well_formed": formed / max(answers, 1)}
+            if self.worker.leads:
+                self.keep(samples)
+        self.engine.train()
+        if self.worker.leads:
+            self.tracking.log_metrics(figures, step=self.position.update)
+            print("validation  " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()), flush=True)
+        self.position.history.append({"step": float(self.position.update), **figures})
+        self.log.started += time.perf_counter() - paused
+        return figures
+
+    def keep(self, samples: list[Sample]) -> None:
+        """Some answers, as an artifact of the run."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"step-{self.position.update:06d}.jsonl"
+            lines = [json.dumps(asdict(sample), ensure_ascii=False) for sample in samples[:SAMPLES_KEPT]]
+            file.write_text("\n".join(lines) + "\n")
+            self.tracking.log_artifacts(Path(folder), "samples")
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    @property
+    def adapters_only(self) -> bool:
+        return self.config.lora != "off"
+
+    def report(self, figures: dict[str, float]) -> None:
+        """Report to Ray Train with a checkpoint, each worker with its shard of it. Every worker must call it."""
+        folder = Path(tempfile.mkdtemp(prefix="ferry-checkpoint-"))
+        save_shards(self.engine, folder, self.adapters_only)
+        if self.worker.leads:
+            write_position(folder, self.position)
+        ray.train.report(
+            {"step": self.position.update, **figures},
+            checkpoint=Checkpoint.from_directory(folder),
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,  # training goes on while storage is written
+            delete_local_checkpoint_after_upload=True,
+        )
+
+    def finish(self) -> None:
+        """The last report: the model alone, as a folder that transformers, PEFT and vLLM load."""
+        weights = whole_weights(self.engine)
+        with tempfile.TemporaryDirectory() as name:
+            folder, checkpoint = Path(name), None
+            if self.worker.leads:
+                self.engine.module.save_pretrained(folder / MODEL, state_dict=weights)
+                self.processor.save_pretrained(folder / MODEL)
+                write_position(folder, self.position)
+                checkpoint = Checkpoint.from_directory(folder)
+            ray.train.report({"step": self.position.update}, checkpoint=checkpoint)
+
+    def restore(self, resume: str | None) -> None:
+        """Continue from Ray Train's last checkpoint of this run, or from the folder ``resume``."""
+        checkpoint = ray.train.get_checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
+        if checkpoint is None:
+            return
+        with checkpoint.as_directory() as name:
+            position = read_position(Path(name))
+            if position.workers != self.worker.workers:
+                raise UserError(
+                    f"the run's checkpoint is cut up for {position.workers} workers: continue it with --workers "
+                    f"{position.workers}, or start a new run from its weights with --model"
+                )
+            if position.epoch < self.config.epochs:
+                load_shards(self.engine, Path(name), self.adapters_only)
+            self.position = position
+
+    def over_workers(self, values: Tensor) -> Tensor:
+        """The sum over all workers."""
+        values = values.to(self.worker.device, torch.float64)
+        dist.all_reduce(values)
+        return values.cpu()
+
+
+class StepLog:
+    """What one worker's steps since the last report amount to."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.loss = self.learned = self.waited = 0.0
+        self.tokens = self.rows = self.places = 0
+        self.losses: list[float] = []
+
+    def add(self, step: list[Batch], loss: float, learned: float, workers: int) -> None:
+        """Count a step: ``loss`` is summed over this worker's tokens, ``learned`` counts those of all workers."""
+        self.loss += loss
+        self.learned += learned
+        self.losses.append(loss * workers / learned)
+        self.tokens += sum(batch.tokens for batch in step)
+        self.rows += sum(batch.rows for batch in step)
+        self.places += sum(batch.inputs["input_ids"].numel() for batch in step)

@@ -1,0 +1,196 @@
+"""Tiny vision-language models of real architectures, made from their configs: random weights, nothing downloaded.
+
+They have two layers of width 64 and a tokenizer trained on the spot with the architecture's own special tokens: every
+path of the real model at a few hundred thousand weights. They can learn the form of an answer, and little else.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fer.errors import UserError
+from fer.labels import EMOTIONS, SPACES
+from fer.vlm.prompts import CUES, ferbench_prompt, first_turn, second_turn, template_answer
+
+PREFIX = "tiny:"
+
+_CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def build_tiny(name: str, folder: Path) -> Path:
+    """The folder of the tiny model ``name``, made in ``folder`` if it is not there. Raises UserError."""
+    if name not in BUILDERS:
+        raise UserError(f"no tiny model {name!r}; there are: {', '.join(PREFIX + known for known in BUILDERS)}")
+    place = folder / name
+    if not (place / "config.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                model, processor = BUILDERS[name]()
+            model.save_pretrained(scratch)
+            processor.save_pretrained(scratch)
+            # Another process may have been first: its model is the same.
+            if not (place / "config.json").exists():
+                os.replace(scratch, place)
+                Path(scratch).mkdir()
+    return place
+
+
+def _corpus() -> Iterator[str]:
+    """Text like what the models read and write, so that the tokenizer's pieces are words of the field."""
+    for space in SPACES.values():
+        yield ferbench_prompt(space.labels)
+        yield first_turn(space.labels)
+        yield second_turn(space.labels[0], space.labels)
+    for emotion in EMOTIONS:
+        for key in range(2 ** len(CUES[emotion])):
+            yield template_answer(emotion, key)
+
+
+def _tokenizer(special: list[str], template: str, **names: Any) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(_corpus(), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, chat_template=template, additional_special_tokens=special, **names
+    )
+
+
+def _qwen25_vl() -> tuple[Any, Any]:
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+    )
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+    names = ("endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end")
+    names += ("quad_start", "quad_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad")
+    template = _CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
+    tokenizer = _tokenizer(
+        [f"<|{name}|>" for name in names], template, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    token = tokenizer.convert_tokens_to_ids
+    processor = Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=template,
+    )
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": _round_up(len(tokenizer)),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 4096,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e6},
+            "tie_word_embeddings": False,
+            "bos_token_id": token("<|im_start|>"),
+            "eos_token_id": token("<|im_end|>"),
+            "pad_token_id": token("<|endoftext|>"),
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": 112,
+            "fullatt_block_indexes": [1],
+        },
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+        tie_word_embeddings=False,
+    )
+    return Qwen2_5_VLForConditionalGeneration(config), processor
+
+
+def _smolvlm() -> tuple[Any, Any]:
+    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMImageProcessor, SmolVLMProcessor
+    from transformers.models.smolvlm.video_processing_smolvlm import SmolVLMVideoProcessor
+
+    side, patch, scale = 112, 14, 2
+    template = (
+        "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}:"
+        "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %} {{ part['text'] }}"
+        "{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+        "{% if add_generation_prompt %}Assistant:{% endif %}"
+    )
+    special = ["<|endoftext|>", "<|im_start|>", "<end_of_utterance>", "<image>", "<fake_token_around_image>"]
+    special += ["<global-img>", "<video>"]
+    tokenizer = _tokenizer(special, template, eos_token="<end_of_utterance>", pad_token="<|endoftext|>")
+    token = tokenizer.convert_tokens_to_ids
+    size = {"longest_edge": side}
+    images = {"size": size, "max_image_size": size, "do_image_splitting": False}
+    processor = SmolVLMProcessor(
+        image_processor=SmolVLMImageProcessor(**images),
+        tokenizer=tokenizer,
+        video_processor=SmolVLMVideoProcessor(size=size, max_image_size=size),
+        image_seq_len=(side // patch) ** 2 // scale**2,
+        chat_template=template,
+    )
+    config = SmolVLMConfig(
+        text_config={
+            "model_type": "llama",
+            "vocab_size": _round_up(len(tokenizer)),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 4096,
+            "bos_token_id": token("<|im_start|>"),
+            "eos_token_id": token("<end_of_utterance>"),
+            "pad_token_id": token("<|endoftext|>"),
+        },
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": side,
+            "patch_size": patch,
+        },
+        scale_factor=scale,
+        image_token_id=token("<image>"),
+        pad_token_id=token("<|endoftext|>"),
+        tie_word_embeddings=False,
+    )
+    return SmolVLMForConditionalGeneration(config), processor
+
+
+def _round_up(size: int) -> int:
+    return -(-size // 64) * 64
+
+
+BUILDERS: Mapping[str, Callable[[], tuple[Any, Any]]] = {"qwen2.5-vl": _qwen25_vl, "smolvlm": _smolvlm}

@@ -1,0 +1,21 @@
+"""`fer merge`: merge an adapter into its base model."""
+
+from __future__ import annotations
+
+from fer.vlm.options import MergeConfig
+
+Config = MergeConfig
+
+
+def main(config: MergeConfig) -> None:
+    from fer.vlm.merge import merge
+
+    print(f"Merged model: {merge(config)}")
+
+
+if __name__ == "__main__":
+    import sys
+
+    from jobs.__main__ import run_job
+
+    sys.exit(run_job("merge"))

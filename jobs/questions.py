@@ -1,0 +1,32 @@
+"""`fer questions`: make questions about faces from any data set of faces."""
+
+from __future__ import annotations
+
+from fer.vlm.questions_options import QuestionsConfig
+
+Config = QuestionsConfig
+
+
+def main(config: QuestionsConfig) -> None:
+    from fer.vlm.build import BUILDERS, faces, write_jsonl
+
+    space, rows = faces(config)
+    if config.teacher:
+        from fer.vlm.teach import teach
+
+        kept, thrown = teach(config, space, rows)
+        total = kept + thrown
+        print(f"Kept {kept:,} of {total:,} faces; {thrown:,} without a right answer in {config.rejected}")
+    else:
+        builder = BUILDERS[config.kind]
+        count = write_jsonl((builder(row, space) for row in rows), config.out)
+        print(f"Wrote {count:,} questions ({config.kind}, label space {space.name}) to {config.out}")
+    print(f"Next: fer prepare --format vqa --data {config.out} --image-root {config.data} --out DIR")
+
+
+if __name__ == "__main__":
+    import sys
+
+    from jobs.__main__ import run_job
+
+    sys.exit(run_job("questions"))

@@ -1,0 +1,65 @@
+"""`fer sft`: fine-tune a vision-language model on questions and answers about faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fer.vlm.options import SftConfig
+
+Config = SftConfig
+
+
+def main(config: SftConfig) -> None:
+    """Train as ``config`` says; a stopped run of the same name is continued."""
+    from ray.train import CheckpointConfig
+
+    from cluster.embedded import connect
+    from fer.data.prepare_questions import open_questions
+    from fer.tracking import start_run
+    from fer.training.launch import cpus_needed, launch
+    from fer.training.run import RunFolder
+    from fer.vlm.finish import finish
+    from fer.vlm.model import locate
+    from fer.vlm.plan import check
+    from fer.vlm.sft import train_sft
+
+    dataset = open_questions(config, cache=f"{config.out_dir}/data")
+    model = locate(config.model, config)
+    check(config, model, dataset)
+    connect(cpus_needed(config))
+
+    run = RunFolder(config, "sft", default_name="sft")
+    tracking = start_run(config, config.experiment, run.name, run.record.get("mlflow_run_id"))
+    run.save(mlflow_run_id=tracking.run_id, data_hash=dataset.manifest.content_hash)
+    tracking.log_params(config.model_dump())
+    tracking.set_tags({"commit": run.record["commit"], "data_hash": dataset.manifest.content_hash})
+    rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
+    print(f"run {run.name}: {config.model} on {rows}, {config.workers} worker(s), {config.deepspeed}", flush=True)
+
+    settings = {
+        "config": config.model_dump(),
+        "model": model,
+        "data": dataset.root,
+        "tracking": {"uri": tracking.uri, "run_id": tracking.run_id},
+        "resume": str(Path(config.resume).absolute()) if config.resume else None,
+    }
+    result = launch(train_sft, settings, config, run, CheckpointConfig(num_to_keep=config.save_total_limit))
+
+    folder, figures, version = finish(config, run, result, tracking)
+    print("\nTrained.")
+    for name, value in figures.items():
+        print(f"  {name:<16} {value:.4f}")
+    print(f"Model:   {folder}")
+    print(f"Run:     {run.root}  (MLflow: {tracking.uri}, run {tracking.run_id})")
+    if version is not None:
+        print(f"Registered as models:/{config.register_as}@{config.alias}, version {version}")
+    if config.lora != "off":
+        print(f"Next:    fer merge --adapter {folder} --out {run.root}/merged")
+
+
+if __name__ == "__main__":
+    import sys
+
+    from jobs.__main__ import run_job
+
+    sys.exit(run_job("sft"))

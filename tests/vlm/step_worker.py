@@ -1,0 +1,86 @@
+"""One worker of a few optimizer steps on given rows, started by torchrun: what tests/vlm/test_steps.py compares.
+
+Arguments: model folder, shards, output folder, DeepSpeed configuration, number of steps. The rows of a step are the
+same however many workers there are: each takes its share of the same four batches.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from fer.data.manifest import ShardedDataset
+from fer.tracking import Run
+from fer.training.worker import Worker
+from fer.vlm.feed import Batch, image_of, turns_of
+from fer.vlm.options import SftConfig
+from fer.vlm.sft import Trainer
+
+BATCHES, BATCH = 4, 3
+
+
+def main(model: str, shards: str, out: str, deepspeed: str, steps: int) -> None:
+    dist.init_process_group("gloo")
+    rank, workers = dist.get_rank(), dist.get_world_size()
+    torch.set_num_threads(1)
+    config = SftConfig(
+        data=shards,
+        precision="fp32",
+        train=["vision", "projector", "language"],
+        image_size=56,
+        batch_size=BATCH,
+        grad_accum_steps=BATCHES // workers,
+        lr=1e-3,
+        warmup=0,
+        scheduler="constant_with_warmup",
+        clip_grad=100.0,
+        deepspeed=deepspeed,
+        grad_checkpointing=False,
+        bucket_batches=1,
+    )
+    dataset = ShardedDataset(shards)
+    trainer = Trainer(config, model, dataset, Worker(rank, workers, torch.device("cpu")), Run("", ""))
+    table = pa.concat_tables([pq.read_table(dataset.path(shard)) for shard in dataset.split("train").shards])
+    gradients: dict[str, torch.Tensor] = {}
+    step_of = trainer.engine.step
+
+    def step() -> None:
+        if not gradients and trainer.engine.is_gradient_accumulation_boundary():
+            from deepspeed.utils import safe_get_full_grad
+
+            for name, parameter in trainer.engine.module.named_parameters():
+                gradient = safe_get_full_grad(parameter)
+                if gradient is not None:
+                    gradients[name] = gradient.clone()
+        step_of()
+
+    trainer.engine.step = step
+    for number in range(steps):
+        rows = table.slice(number * BATCHES * BATCH, BATCHES * BATCH).to_pylist()
+        mine = range(rank, BATCHES, workers)
+        batches = []
+        for i in mine:
+            part = rows[i * BATCH : (i + 1) * BATCH]
+            encoded = [trainer.chat.encode(turns_of(row)) for row in part]
+            batches.append(Batch.of(trainer.chat.collate(encoded, [image_of(row, trainer.chat) for row in part])))
+        trainer.take_step(batches)
+    optimizer = trainer.engine.optimizer.optimizer
+    states = [value for state in optimizer.state.values() for value in state.values() if value.numel() > 1]
+    facts = {"losses": trainer.log.losses, "optimizer_bytes": sum(value.nbytes for value in states)}
+    (Path(out) / f"rank-{rank}.json").write_text(json.dumps(facts))
+    if rank == 0:
+        weights = {name: value.contiguous().clone() for name, value in trainer.engine.module.state_dict().items()}
+        save_file(weights, Path(out) / "weights.safetensors")
+        save_file({name: value.contiguous() for name, value in gradients.items()}, Path(out) / "gradients.safetensors")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5], steps=int(sys.argv[5]))

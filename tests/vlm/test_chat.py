@@ -1,0 +1,112 @@
+"""Which tokens a conversation has, and which of them carry loss: for two architectures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fer.data.images import encode_png
+from fer.data.questions import Turn
+from fer.vlm.chat import IGNORED, ChatFormat
+from fer.vlm.model import load_processor
+from fer.vlm.options import ImageOptions
+
+ONE = [Turn("Which expression?", "<think>wide eyes</think><answer>fear</answer>")]
+TWO = [Turn("The strongest?", "surprise"), Turn("The next strongest?", "happiness")]
+IMAGE = np.zeros((112, 112, 3), np.uint8)
+
+
+@pytest.fixture
+def chat(tiny_model: str) -> ChatFormat:
+    return ChatFormat(load_processor(tiny_model), ImageOptions(image_size=112), max_tokens=512)
+
+
+def learned_text(chat: ChatFormat, batch: dict, row: int) -> list[str]:  # type: ignore[type-arg]
+    """The stretches of text that carry loss."""
+    labels = batch["labels"][row].tolist()
+    stretches, current = [], []
+    for token in [*labels, IGNORED]:
+        if token == IGNORED:
+            if current:
+                stretches.append(chat.tokenizer.decode(current))
+            current = []
+        else:
+            current.append(token)
+    return stretches
+
+
+def test_only_the_answer_and_its_end_carry_loss(chat: ChatFormat) -> None:
+    batch = chat.collate([chat.encode(ONE)], [IMAGE])
+    [said] = learned_text(chat, batch, 0)
+    assert said.strip() == ONE[0].response + chat.tokenizer.eos_token
+    inputs = batch["input_ids"][0]
+    learned = batch["labels"][0] != IGNORED
+    assert (batch["labels"][0][learned] == inputs[learned]).all()
+
+
+def test_each_turn_of_the_assistant_carries_loss_and_nothing_else(chat: ChatFormat) -> None:
+    batch = chat.collate([chat.encode(TWO)], [IMAGE])
+    end = chat.tokenizer.eos_token
+    assert [text.strip() for text in learned_text(chat, batch, 0)] == [f"surprise{end}", f"happiness{end}"]
+
+
+def test_the_text_is_the_chat_template_s(chat: ChatFormat) -> None:
+    """Tokenising stretch by stretch loses nothing: decoded, it is the template's own text with the image expanded."""
+    batch = chat.collate([chat.encode(TWO)], [IMAGE])
+    text = chat.processor.apply_chat_template(chat.messages(TWO), tokenize=False)
+    whole = chat.processor(text=[text], images=[[IMAGE]], return_tensors="pt")["input_ids"][0]
+    assert chat.tokenizer.decode(batch["input_ids"][0]) == chat.tokenizer.decode(whole)
+
+
+def test_loss_on_all_covers_the_prompt_but_not_the_image(chat: ChatFormat) -> None:
+    everything = ChatFormat(chat.processor, chat.images, max_tokens=512, loss_on="all")
+    batch = everything.collate([everything.encode(ONE)], [IMAGE])
+    text = " ".join(learned_text(everything, batch, 0))
+    assert "Which expression?" in text
+    assert ONE[0].response in text
+    placeholder = chat.processor.image_token_id
+    assert placeholder in batch["input_ids"]
+    assert placeholder not in batch["labels"]
+
+
+def test_shorter_rows_are_padded_without_loss(chat: ChatFormat) -> None:
+    batch = chat.collate([chat.encode(TWO[:1]), chat.encode(ONE)], [IMAGE, IMAGE])
+    padding = batch["attention_mask"][0] == 0
+    assert padding.any()
+    assert not padding[: int(batch["attention_mask"][0].sum())].any()
+    assert (batch["labels"][0][padding] == IGNORED).all()
+    alone = chat.collate([chat.encode(TWO[:1])], [IMAGE])
+    assert (batch["input_ids"][0][~padding] == alone["input_ids"][0]).all()
+    for value in batch.values():
+        assert value.shape[:2] == batch["input_ids"].shape or value.shape != batch["input_ids"].shape
+
+
+def test_long_rows_are_cut(chat: ChatFormat) -> None:
+    length = chat.collate([chat.encode(ONE)], [IMAGE])["input_ids"].shape[1]
+    short = ChatFormat(chat.processor, chat.images, max_tokens=length - 3)
+    batch = short.collate([short.encode(ONE)], [IMAGE])
+    assert batch["input_ids"].shape[1] == length - 3
+    assert chat.tokenizer.eos_token_id not in batch["labels"]
+
+
+def test_prompts_for_generation_are_padded_on_the_left(chat: ChatFormat) -> None:
+    prompts = [chat.prompt(ONE), chat.prompt([Turn("Which?")])]
+    batch = chat.questions(prompts, [IMAGE, IMAGE])
+    assert batch["attention_mask"][:, -1].all()
+    assert not batch["attention_mask"][1, 0]
+    assert chat.encode(ONE).prompt == prompts[0]
+
+
+def test_images_are_square_or_keep_their_shape_within_limits() -> None:
+    data = encode_png(np.zeros((40, 80, 3), np.uint8))
+
+    def size(**options: int) -> tuple[int, ...]:
+        chat = ChatFormat.__new__(ChatFormat)
+        chat.images = ImageOptions(**options)
+        return chat.decode(data).shape
+
+    assert size() == (224, 224, 3)
+    assert size(image_size=56) == (56, 56, 3)
+    assert size(min_pixels=12800) == (80, 160, 3)
+    assert size(max_pixels=800) == (20, 40, 3)
+    assert size(min_pixels=784, max_pixels=10000) == (40, 80, 3)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fer.errors import UserError
+from fer.training.options import TrackingOptions
+from fer.vlm.model import choose_weights, load_model, load_processor, locate, part_of
+from fer.vlm.options import LoraOptions, ModelOptions
+
+FP32 = ModelOptions(precision="fp32")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("model.visual.blocks.0.attn.qkv", "vision"),
+        ("model.visual.merger.mlp.0", "projector"),
+        ("model.language_model.layers.0.self_attn.q_proj", "language"),
+        ("lm_head", "language"),
+        ("model.vision_model.encoder.layers.0.mlp.fc1", "vision"),
+        ("model.connector.modality_projection.proj", "projector"),
+        ("model.text_model.layers.1.mlp.up_proj", "language"),
+        ("model.vision_tower.encoder.layers.3", "vision"),
+        ("model.multi_modal_projector.linear_1", "projector"),
+        ("base_model.model.model.visual.blocks.0.attn.qkv.lora_A.default", "vision"),
+    ],
+)
+def test_parts_of_the_known_architectures(name: str, part: str) -> None:
+    assert part_of(name) == part
+
+
+@pytest.mark.parametrize("parts", [["vision"], ["projector"], ["language"], ["projector", "language"]])
+def test_only_the_chosen_parts_learn(tiny_model: str, parts: list[str]) -> None:
+    options = ModelOptions(precision="fp32", train=parts)
+    model = choose_weights(load_model(tiny_model, options), options, LoraOptions())
+    learning = {part_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    frozen = {part_of(name) for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert learning == set(parts)
+    assert not learning & frozen
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_adapters_sit_on_the_chosen_parts_and_alone_learn(tiny_model: str, kind: str) -> None:
+    options = ModelOptions(precision="fp32", train=["language"])
+    model = choose_weights(load_model(tiny_model, options), options, LoraOptions(lora=kind, lora_rank=4))
+    learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert learning
+    assert all("lora_" in name and part_of(name) == "language" for name in learning)
+    assert not any("lm_head" in name for name in learning)
+
+
+def test_a_model_that_is_nowhere_is_one_line_with_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"tiny:qwen2\.5-vl") as caught:
+        load_processor("nobody/nothing")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"no tiny model .* tiny:smolvlm"):
+        locate("tiny:gpt", TrackingOptions(out_dir=str(tmp_path)))
+    with pytest.raises(UserError):
+        load_model(str(tmp_path), FP32)
+
+
+def test_a_tiny_model_is_made_once_and_is_always_the_same(tmp_path: Path, tiny_models: Path) -> None:
+    folder = locate("tiny:qwen2.5-vl", TrackingOptions(out_dir=str(tmp_path)))
+    assert locate("tiny:qwen2.5-vl", TrackingOptions(out_dir=str(tmp_path))) == folder
+    one, other = (load_model(str(place), FP32).state_dict() for place in (folder, tiny_models / "qwen2.5-vl"))
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -1,0 +1,195 @@
+"""`fer sft` on a real Ray with DeepSpeed: form learned, killed and resumed, adapters trained and merged."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fer.data.manifest import ShardedDataset
+from fer.errors import UserError
+from fer.tracking import Run
+from fer.training.options import TrackingOptions
+from fer.vlm.options import MergeConfig, SftConfig
+from jobs import merge as merge_job
+from jobs import sft as job
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+
+COMMON: dict[str, Any] = {
+    "train": ["vision", "projector", "language"],
+    "workers": 2,
+    "batch_size": 4,
+    "grad_accum_steps": 2,
+    "epochs": 3,
+    "lr": 3e-3,
+    "image_size": 28,
+    "grad_checkpointing": False,
+    "bucket_batches": 4,
+    "eval_rows": 16,
+    "eval_generations": 8,
+    "eval_new_tokens": 64,
+    "log_every": 1,
+    "device": "cpu",
+}
+
+
+def fine_tune(data: ShardedDataset, model: Path, out: Path, name: str, **options: Any) -> tuple[Path, Run]:
+    """Run the job; its folder and its MLflow run."""
+    config = SftConfig(data=data.root, model=str(model), out_dir=str(out), name=name, **(COMMON | options))
+    job.main(config)
+    record = json.loads((out / name / "run.json").read_text())
+    return out / name, Run(f"sqlite:///{out / 'mlflow.db'}", record["mlflow_run_id"])
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sft")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(question_shards: ShardedDataset, tiny_models: Path, out: Path, ray_cluster: None) -> tuple[Path, Run]:
+    return fine_tune(question_shards, tiny_models / "qwen2.5-vl", out, "undisturbed", register_as="tiny", lora="lora")
+
+
+@pytest.fixture(scope="module")
+def whole(question_shards: ShardedDataset, tiny_models: Path, out: Path, ray_cluster: None) -> tuple[Path, Run]:
+    return fine_tune(
+        question_shards, tiny_models / "smolvlm", out, "whole", workers=1, image_size=112, epochs=2, lora="off"
+    )
+
+
+def test_the_loss_falls_and_every_step_is_logged(
+    undisturbed: tuple[Path, Run], question_shards: ShardedDataset, step_losses: Callable[[Run], dict[int, float]]
+) -> None:
+    losses = step_losses(undisturbed[1])
+    batches = -(-(question_shards.split("train").rows // 2) // 4)
+    steps = 3 * -(-batches // 2)
+    assert sorted(losses) == list(range(1, steps + 1))
+    assert sum(losses[step] for step in range(steps - 3, steps + 1)) < 4 * losses[1]
+    history = json.loads((undisturbed[0] / "history.json").read_text())
+    assert [entry["step"] for entry in history] == [steps / 3, 2 * steps / 3, steps]
+    assert history[-1]["val_loss"] < history[0]["val_loss"]
+    assert all(0 <= entry["val_accuracy"] <= 1 and 0 <= entry["val_well_formed"] <= 1 for entry in history)
+
+
+def test_mlflow_has_speed_padding_and_sampled_answers(undisturbed: tuple[Path, Run]) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(undisturbed[1].uri)
+    run = client.get_run(undisturbed[1].run_id)
+    assert {"train_loss", "lr", "grad_norm", "tokens_per_second", "samples_per_second", "padding", "memory_gb"} <= set(
+        run.data.metrics
+    )
+    assert 0 <= run.data.metrics["padding"] < 0.2
+    assert run.data.metrics["lr"] == pytest.approx(0, abs=1e-6)  # a cosine ends at zero
+    samples = client.list_artifacts(run.info.run_id, "samples")
+    assert len(samples) == 3
+    file = Path(client.download_artifacts(run.info.run_id, samples[-1].path))
+    assert {"path", "prompt", "label", "said"} == set(json.loads(file.read_text().splitlines()[0]))
+
+
+def test_a_killed_worker_changes_nothing(
+    undisturbed: tuple[Path, Run],
+    question_shards: ShardedDataset,
+    tiny_models: Path,
+    out: Path,
+    kill_in_mid_epoch: Callable[[Path, list[int]], threading.Thread],
+    step_losses: Callable[[Run], dict[int, float]],
+) -> None:
+    """No row twice, none skipped: every step has the same loss, and the last weights are the same bit for bit."""
+    killed: list[int] = []
+    watcher = kill_in_mid_epoch(out / "killed", killed)
+    options = {"checkpoint_every": 2, "max_failures": 1, "lora": "lora"}
+    survived = fine_tune(question_shards, tiny_models / "qwen2.5-vl", out, "killed", **options)
+    watcher.join()
+    assert killed, "the run ended before a worker could be killed"
+    assert step_losses(survived[1]) == step_losses(undisturbed[1])
+    one, other = (load_file(run / "model/adapter_model.safetensors") for run, _ in (undisturbed, survived))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_checkpoint_cut_for_two_workers_is_refused_by_one(
+    undisturbed: tuple[Path, Run], question_shards: ShardedDataset, tiny_models: Path, out: Path
+) -> None:
+    last = str(max(undisturbed[0].glob("checkpoint_*")))
+    with pytest.raises(UserError, match="continue it with --workers 2"):
+        fine_tune(question_shards, tiny_models / "qwen2.5-vl", out, "one", workers=1, lora="lora", resume=last)
+
+
+def test_adapters_alone_are_kept_and_merge_into_a_plain_model(
+    undisturbed: tuple[Path, Run], tmp_path: Path, question_shards: ShardedDataset
+) -> None:
+    from peft import PeftModel
+
+    from fer.vlm.model import load_model
+    from fer.vlm.options import ModelOptions
+
+    model = undisturbed[0] / "model"
+    assert (model / "adapter_model.safetensors").is_file()
+    assert not (model / "model.safetensors").exists()
+    spec = json.loads((model / "model.json").read_text())
+    assert spec["kind"] == "vlm-adapter"
+    assert "Out of scope" in (model / "README.md").read_text()
+
+    merge_job.main(MergeConfig(adapter=str(undisturbed[0]), out=str(tmp_path / "merged")))
+    fp32 = ModelOptions(precision="fp32")
+    adapted = PeftModel.from_pretrained(load_model(spec["base"], fp32), str(model))
+    merged = load_model(str(tmp_path / "merged"), fp32)
+    ids = torch.arange(20, 40)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(merged(ids).logits, adapted(ids).logits, rtol=0.05, atol=0.05)
+    with pytest.raises(UserError, match="not empty"):
+        merge_job.main(MergeConfig(adapter=str(undisturbed[0]), out=str(tmp_path / "merged")))
+    with pytest.raises(UserError, match="holds no adapter"):
+        merge_job.main(MergeConfig(adapter=str(tmp_path / "merged"), out=str(tmp_path / "again")))
+
+
+def test_a_model_trained_whole_is_kept_whole(whole: tuple[Path, Run], tiny_models: Path) -> None:
+    from fer.vlm.model import load_model, load_processor
+    from fer.vlm.options import ModelOptions
+
+    after = load_model(str(whole[0] / "model"), ModelOptions()).state_dict()
+    before = load_model(str(tiny_models / "smolvlm"), ModelOptions()).state_dict()
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+    assert load_processor(str(whole[0] / "model")).chat_template
+    assert json.loads((whole[0] / "model/model.json").read_text())["kind"] == "vlm"
+
+
+def test_the_registered_adapter_is_found_by_its_alias(undisturbed: tuple[Path, Run], out: Path) -> None:
+    from fer.vlm.model import locate
+
+    folder = locate("models:/tiny@challenger", TrackingOptions(out_dir=str(out)))
+    assert (Path(folder) / "adapter_config.json").is_file()
+
+
+def test_mistakes_are_told_before_a_worker_starts(
+    question_shards: ShardedDataset, tiny_models: Path, out: Path, tmp_path: Path, face_folder: Path
+) -> None:
+    from fer.data.options import PrepareOptions
+    from fer.data.prepare import prepare
+
+    def refused(match: str, data: ShardedDataset = question_shards, **options: Any) -> None:
+        with pytest.raises(UserError, match=match):
+            fine_tune(data, tiny_models / "qwen2.5-vl", out, "refused", **options)
+
+    refused("cuts off the answers", max_tokens=64, image_size=224)
+    refused("less than one step", grad_accum_steps=100)
+    refused("no configuration 'zero9'", deepspeed="zero9")
+    rows = [{"image_path": f"{p.relative_to(face_folder)}", "problem": "?", "solution": "joy"} for p in
+            sorted(face_folder.rglob("*.png"))]  # fmt: skip
+    (tmp_path / "grpo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    unanswered = prepare(
+        PrepareOptions(
+            data=str(tmp_path / "grpo.jsonl"), format="vqa", image_root=str(face_folder), out=str(tmp_path / "shards")
+        )
+    )
+    refused("questions without responses", data=unanswered)
+    assert not (out / "refused").exists()

@@ -1,0 +1,136 @@
+"""Optimizer steps under DeepSpeed: against transformers' Trainer, over one and two workers, and where state lies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fer.data.manifest import ShardedDataset
+from fer.training.zero import CONFIGS
+from fer.vlm.chat import ChatFormat
+from fer.vlm.feed import image_of, turns_of
+from fer.vlm.model import load_model, load_processor
+from fer.vlm.options import ImageOptions, ModelOptions
+
+pytestmark = pytest.mark.slow
+
+STEPS = 2
+ROWS = 12
+
+
+@dataclass
+class Outcome:
+    """What the workers left."""
+
+    losses: list[list[float]]
+    optimizer_bytes: list[int]
+    weights: dict[str, torch.Tensor]
+    gradients: dict[str, torch.Tensor]
+
+
+def take_steps(workers: int, model: Path, dataset: ShardedDataset, out: Path, stage: int = 2) -> Outcome:
+    out.mkdir()
+    # A larger epsilon: otherwise Adam makes whole steps of rounding errors where a gradient is next to nothing.
+    config = json.loads((CONFIGS / f"zero{stage}.json").read_text())
+    config["optimizer"]["params"]["eps"] = 1e-3
+    (out / "config.json").write_text(json.dumps(config))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
+    script = str(Path(__file__).parent / "step_worker.py")
+    arguments = [str(model), dataset.root, str(out), str(out / "config.json"), str(STEPS)]
+    done = subprocess.run([*launch, script, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    facts = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(workers)]
+    return Outcome(
+        [fact["losses"] for fact in facts],
+        [fact["optimizer_bytes"] for fact in facts],
+        load_file(out / "weights.safetensors"),
+        load_file(out / "gradients.safetensors"),
+    )
+
+
+@pytest.fixture(scope="module")
+def one(tiny_models: Path, question_shards: ShardedDataset, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return take_steps(1, tiny_models / "qwen2.5-vl", question_shards, tmp_path_factory.mktemp("steps") / "one")
+
+
+@pytest.fixture(scope="module")
+def two(tiny_models: Path, question_shards: ShardedDataset, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return take_steps(2, tiny_models / "qwen2.5-vl", question_shards, tmp_path_factory.mktemp("steps") / "two")
+
+
+def test_two_workers_learn_what_one_learns(one: Outcome, two: Outcome) -> None:
+    """Two workers of two batches a step, or one of four: the same rows give the same weights to 1e-5."""
+    assert one.weights.keys() == two.weights.keys()
+    for name, weights in one.weights.items():
+        torch.testing.assert_close(two.weights[name], weights, rtol=0, atol=1e-5)
+    both = torch.tensor(two.losses).mean(0)
+    torch.testing.assert_close(both, torch.tensor(one.losses[0]), rtol=1e-4, atol=0)
+
+
+def test_the_steps_changed_the_weights(one: Outcome, tiny_models: Path) -> None:
+    before = load_model(str(tiny_models / "qwen2.5-vl"), ModelOptions(precision="fp32")).state_dict()
+    moved = max((one.weights[name] - before[name]).abs().max().item() for name in before)
+    assert moved > 1e-4
+
+
+def test_zero_2_halves_the_optimizer_s_state(one: Outcome, two: Outcome) -> None:
+    whole = one.optimizer_bytes[0]
+    for share in two.optimizer_bytes:
+        assert share == pytest.approx(whole / 2, rel=0.001)
+
+
+def test_zero_3_learns_the_same(
+    one: Outcome, tiny_models: Path, question_shards: ShardedDataset, tmp_path: Path
+) -> None:
+    three = take_steps(2, tiny_models / "qwen2.5-vl", question_shards, tmp_path / "three", stage=3)
+    torch.testing.assert_close(torch.tensor(three.losses).mean(0), torch.tensor(one.losses[0]), rtol=1e-4, atol=0)
+
+
+def test_one_step_is_transformers_own(
+    one: Outcome, tiny_models: Path, question_shards: ShardedDataset, tmp_path: Path
+) -> None:
+    """Loss and gradients of the first step, against transformers' Trainer on the same twelve rows in one batch."""
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    folder = str(tiny_models / "qwen2.5-vl")
+    chat = ChatFormat(load_processor(folder), ImageOptions(image_size=56), max_tokens=2048)
+    table = pa.concat_tables([pq.read_table(question_shards.path(s)) for s in question_shards.split("train").shards])
+    rows = table.slice(0, ROWS).to_pylist()
+    gradients: dict[str, torch.Tensor] = {}
+
+    class Look(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, model=None, **others):  # type: ignore[no-untyped-def]
+            gradients.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+
+    trainer = Trainer(
+        model=load_model(folder, ModelOptions(precision="fp32")),
+        args=TrainingArguments(
+            str(tmp_path),
+            per_device_train_batch_size=ROWS,
+            max_steps=1,
+            use_cpu=True,
+            remove_unused_columns=False,
+            report_to=[],
+            max_grad_norm=100.0,
+            save_strategy="no",
+        ),
+        train_dataset=rows,
+        data_collator=lambda part: chat.collate(
+            [chat.encode(turns_of(row)) for row in part], [image_of(row, chat) for row in part]
+        ),
+        callbacks=[Look()],
+    )
+    done = trainer.train()
+    assert done.training_loss == pytest.approx(one.losses[0][0], rel=1e-4)
+    assert one.gradients.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(one.gradients[name], gradient, rtol=1e-3, atol=1e-5)
