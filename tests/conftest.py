@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,10 @@ def kill_in_mid_epoch() -> Callable[[Path, list[int]], threading.Thread]:
     def watch(run: Path, killed: list[int]) -> None:
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
-            states = [json.loads(file.read_text()) for file in run.glob("checkpoint_*/state.json")]
+            states = []
+            for file in run.glob("checkpoint_*/state.json"):
+                with suppress(ValueError):  # it is being written
+                    states.append(json.loads(file.read_text()))
             if any(state["epoch"] >= 1 and state["batch"] > 0 for state in states):
                 processes = psutil.process_iter(["cmdline"])
                 worker = next(p.pid for p in processes if "ray::RayTrainWorker" in str(p.info["cmdline"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,10 @@ def load_model(name: str, options: ModelOptions) -> nn.Module:
 
 
 def _load(loader: Any, name: str, **arguments: Any) -> Any:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # PEFT asks for it
     if not Path(name).is_dir():
         _find(name)
     try:

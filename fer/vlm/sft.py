@@ -17,7 +17,6 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from torch import Tensor
 
 from fer.data.manifest import ShardedDataset
-from fer.errors import UserError
 from fer.tracking import MODEL, Run
 from fer.training.checkpoint import Position, read_position, write_position
 from fer.training.flops import count_flops, peak_flops
@@ -261,11 +260,7 @@ class Trainer:
             return
         with checkpoint.as_directory() as name:
             position = read_position(Path(name))
-            if position.workers != self.worker.workers:
-                raise UserError(
-                    f"the run's checkpoint is cut up for {position.workers} workers: continue it with --workers "
-                    f"{position.workers}, or start a new run from its weights with --model"
-                )
+            assert position.workers == self.worker.workers, "a run's settings do not change, and --resume was checked"
             if position.epoch < self.config.epochs:
                 load_shards(self.engine, Path(name), self.adapters_only)
             self.position = position

@@ -116,14 +116,6 @@ def test_a_killed_worker_changes_nothing(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_checkpoint_cut_for_two_workers_is_refused_by_one(
-    undisturbed: tuple[Path, Run], question_shards: ShardedDataset, tiny_models: Path, out: Path
-) -> None:
-    last = str(max(undisturbed[0].glob("checkpoint_*")))
-    with pytest.raises(UserError, match="continue it with --workers 2"):
-        fine_tune(question_shards, tiny_models / "qwen2.5-vl", out, "one", workers=1, lora="lora", resume=last)
-
-
 def test_adapters_alone_are_kept_and_merge_into_a_plain_model(
     undisturbed: tuple[Path, Run], tmp_path: Path, question_shards: ShardedDataset
 ) -> None:
@@ -171,7 +163,12 @@ def test_the_registered_adapter_is_found_by_its_alias(undisturbed: tuple[Path, R
 
 
 def test_mistakes_are_told_before_a_worker_starts(
-    question_shards: ShardedDataset, tiny_models: Path, out: Path, tmp_path: Path, face_folder: Path
+    undisturbed: tuple[Path, Run],
+    question_shards: ShardedDataset,
+    tiny_models: Path,
+    out: Path,
+    tmp_path: Path,
+    face_folder: Path,
 ) -> None:
     from fer.data.options import PrepareOptions
     from fer.data.prepare import prepare
@@ -183,6 +180,9 @@ def test_mistakes_are_told_before_a_worker_starts(
     refused("cuts off the answers", max_tokens=64, image_size=224)
     refused("less than one step", grad_accum_steps=100)
     refused("no configuration 'zero9'", deepspeed="zero9")
+    last = next(file.parent for file in undisturbed[0].glob("checkpoint_*/state.json"))
+    refused("continue it with --workers 2", workers=1, resume=str(last))
+    refused("holds no checkpoint", resume=str(tmp_path))
     rows = [{"image_path": f"{p.relative_to(face_folder)}", "problem": "?", "solution": "joy"} for p in
             sorted(face_folder.rglob("*.png"))]  # fmt: skip
     (tmp_path / "grpo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
