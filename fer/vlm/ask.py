@@ -66,7 +66,7 @@ class Endpoint:
                 async with slots:
                     done = await client.chat.completions.create(
                         model=self.model,
-                        messages=[{"role": "user", "content": _content(ask)}],  # type: ignore[list-item]
+                        messages=[{"role": "user", "content": _content(ask)}],
                         temperature=sampling.temperature,
                         max_tokens=sampling.tokens,
                         seed=sampling.seed + number,

@@ -299,7 +299,7 @@ def test_job_ends_with_a_table_and_where_everything_lies(
     options = request_for(faces, max_bad_fraction=0.1)
     job.main(options)
     printed = capsys.readouterr().out
-    for words in ("train", "val", "happy", "sad", "fear", "1  empty file", "Prepared 49 images", options.out):
+    for words in ("train", "val", "happy", "sad", "fear", "1  empty file", "Prepared 49 faces", options.out):
         assert words in printed
 
 
