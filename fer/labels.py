@@ -134,6 +134,12 @@ def compound_label(first: str, second: str) -> str | None:
     return _COMPOUND_OF.get(frozenset(filter(None, (emotion(first), emotion(second)))))
 
 
+def likely_compound(scores: Mapping[str, float]) -> str | None:
+    """RAF-DB's compound label of the two labels with the highest scores; None where they make none."""
+    first, second = sorted(scores, key=scores.__getitem__, reverse=True)[:2]
+    return compound_label(first, second)
+
+
 def get_space(name: str) -> LabelSpace:
     """A label space by name. Raises UserError that lists the known ones."""
     if name not in SPACES:

@@ -214,6 +214,8 @@ class Engine(Answerer):
 
     def stream(self, pending: deque[tuple[int, Ask]], sampling: Sampling) -> Iterator[tuple[int, Answer]]:
         """A question that does not fit the model (its prompt is too long) has a fault instead of an answer."""
+        from vllm.exceptions import VLLMClientError
+
         engine = self.llm.llm_engine
         running: dict[str, int] = {}
         try:
@@ -222,7 +224,7 @@ class Engine(Answerer):
                     number, ask = pending.popleft()
                     try:
                         [name] = self.llm.enqueue([self._request(ask)], _params(ask, sampling, number), use_tqdm=False)  # type: ignore[list-item]
-                    except ValueError as error:
+                    except (VLLMClientError, ValueError) as error:
                         yield number, Answer("", fault=str(error).splitlines()[0])
                         continue
                     running[name.rpartition("-")[0]] = number  # vLLM adds "-" and random characters, here alone

@@ -79,8 +79,7 @@ class Asker:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.images = ImageRoot(setup.image_root)
-        self.answerer: Answerer | None = None
-        self.part: Part | None = None
+        self.engine: tuple[Answerer, Part] | None = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         questions = [Questioned(**json.loads(text)) for text in batch["question"]]
@@ -88,9 +87,10 @@ class Asker:
 
     def ask(self, questions: Sequence[Questioned]) -> Iterator[int]:
         """Answer questions, each written as soon as it is answered; yields 1 for each."""
-        if self.answerer is None or self.part is None:
-            self.answerer = open_answerer(self.setup)
-            self.part = Part(Path(self.setup.parts), _device(self.setup))
+        if self.engine is None:  # not before the first question: a mistake is then told to whoever asks
+            answerer = open_answerer(self.setup)
+            self.engine = answerer, Part(Path(self.setup.parts), _device(self.setup))
+        answerer, part = self.engine
         loaded = enumerate(read_ahead(self._load, questions))
         first: dict[int, Answer] = {}  # first turns of conversations that have a second one
         images: dict[int, bytes] = {}
@@ -102,7 +102,7 @@ class Asker:
             while len(pending) < AHEAD and (item := next(loaded, None)):
                 number, (question, image) = item
                 if isinstance(image, BadRow):
-                    self.part.error(question.key, str(image))  # type: ignore[union-attr]
+                    part.error(question.key, str(image))
                     failed += 1
                     continue
                 if question.two_turns:
@@ -111,17 +111,17 @@ class Asker:
             return failed
 
         yield from [1] * fill()
-        for number, answer in self.answerer.stream(pending, self.setup.sampling):
+        for number, answer in answerer.stream(pending, self.setup.sampling):
             question = questions[number]
             if question.two_turns and number not in first and (then := _follow_up(question, answer, images[number])):
                 first[number] = answer
                 pending.appendleft((number, then))
             elif answer.fault is not None:
-                self.part.error(question.key, answer.fault)
+                part.error(question.key, answer.fault)
                 yield 1
             else:
                 turns = [first.pop(number), answer] if number in first else [answer]
-                self.part.answer(
+                part.answer(
                     question.key,
                     [turn.text.strip() for turn in turns],
                     sum(turn.prompt_tokens for turn in turns),

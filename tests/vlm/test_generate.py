@@ -152,7 +152,7 @@ def test_a_prompt_that_is_too_long_is_a_fault_of_its_question(merged_engine, ima
 def test_questions_go_through_an_engine_to_disk(merged_engine, images: Path) -> None:  # type: ignore[no-untyped-def]
     chosen = setup(images, "", kind="vllm")
     asker = Asker(chosen)
-    asker.answerer, asker.part = merged_engine, Part(Path(chosen.parts), "here")
+    asker.engine = merged_engine, Part(Path(chosen.parts), "here")
     assert sum(asker.ask(questions())) == 13
     found, usage = read_parts(Path(chosen.parts))
     assert sorted(key for key, line in found.items() if "error" in line) == ["q:12", "q:5"]
