@@ -158,7 +158,8 @@ def _request(options: PrepareOptions) -> str:
     fs, path = locate(options.data)
     if not fs.isfile(path):
         raise UserError(f"no such file: {options.data}")
-    info = fs.info(path)
+    with fs.open(path, "rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
     chosen = options.model_dump(exclude={"data", "format", "out", "overwrite", "label_space"})
-    facts = [info["size"], str(info.get("mtime") or info.get("ETag")), chosen]
+    facts = [content, chosen]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -117,7 +117,7 @@ class ChatFormat:
             height = width = self.images.image_size
         else:
             area = pixels.shape[0] * pixels.shape[1]
-            wanted = min(max(area, self.images.min_pixels or 0), self.images.max_pixels or area)
+            wanted = min(max(area, self.images.min_pixels or 0), self.images.max_pixels or 2**62)
             height, width = (max(1, round(side * (wanted / area) ** 0.5)) for side in pixels.shape[:2])
         return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
 

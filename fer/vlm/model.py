@@ -20,6 +20,9 @@ from fer.vlm.tiny import PREFIX, build_tiny
 _PROJECTOR = re.compile(r"merger|connector|projector|projection|aligner|mlp1|img_projection")
 _VISION = re.compile(r"\bvisual\b|vision|image_encoder|image_embed")
 
+HUB_SECONDS = 10
+"""Patience with the hub until it answers at all."""
+
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -71,17 +74,28 @@ def load_model(name: str, options: ModelOptions) -> nn.Module:
 
 
 def _load(loader: Any, name: str, **arguments: Any) -> Any:
+    if not Path(name).is_dir():
+        _find(name)
     try:
         return loader.from_pretrained(name, **arguments)
-    except OSError as error:
-        if Path(name).is_dir():
-            raise UserError(f"{name}: {str(error).splitlines()[0]}") from None
-        raise UserError(
-            f"no model {name!r}: no such folder here, and the Hugging Face hub can't be reached or does not have it; "
-            "give the path of a downloaded folder, or tiny:qwen2.5-vl for a random tiny model"
-        ) from None
-    except (ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{name} can't be loaded: {str(error).splitlines()[0]}") from None
+
+
+def _find(name: str) -> None:
+    """Raise UserError unless the hub's cache or the hub has the model: its library would try for minutes."""
+    from huggingface_hub import model_info, try_to_load_from_cache
+
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return
+        model_info(name, timeout=HUB_SECONDS)
+    except Exception as error:  # of many libraries: a name that can't be one, no connection, no such model, no access
+        raise UserError(
+            f"no model {name!r}: no such folder here, and the Hugging Face hub does not give it "
+            f"({str(error).splitlines()[0]}); give the path of a downloaded folder, or tiny:qwen2.5-vl for a random "
+            "tiny model"
+        ) from None
 
 
 def choose_weights(model: nn.Module, options: ModelOptions, lora: LoraOptions) -> nn.Module:
