@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import logging
 import os
 import threading
 import time
@@ -204,6 +205,8 @@ class Engine(Answerer):
             arguments = {"enforce_eager": True, "skip_mm_profiling": True} | arguments
         from vllm import LLM
 
+        # Its CPU build warns twice for every image that it leaves torch's threads alone.
+        logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)
         self.llm = LLM(
             model=model,
             limit_mm_per_prompt={"image": 1, "video": 0},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer.classifier.model import build_model, new_spec, save_model
+from fer.classifier.options import ModelOptions as ClassifierOptions
 from fer.data.images import encode_png
+from fer.errors import UserError
+from fer.evaluation.ferbench.models import locate_model
+from fer.evaluation.ferbench.options import JudgedModel
 from fer.labels import get_space
+from fer.training.options import TrackingOptions
 from fer.vlm.ask import Ask, Sampling
 from fer.vlm.generate import Asker, Questioned, Setup, generate
 from fer.vlm.parts import Part, read_parts
@@ -109,6 +116,28 @@ def sizes(requests: list[dict[str, Any]]) -> set[tuple[int, int]]:
     """Sizes of the images that requests carry."""
     urls = [request["messages"][0]["content"][0]["image_url"]["url"] for request in requests]
     return {Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).size for url in urls}
+
+
+def test_an_adapter_is_merged_once(merged_model: Path, tmp_path: Path) -> None:
+    adapter = shutil.copytree(merged_model.parent / "adapter", tmp_path / "run/model")
+    model = JudgedModel(model=str(tmp_path / "run"))
+    kind, place = locate_model(model, TrackingOptions())
+    assert (kind, Path(place)) == ("vllm", adapter.parent / "merged")
+    made = (adapter.parent / "merged/config.json").stat()
+    assert locate_model(model, TrackingOptions()) == (kind, place)
+    assert (adapter.parent / "merged/config.json").stat() == made
+
+
+def test_kinds_of_models(tiny_models: Path, tmp_path: Path) -> None:
+    there = TrackingOptions(out_dir=str(tmp_path))
+    assert locate_model(JudgedModel(model="gpt", endpoint="http://x"), there) == ("endpoint", "gpt")
+    assert locate_model(JudgedModel(model=str(tiny_models / "smolvlm")), there)[0] == "vllm"
+    assert locate_model(JudgedModel(model="tiny:smolvlm"), there) == ("vllm", str(tmp_path / "tiny/smolvlm"))
+    spec = new_spec(ClassifierOptions(backbone="test_resnet", img_size=32), get_space("fer2013"))
+    save_model(build_model(spec), spec, tmp_path / "first/model")
+    assert locate_model(JudgedModel(model="first"), there) == ("classifier", str(tmp_path / "first/model"))
+    with pytest.raises(UserError, match="nowhere"):
+        locate_model(JudgedModel(model="nowhere"), there)
 
 
 @pytest.mark.slow

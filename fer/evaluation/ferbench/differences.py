@@ -20,11 +20,10 @@ EXCERPT = 240
 
 ERROR = "not asked: left out by unifer, wrong in strict"
 SEVERAL = "the answer names several labels: unifer takes the first candidate label, strict none"
-REASONING = "no label in the answer: unifer takes one from the rest of the response"
-PART_OF_WORD = "only letters inside another word: a label for unifer, none for strict"
-SYNONYM = "a synonym: one of unifer's table, none of strict's candidate labels"
-FORM = "another form of the label's word: a label for strict, none for unifer"
-OTHER = "read differently"
+FORM = "another form of a label's word: a label for strict, none for unifer"
+PART_OF_WORD = "letters inside another word: unifer takes them for a label"
+REASONING = "a label outside the answer: unifer takes it"
+SYNONYM = "a synonym: unifer's table has it, strict wants a label's own word"
 
 
 class Example(BaseModel):
@@ -83,8 +82,8 @@ def _reason(result: Result, unifer: str) -> str:
     named = names_of(answer, result.candidates)
     if len(named) > 1:
         return SEVERAL
-    if named:
-        return FORM if unifer == UNKNOWN else OTHER
+    if unifer == UNKNOWN:
+        return FORM
     candidates = [label for label in result.candidates if common_name(label) == common_name(unifer)]
     if any(label in answer for label in candidates):
         return PART_OF_WORD

@@ -60,6 +60,11 @@ class ModelScores(BaseModel):
     def part(self, name: str) -> PartScores | None:
         return next((part for part in self.parts if part.name == name), None)
 
+    @property
+    def whole(self) -> PartScores:
+        """All data sets together; the first, where there is one."""
+        return self.part(POOLED) or self.parts[0]
+
 
 @dataclass
 class _Rows:

@@ -54,19 +54,16 @@ def locate_model(model: JudgedModel, tracking: TrackingOptions) -> tuple[str, st
     assert model.model is not None
     if model.endpoint:
         return "endpoint", model.model
-    from fer.vlm.model import locate
+    from fer.vlm.model import load_processor, locate
 
     place = locate(model.model, tracking)
+    on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", place) and not Path(place).exists()
     if (Path(place) / "adapter_config.json").is_file():
-        return "vllm", str(_merged(Path(place), model))
-    if (Path(place) / "config.json").is_file():
-        return "vllm", place
-    try:
+        place = str(_merged(Path(place), model))
+    elif not on_hub and not (Path(place) / "config.json").is_file():
         return "classifier", str(resolve_model(model.model, tracking).absolute())
-    except UserError:
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", model.model) and not Path(model.model).exists():
-            return "vllm", model.model  # a name on the hub
-        raise
+    load_processor(place, model.trust_remote_code)  # a model that is no use is refused before an engine starts
+    return "vllm", place
 
 
 def _merged(adapter: Path, model: JudgedModel) -> Path:

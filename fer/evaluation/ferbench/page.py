@@ -16,11 +16,12 @@ from fer.errors import BadRow
 from fer.evaluation import plots
 from fer.evaluation.ferbench.collect import ModelResults
 from fer.evaluation.ferbench.compare import Comparison
-from fer.evaluation.ferbench.judge import POOLED, ModelScores
+from fer.evaluation.ferbench.judge import ModelScores
 from fer.evaluation.ferbench.options import ReportConfig
 from fer.evaluation.ferbench.predict import PROTOCOLS, predictions
 from fer.evaluation.ferbench.tables import (
     answers_table,
+    classes_table,
     comparison_table,
     differences_table,
     leaderboard,
@@ -45,7 +46,8 @@ def write_page(
     out.mkdir(parents=True, exist_ok=True)
     boards = [leaderboard(scores, protocol) for protocol in reversed(PROTOCOLS)]
     others = [scores_table(scores, protocol) for protocol in reversed(PROTOCOLS)]
-    tables = [*boards, *others, answers_table(scores), comparison_table(comparisons), differences_table(scores)]
+    tables = [*boards, *others, classes_table(scores), answers_table(scores)]
+    tables += [comparison_table(comparisons), differences_table(scores)]
     tables = [table for table in tables if table.rows]
     report = Report(
         title=f"FERBench: {len(scores)} model{'s' * (len(scores) > 1)}",
@@ -90,7 +92,7 @@ def _headlines(scores: Sequence[ModelScores]) -> list[Headline]:
     """Each model's strict accuracy on the most that it was asked."""
     found = []
     for model in scores[:MOST_HEADLINES]:
-        part = model.part(POOLED) or model.parts[0]
+        part = model.whole
         found.append(Headline(model.model, part.strict.accuracy, meaning=f"accuracy, strict, {part.title}"))
     return found
 
@@ -106,7 +108,7 @@ def _plots(scores: Sequence[ModelScores]) -> list[Plot]:
     heat = plots.heat_map([model.model for model in scores], list(titles.values()), table)
     found = [Plot("Models and data sets", plots.png(heat), "Accuracy, strict.")]
     for model in scores:
-        part = model.part(POOLED) or model.parts[0]
+        part = model.whole
         labels, rows = part.strict.labels, part.strict.confusion
         figure = plots.confusion_matrix([*labels, "unknown"], [*rows, [0] * (len(labels) + 1)])
         found.append(Plot(model.model, plots.png(figure), f"Confusion matrix, strict, {part.title}."))
@@ -120,7 +122,7 @@ def _plots(scores: Sequence[ModelScores]) -> list[Plot]:
 
 
 def _recalls(model: ModelScores) -> dict[str, float]:
-    part = model.part(POOLED) or model.parts[0]
+    part = model.whole
     return {each.label: each.recall.value for each in part.strict.classes if each.recall is not None}
 
 

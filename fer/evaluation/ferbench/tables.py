@@ -8,10 +8,12 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from fer.evaluation.ferbench.compare import Comparison
-from fer.evaluation.ferbench.judge import ModelScores, PartScores
+from fer.evaluation.ferbench.judge import CLEAR, POOLED, ModelScores, PartScores
 from fer.evaluation.ferbench.predict import Protocol
 from fer.evaluation.ferbench.scores import Scores
 from fer.evaluation.report import Table, show
+
+SMALLEST_P = 1e-15
 
 EXPLAINED = {
     "unifer": "As UniFER's scripts read answers: the letters of a label anywhere in the response count, errors are "
@@ -44,7 +46,7 @@ def leaderboard(models: Sequence[ModelScores], protocol: Protocol) -> Table:
     """Models in rows, data sets in columns: accuracy with its interval, the best model first."""
     titles = {part.name: part.title for model in models for part in model.parts}
     # What all four say together comes last, whoever was asked what.
-    names = sorted(titles, key=lambda name: name == "pooled")
+    names = sorted(titles, key=lambda name: name == POOLED)
 
     def accuracy(model: ModelScores, name: str) -> float:
         scores = _scores(model, name, protocol)
@@ -61,6 +63,18 @@ def leaderboard(models: Sequence[ModelScores], protocol: Protocol) -> Table:
 def _scores(model: ModelScores, name: str, protocol: Protocol) -> Scores | None:
     part = model.part(name)
     return part and (part.unifer if protocol == "unifer" else part.strict)
+
+
+def classes_table(models: Sequence[ModelScores]) -> Table:
+    """Each class, strict, of the most that each model was asked."""
+    rows = []
+    for model in models:
+        part = model.whole
+        for each in part.strict.classes:
+            figures = [show(figure) for figure in (each.precision, each.recall, each.f1)]
+            rows.append([model.model, part.title, each.label, *figures, f"{each.support:,}", f"{each.predicted:,}"])
+    columns = ("model", "data", "class", "precision", "recall", "F1", "questions", "predicted")
+    return Table("Classes, strict", columns, rows)
 
 
 def answers_table(models: Sequence[ModelScores]) -> Table:
@@ -93,7 +107,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
             f"{pair.questions:,}",
             show(pair.difference),
             f"{pair.only_first:,} / {pair.only_second:,}",
-            f"{pair.adjusted_p:.2g}",
+            f"{pair.adjusted_p:.2g}" if pair.adjusted_p > SMALLEST_P else f"< {SMALLEST_P}",
         ]
         for pair in comparisons
     ]
@@ -107,7 +121,7 @@ def differences_table(models: Sequence[ModelScores]) -> Table:
     rows = []
     for model in models:
         for part in model.parts:
-            if part.name == "pooled":
+            if part.name in (POOLED, CLEAR):
                 continue
             for difference in part.differences:
                 example = difference.examples[0]
