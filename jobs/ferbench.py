@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fer.errors import UserError
 from fer.evaluation.ferbench.options import JudgedModel, ReportConfig, RunConfig, ScoreConfig
 from fer.options import Options
 
@@ -29,10 +30,10 @@ def run(config: RunConfig) -> None:
     from tqdm import tqdm
 
     from fer.evaluation.ferbench.models import models_of
-    from fer.evaluation.ferbench.run import answer_questions, check_images, read_questions_file
+    from fer.evaluation.ferbench.run import answer_questions, check_images, read_questions_files
 
     models = models_of(config)
-    files = [read_questions_file(location) for location in config.questions]
+    files = read_questions_files(config.questions)
     check_images(files, config)
     total = sum(len(file.asked) for file in files)
     for model in models:
@@ -71,6 +72,8 @@ def score(config: ScoreConfig) -> None:
     from fer.evaluation.ferbench.tables import answers_table, comparison_table, console, differences_table, scores_table
 
     _, scores, comparisons = _judged(config)
+    if config.protocol == "unifer" and not any(part.unifer for model in scores for part in model.parts):
+        raise UserError("--protocol unifer: UniFER has rules for the labels of its four data sets only; use strict")
     protocols = PROTOCOLS if config.protocol == "both" else (config.protocol,)
     tables = [scores_table(scores, protocol) for protocol in protocols]
     tables += [answers_table(scores), comparison_table(comparisons)]

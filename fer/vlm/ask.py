@@ -226,14 +226,14 @@ class Engine(Answerer):
                 while pending and len(running) < IN_FLIGHT:
                     number, ask = pending.popleft()
                     try:
-                        [name] = self.llm.enqueue([self._request(ask)], _params(ask, sampling, number), use_tqdm=False)  # type: ignore[list-item]
+                        [name] = self.llm.enqueue([self._request(ask)], _params(ask, sampling, number), use_tqdm=False)  # type: ignore[arg-type]
                     except (VLLMClientError, ValueError) as error:
                         yield number, Answer("", fault=str(error).splitlines()[0])
                         continue
                     running[name.rpartition("-")[0]] = number  # vLLM adds "-" and random characters, here alone
                 for output in engine.step():
                     if output.finished:
-                        said = output.outputs[0]  # type: ignore[union-attr]
+                        said = output.outputs[0]  # type: ignore[index]
                         tokens = len(output.prompt_token_ids or ()), len(said.token_ids)
                         yield running.pop(output.request_id), Answer(said.text, *tokens)
         finally:

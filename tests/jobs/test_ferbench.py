@@ -229,6 +229,23 @@ def test_mistakes_are_one_line(
     assert len(said.splitlines()) == 1
 
 
+def test_two_files_of_questions_need_two_names(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "more").mkdir()
+    (place / "more/sfew_qa.json").write_bytes((place / "sfew_qa.json").read_bytes())
+    arguments = ["--questions", "sfew_qa.json", "more/sfew_qa.json", "--image-root", "images", "--out", "out"]
+    assert main(["ferbench", "run", "one", *arguments]) == 2
+    assert "two files are called sfew_qa" in capsys.readouterr().err
+
+
+def test_other_labels_have_no_unifer_figures(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"image_path": "x", "prompt": "?", "true_label": "bored", "candidate_labels": ["bored", "keen"]}
+    (place / "mine.json").write_text(json.dumps([row | {"model_response": "bored"}]))
+    assert main(["ferbench", "score", "mine.json", "--protocol", "unifer"]) == 2
+    assert "use strict" in capsys.readouterr().err
+    assert main(["ferbench", "score", "mine.json"]) == 0
+    assert "100.0%" in capsys.readouterr().out
+
+
 def test_answers_of_other_settings_are_not_mixed(
     place: Path, chat_server: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

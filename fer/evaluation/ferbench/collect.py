@@ -43,8 +43,9 @@ def collect(locations: Sequence[str]) -> list[ModelResults]:
         names = [file.name for file in model.files]
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"{model.name} has two files of {twice[0]}: score each model's files by themselves")
-    if twice := {model.name for model in models if [each.name for each in models].count(model.name) > 1}:
-        raise UserError(f"two models are called {twice.pop()!r}: give each run a --name of its own")
+    called = [model.name for model in models]
+    if twice := [name for name in called if called.count(name) > 1]:
+        raise UserError(f"two models are called {twice[0]!r}: give each run a --name of its own")
     return models
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from fer.training.options import TrackingOptions
 
 def models_of(config: RunConfig) -> list[JudgedModel]:
     """MODEL, or the models of the file ``--models``, each with a name of its own. Raises UserError."""
+    entries: Any
     if config.models is None:
         entries = [config.model_dump(include=set(JudgedModel.model_fields))]
     else:

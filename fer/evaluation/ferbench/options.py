@@ -90,7 +90,7 @@ class ScoreConfig(TrapOptions):
         "which are taken to be of one model",
     )
     protocol: Literal["unifer", "strict", "both"] = Field("both", description="Which figures to show")
-    json: str | None = Field(None, description="Also write all figures to this file")
+    json: str | None = Field(None, description="Also write all figures to this file")  # type: ignore[assignment]
 
 
 class ReportConfig(TrapOptions):

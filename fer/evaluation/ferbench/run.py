@@ -32,8 +32,16 @@ class QuestionsFile:
     fingerprint: str
 
 
-def read_questions_file(location: str) -> QuestionsFile:
-    """Raises UserError that names the first row that can't be asked or can't be judged."""
+def read_questions_files(locations: Sequence[str]) -> list[QuestionsFile]:
+    """Raises UserError that names the first row that can't be asked or can't be judged, and for two files of a name."""
+    files = [_read(location) for location in locations]
+    names = [file.name for file in files]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--questions: two files are called {twice[0]}, and so would their results be; rename one")
+    return files
+
+
+def _read(location: str) -> QuestionsFile:
     name = Path(location).stem
     rows: list[dict[str, Any]] = []
     asked = []

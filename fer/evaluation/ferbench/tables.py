@@ -62,7 +62,9 @@ def leaderboard(models: Sequence[ModelScores], protocol: Protocol) -> Table:
 
 def _scores(model: ModelScores, name: str, protocol: Protocol) -> Scores | None:
     part = model.part(name)
-    return part and (part.unifer if protocol == "unifer" else part.strict)
+    if part is None:
+        return None
+    return part.unifer if protocol == "unifer" else part.strict
 
 
 def classes_table(models: Sequence[ModelScores]) -> Table:
