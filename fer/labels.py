@@ -106,6 +106,40 @@ SPACES: Mapping[str, LabelSpace] = {
 }
 
 
+_ADVERBS: Mapping[str, str] = {
+    "happily": "happiness",
+    "sadly": "sadness",
+    "fearfully": "fear",
+    "angrily": "anger",
+    "disgustedly": "disgust",
+}
+
+
+def compound_parts(label: str) -> tuple[str, str]:
+    """The two basic expressions of a compound label: ("happiness", "surprise") for "happily surprised"."""
+    adverb, adjective = label.split()
+    found = _ADVERBS[adverb], emotion(adjective)
+    assert found[1] is not None, label
+    return found[0], found[1]
+
+
+_COMPOUND_OF = {frozenset(compound_parts(label)): label for label in SPACES["rafdb-compound"].labels}
+
+
+def compound_label(first: str, second: str) -> str | None:
+    """RAF-DB's compound label of two basic ones, in either order; None where it has none (fear and disgust, neutral).
+
+    Names of one emotion in several spellings count as the same: "sad" and "angry" make "sadly angry".
+    """
+    return _COMPOUND_OF.get(frozenset(filter(None, (emotion(first), emotion(second)))))
+
+
+def likely_compound(scores: Mapping[str, float]) -> str | None:
+    """RAF-DB's compound label of the two labels with the highest scores; None where they make none."""
+    first, second = sorted(scores, key=scores.__getitem__, reverse=True)[:2]
+    return compound_label(first, second)
+
+
 def get_space(name: str) -> LabelSpace:
     """A label space by name. Raises UserError that lists the known ones."""
     if name not in SPACES:

@@ -43,7 +43,7 @@ def parse(config_class: type[C], argv: Sequence[str], job: str, recipes: Path | 
 
     class Settings(BaseSettings, config_class):  # type: ignore[misc, valid-type]
         __doc__ = config_class.__doc__
-        model_config = SettingsConfigDict(env_prefix=f"FER_{job.upper()}_", extra="forbid", frozen=True)
+        model_config = SettingsConfigDict(env_prefix=_env_prefix(job), extra="forbid", frozen=True)
 
         config: str | None = Field(None, description=_describe_config(recipes))
 
@@ -93,9 +93,14 @@ def _fault(item: Any) -> str:
     return f"{flag}: {message} (got {item['input']!r})" if flag else message
 
 
+def _env_prefix(job: str) -> str:
+    """``FER_TRAIN_``; of a job with verbs, ``FER_FERBENCH_RUN_``."""
+    return f"FER_{job.upper().replace(' ', '_')}_"
+
+
 def _config_file(argv: Sequence[str], job: str, recipes: Path | None) -> Path | None:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config", nargs="?", default=os.environ.get(f"FER_{job.upper()}_CONFIG"))
+    finder.add_argument("--config", nargs="?", default=os.environ.get(f"{_env_prefix(job)}CONFIG"))
     name = finder.parse_known_args(argv)[0].config
     if name is None:
         return None

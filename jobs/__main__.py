@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -17,6 +17,7 @@ JOBS = {
     "train": "Train an expression classifier",
     "sft": "Fine-tune a vision-language model on questions and answers about faces",
     "merge": "Merge an adapter of a vision-language model into its base model",
+    "ferbench": "Let models answer questions about faces, and score their answers as FERBench does",
     "evaluate": "Judge a model on a labelled data set, with intervals, plots and a report",
     "predict": "Read expressions from images, folders and videos",
     "promote": "Give a registered model an alias, such as champion",
@@ -41,35 +42,50 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_job(job: str, argv: Sequence[str] | None = None) -> int:
-    """Parse the job's config and run its `main`; a person's mistake is one line and exit code 2."""
+    """Parse the job's config and run its `main`; a person's mistake is one line and exit code 2.
+
+    A job with verbs (`fer ferbench run`) has a config and a `main` for each of them in its table ``VERBS``.
+    """
     from fer.options import parse
 
     module = import_module(f"jobs.{job}")
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command, recipes = job, RECIPES / job
+    verbs = getattr(module, "VERBS", None)
     try:
-        config = parse(module.Config, sys.argv[1:] if argv is None else argv, job, RECIPES / job)
+        if verbs:
+            if not argv or argv[0] in ("-h", "--help"):
+                print(usage(f"fer {job}", module.__doc__ or "", {name: verb.summary for name, verb in verbs.items()}))
+                return 0
+            if argv[0] not in verbs:
+                raise UserError(f"no verb {argv[0]!r}; there are: {', '.join(verbs)}")
+            command, module = f"{job} {argv[0]}", verbs[argv.pop(0)]
+        config = parse(module.Config, argv, command, recipes)
         module.main(config)
     except UserError as error:
-        print(f"fer {job}: {error}", file=sys.stderr)
+        print(f"fer {command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"fer {job}: interrupted", file=sys.stderr)
+        print(f"fer {command}: interrupted", file=sys.stderr)
         return 130
     return 0
 
 
-def usage() -> str:
-    width = max(map(len, JOBS))
-    lines = [f"  {job:<{width}}  {summary}" for job, summary in JOBS.items()]
+def usage(
+    program: str = "fer", purpose: str = "Facial expression recognition on Ray.", commands: Mapping[str, str] = JOBS
+) -> str:
+    width = max(map(len, commands))
+    lines = [f"  {command:<{width}}  {summary}" for command, summary in commands.items()]
     return "\n".join(
         [
-            "usage: fer COMMAND [OPTIONS]",
+            f"usage: {program} COMMAND [OPTIONS]",
             "",
-            "Facial expression recognition on Ray.",
+            purpose.splitlines()[0],
             "",
             "commands:",
             *lines,
             "",
-            "`fer COMMAND --help` shows a command's options, each with its meaning, unit and default.",
+            f"`{program} COMMAND --help` shows a command's options, each with its meaning, unit and default.",
         ]
     )
 

@@ -39,6 +39,9 @@ class ServeConfig(LimitOptions):
     )
     detector_model: str | None = Field(None, description="YuNet's model file; unset: looked for in the cache")
     min_confidence: float = Field(0.0, ge=0, le=1, description="Faces below this confidence are marked uncertain")
+    compound: bool = Field(
+        False, description="Also answer with RAF-DB's compound label of the two likeliest expressions"
+    )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="What computes; auto takes a GPU if there is one")
     min_replicas: int = Field(1, ge=1, description="Fewest copies of the model")
     max_replicas: int = Field(2, ge=1, description="Most copies of the model, under load")

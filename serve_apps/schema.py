@@ -50,6 +50,9 @@ class Face(Body):
     scores: dict[str, float] | None = Field(description="Probability of each label; they sum to 1")
     valence: float | None = Field(description="Unpleasant -1 to pleasant 1; null if the model does not give it")
     arousal: float | None = Field(description="Calm -1 to excited 1; null if the model does not give it")
+    compound: str | None = Field(
+        None, description="RAF-DB's compound label of the two likeliest expressions; null unless --compound, or none"
+    )
     uncertain: bool = Field(description="The confidence is below the server's --min-confidence")
 
 

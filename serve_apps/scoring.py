@@ -12,6 +12,7 @@ from fer.classifier.preprocess import resize
 from fer.data.images import check_image, decode_rgb
 from fer.errors import BadRow
 from fer.faces import FaceBox, FaceDetector, crop, open_detector
+from fer.labels import likely_compound
 from serve_apps.live_model import Loaded
 from serve_apps.options import ServeConfig
 from serve_apps.schema import Box, Face, ImageFaces, Prediction, Unreadable
@@ -94,5 +95,6 @@ def _face(found: Crop, row: int, scores: Scores, loaded: Loaded, config: ServeCo
         scores=probabilities,
         valence=affect[0] if affect else None,
         arousal=affect[1] if affect else None,
+        compound=likely_compound(probabilities) if probabilities and config.compound else None,
         uncertain=confidence is not None and confidence < config.min_confidence,
     )

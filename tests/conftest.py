@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -94,3 +95,69 @@ def step_losses() -> Callable[[Run], dict[int, float]]:
         return {point.step: point.value for point in MlflowClient(run.uri).get_metric_history(run.run_id, "step_loss")}
 
     return read
+
+
+class ChatServer(ThreadingHTTPServer):
+    """Speaks OpenAI's protocol: ``script`` turns the body of a request into an answer, or into a status to refuse."""
+
+    request_queue_size = 128
+
+    def __init__(self, script: Callable[[dict[str, Any]], str | int]) -> None:
+        super().__init__(("127.0.0.1", 0), _ChatHandler)
+        self.script = script
+        self.requests: list[dict[str, Any]] = []
+        self.under_way = self.most_under_way = 0
+        self.guard = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class _ChatHandler(BaseHTTPRequestHandler):
+    server: ChatServer
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        server = self.server
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.guard:
+            server.requests.append(request)
+            server.under_way += 1
+            server.most_under_way = max(server.most_under_way, server.under_way)
+        said = server.script(request)
+        with server.guard:
+            server.under_way -= 1
+        message = {"role": "assistant", "content": said}
+        usage = {"prompt_tokens": 80, "completion_tokens": 5, "total_tokens": 85}
+        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "t", "usage": usage}
+        answer["choices"] = [{"index": 0, "finish_reason": "stop", "message": message}]
+        if isinstance(said, int):
+            answer = {"error": {"message": "the script refuses"}}
+        data = json.dumps(answer).encode()
+        self.send_response(said if isinstance(said, int) else 200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def chat_server() -> Iterator[Callable[[Callable[[dict[str, Any]], str | int]], ChatServer]]:
+    """Starts servers that answer as a script says."""
+    servers: list[ChatServer] = []
+
+    def start(script: Callable[[dict[str, Any]], str | int]) -> ChatServer:
+        server = ChatServer(script)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -37,7 +37,10 @@ def test_imports_run_one_way(package: str) -> None:
     assert not {file: names for file, names in wrong.items() if names}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["evaluate", "--help"], ["serve", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["train", "--help"], ["evaluate", "--help"], ["serve", "--help"], ["ferbench", "run", "--help"]],
+)
 def test_help_needs_neither_torch_nor_ray(arguments: list[str]) -> None:
     program = (
         "import sys\n"

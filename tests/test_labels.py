@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer.errors import BadRow, UserError
-from fer.labels import EMOTIONS, SPACES, emotion, get_space, infer_space, map_labels
+from fer.labels import (
+    EMOTIONS,
+    SPACES,
+    compound_label,
+    compound_parts,
+    emotion,
+    get_space,
+    infer_space,
+    likely_compound,
+    map_labels,
+)
 
 
 def test_published_codes() -> None:
@@ -49,3 +59,19 @@ def test_class_names_name_their_space() -> None:
 def test_unknown_space_is_a_users_mistake() -> None:
     with pytest.raises(UserError, match="known: "):
         get_space("nope")
+
+
+def test_compound_labels_are_made_of_two_basic_ones_in_either_order() -> None:
+    for label in SPACES["rafdb-compound"].labels:
+        first, second = compound_parts(label)
+        assert compound_label(first, second) == compound_label(second, first) == label
+    assert compound_label("Sad", "angry") == "sadly angry"
+    assert compound_label("fear", "disgust") is None
+    assert compound_label("neutral", "surprise") is None
+    assert compound_label("fear", "fear") is None
+    assert compound_label("puzzled", "fear") is None
+
+
+def test_a_likely_compound_is_of_the_two_likeliest() -> None:
+    assert likely_compound({"happy": 0.2, "surprise": 0.5, "angry": 0.3}) == "angrily surprised"
+    assert likely_compound({"neutral": 0.6, "surprise": 0.3, "angry": 0.1}) is None

@@ -21,6 +21,7 @@ from fer.data.sources.folder import is_image
 from fer.data.video import frames, is_video
 from fer.errors import BadRow, UserError
 from fer.faces import crop, open_detector
+from fer.labels import likely_compound
 
 UNCERTAIN = "uncertain"
 NO_FACE = "no face found"
@@ -45,6 +46,8 @@ class PredictionRow(BaseModel):
     """The likeliest expression, or `uncertain`; None where the model has no expression head."""
     confidence: float | None = None
     """Probability of the likeliest expression."""
+    compound: str | None = None
+    """RAF-DB's compound label of the two likeliest expressions; None where they make none, or it was not asked for."""
     valence: float | None = None
     """In [-1, 1], and arousal likewise; None where the model has no valence-arousal head."""
     arousal: float | None = None
@@ -81,6 +84,8 @@ class FileReader:
         self.detector = None if options.detector == "none" else open_detector(options.detector, model_file)
         self.labels = self.predictor.labels if self.predictor.has_expression else ()
         self.threads = ThreadPoolExecutor(4, thread_name_prefix="read")
+        if options.compound and not self.labels:
+            raise UserError("--compound needs a model that names expressions; this one gives valence and arousal only")
         if options.min_confidence and not self.labels:
             raise UserError(
                 "--min-confidence needs a model that names expressions; this one gives valence and arousal only"
@@ -190,6 +195,7 @@ class FileReader:
             row.confidence = round(float(values[best]), DIGITS)
             row.label = self.labels[best] if row.confidence >= self.options.min_confidence else UNCERTAIN
             row.scores = {label: round(float(p), DIGITS) for label, p in zip(self.labels, values, strict=False)}
+            row.compound = likely_compound(row.scores) if self.options.compound else None
         if self.predictor.has_affect:
             row.valence, row.arousal = (round(float(value), DIGITS) for value in values[-2:])
         return row

@@ -45,6 +45,9 @@ class PredictConfig(FaceOptions, VideoOptions, TrackingOptions):
         [], description="Further models whose answers are averaged with MODEL's"
     )
     tta: bool = Field(False, description="Average each answer with that of the mirror image")
+    compound: bool = Field(
+        False, description="Also give RAF-DB's compound label of the two likeliest expressions, where they make one"
+    )
     min_confidence: float = Field(
         0.0, ge=0, le=1, description="Label a face `uncertain` if its best label has a lower probability; 0: off"
     )

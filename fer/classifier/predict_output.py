@@ -97,6 +97,7 @@ def _cells(row: PredictionRow) -> dict[str, str]:
         "face": str(row.face) if row.face is not None else "",
         "box": "{:.0f},{:.0f} {:.0f}x{:.0f}".format(*row.box) if row.box else "",
         "label": row.label or "",
+        "compound": row.compound or "",
         "confidence": f"{row.confidence:.2f}" if row.confidence is not None else "",
         "distribution (%)": "  ".join(f"{label} {100 * p:.0f}" for label, p in ranked),
         "valence": f"{row.valence:+.2f}" if row.valence is not None else "",

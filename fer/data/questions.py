@@ -117,15 +117,20 @@ def read_questions(location: str) -> Iterator[Question | BadRow]:
 
     Raises UserError for a file that is neither.
     """
+    for raw in read_objects(location):
+        try:
+            yield raw if isinstance(raw, BadRow) else parse_question(raw)
+        except BadRow as error:
+            yield error
+
+
+def read_objects(location: str) -> Iterator[Any | BadRow]:
+    """Every row of a .json or .jsonl file as it stands there. Raises UserError for a file that is neither."""
     fs, path = locate(location)
     if not fs.isfile(path):
         raise UserError(f"no such file: {location}")
     with fs.open(path, "rb") as file:
-        for raw in _objects(file, location):
-            try:
-                yield raw if isinstance(raw, BadRow) else parse_question(raw)
-            except BadRow as error:
-                yield error
+        yield from _objects(file, location)
 
 
 def _objects(file: BinaryIO, location: str) -> Iterator[Any]:

@@ -46,6 +46,22 @@ def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> 
     return figure
 
 
+def heat_map(rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequence[float]]) -> Figure:
+    """Shares (R, C) in [0, 1] as colour and percentage; NaN is left empty."""
+    table = np.asarray(shares, float)
+    figure, (axes,) = _figure(2.6 + 1.0 * len(columns), 1.4 + 0.45 * len(rows), 1)
+    axes.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    for row, column in np.argwhere(~np.isnan(table)):
+        share = table[row, column]
+        colour = "white" if share > 0.55 else INK
+        axes.text(column, row, f"{share:.1%}", ha="center", va="center", color=colour, fontsize=8)
+    return figure
+
+
 def class_bars(classes: Sequence[ClassFigures]) -> Figure:
     """Precision, recall and F1 of each class that the data has, with their intervals."""
     shown = [each for each in classes if each.support]

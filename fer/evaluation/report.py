@@ -58,6 +58,8 @@ class Thumbnail:
     image: bytes
     """Encoded, of any size."""
     facts: Mapping[str, str]
+    passage: str = ""
+    """A longer text, folded away until it is asked for."""
 
 
 @dataclass

@@ -12,7 +12,7 @@ from fer.data.rows import FaceRow
 from fer.data.sources import open_source
 from fer.data.splits import assign
 from fer.errors import UserError
-from fer.labels import LabelSpace, emotion, get_space
+from fer.labels import LabelSpace, compound_parts, get_space
 from fer.vlm.prompts import ferbench_prompt, first_turn, second_turn, template_answer
 from fer.vlm.questions_options import QuestionsConfig
 
@@ -67,22 +67,6 @@ def chain_of_affect(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
     ]
     return {"image_path": row.path, "turns": turns, "answer": row.label, "candidate_labels": list(basic)}
 
-
-def compound_parts(label: str) -> tuple[str, str]:
-    """The two basic expressions of a compound label: ("happiness", "surprise") for "happily surprised"."""
-    adverb, adjective = label.split()
-    found = _ADVERBS[adverb], emotion(adjective)
-    assert found[1] is not None, label
-    return found[0], found[1]
-
-
-_ADVERBS: Mapping[str, str] = {
-    "happily": "happiness",
-    "sadly": "sadness",
-    "fearfully": "fear",
-    "angrily": "anger",
-    "disgustedly": "disgust",
-}
 
 BUILDERS: Mapping[str, Builder] = {
     "ferbench": ferbench,

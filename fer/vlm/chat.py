@@ -181,9 +181,15 @@ def _pad(sequences: Sequence[Tensor], value: int) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_value=value)
 
 
-def chat_prompt(renderer: Any, prompt: str) -> str:
-    """The text of one question about an image, by a processor's or tokenizer's chat template."""
-    content = [{"type": "image"}, {"type": "text", "text": prompt}]
-    return renderer.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
+def chat_prompt(renderer: Any, prompt: str, before: Sequence[tuple[str, str]] = ()) -> str:
+    """The text of a question about an image, by a processor's or tokenizer's chat template.
+
+    ``before`` are earlier turns about the same image: what was asked, and what was answered.
+    """
+    messages: list[dict[str, Any]] = []
+    for asked, answered in before:
+        messages.append({"role": "user", "content": [{"type": "text", "text": asked}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answered}]})
+    messages.append({"role": "user", "content": [{"type": "text", "text": prompt}]})
+    messages[0]["content"].insert(0, {"type": "image"})
+    return renderer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

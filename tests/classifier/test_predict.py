@@ -19,7 +19,7 @@ from fer.classifier.predict_options import PredictConfig
 from fer.classifier.predict_output import Csv, JsonLines, RichTable, Tally, choose_format
 from fer.data.images import encode_png
 from fer.errors import UserError
-from fer.labels import get_space
+from fer.labels import get_space, likely_compound
 
 BASIC = get_space("basic")
 
@@ -105,6 +105,17 @@ def test_each_image_has_a_label_a_confidence_and_the_full_distribution(model: Pa
     assert row.label == max(row.scores, key=row.scores.__getitem__)
     assert row.confidence == row.scores[row.label]
     assert row.face is row.box is row.valence is row.error is None
+
+
+def test_compound_labels_are_those_of_the_two_likeliest_expressions(model: Path, images: Path) -> None:
+    rows = [row for row in read(images, model, compound=True) if row.scores]
+    assert [row.compound for row in rows] == [likely_compound(row.scores) for row in rows]
+    assert all(row.compound is None for row in read(images, model))
+
+
+def test_compound_labels_need_a_model_that_names_expressions(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--compound"):
+        read(images / "a.png", make_model(tmp_path / "va", "valence-arousal"), compound=True)
 
 
 def test_a_bad_file_costs_its_own_row_only(model: Path, images: Path) -> None:

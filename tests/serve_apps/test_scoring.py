@@ -11,6 +11,7 @@ import pytest
 
 from fer.data.images import encode_png
 from fer.faces import FaceBox
+from fer.labels import likely_compound
 from fer.training.options import TrackingOptions
 from serve_apps.live_model import LiveModel, Loaded
 from serve_apps.options import ServeConfig
@@ -50,6 +51,14 @@ def test_scores_are_those_of_the_predictor_on_the_whole_image(loaded: Loaded) ->
     expected = loaded.predictor([image]).probabilities
     assert expected is not None
     np.testing.assert_allclose(list(face.scores.values()), expected[0], atol=1e-6)
+
+
+def test_compound_labels_are_given_where_they_are_asked_for(loaded: Loaded) -> None:
+    asked = CONFIG.model_copy(update={"compound": True})
+    faces = [face for seed in range(8) for (face,) in faces_of(answer([[picture(seed)]], loaded, None, asked)[0])]
+    assert [face.compound for face in faces] == [likely_compound(face.scores) for face in faces]
+    ((plain,),) = faces_of(answer([[picture(0)]], loaded, None, CONFIG)[0])
+    assert plain.compound is None
 
 
 def test_each_detected_face_is_answered_with_its_box(loaded: Loaded) -> None:

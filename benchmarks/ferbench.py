@@ -1,0 +1,110 @@
+"""How fast questions are answered: one at a time, as UniFER's inference script does it, and by `fer ferbench run`.
+
+    python -m benchmarks.ferbench --questions ferplus_qa.json --image-root ferplus_test_images.zip
+
+The same model, the same questions and the same length of answers on the same machine: transformers' greedy `generate`
+in fp32 for one question after the other, and vLLM on Ray Data. Rates leave out the time that either takes to start; the
+time of the whole command is given beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pydantic import Field
+
+from fer.options import Options, parse
+
+
+class FerbenchBenchmark(Options):
+    """Measure batch answering against one question at a time."""
+
+    questions: str = Field(description="File of questions in FERBench's form")
+    image_root: str = Field(description="Folder or .zip of their images")
+    model: str = Field("tiny:qwen2.5-vl", description="Vision-language model")
+    rows: int = Field(512, ge=8, description="Questions that are answered in batches")
+    alone: int = Field(48, ge=4, description="Questions that are answered one at a time")
+    new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens")
+
+
+def main(config: FerbenchBenchmark) -> None:
+    questions = json.loads(Path(config.questions).read_text())
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "questions.json"
+        file.write_text(json.dumps(questions[: config.rows]))
+        rates = {}
+        for name, run in (("one at a time, transformers, fp32", one_at_a_time), ("fer ferbench run", in_batches)):
+            started = time.perf_counter()
+            answers, seconds, tokens = run(config, file, Path(scratch))
+            rates[name] = answers / seconds
+            whole = time.perf_counter() - started
+            print(
+                f"{name:<36}{answers:6} answers in {seconds:6.1f} s: {answers / seconds:7.2f}/s, "
+                f"{tokens / answers:4.0f} tokens each; {whole:.0f} s with starting",
+                flush=True,
+            )
+    first, last = rates.values()
+    print(f"ratio {last / first:.1f}")
+
+
+def one_at_a_time(config: FerbenchBenchmark, file: Path, scratch: Path) -> tuple[int, float, int]:
+    """Answers, seconds and tokens, measured in a process of its own."""
+    program = "import sys; from benchmarks.ferbench import ask_one_by_one; ask_one_by_one(*sys.argv[1:])"
+    arguments = [config.model, str(file), config.image_root, str(config.alone), str(config.new_tokens), str(scratch)]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    answers, seconds, tokens = json.loads(done.stdout.splitlines()[-1])
+    return answers, seconds, tokens
+
+
+def ask_one_by_one(model: str, file: str, image_root: str, alone: str, new_tokens: str, scratch: str) -> None:
+    """The loop of UniFER's script: image at 224x224, chat template, greedy generation, decoding."""
+    import io
+
+    import torch
+    from PIL import Image
+
+    from fer.data.questions import ImageRoot
+    from fer.training.options import TrackingOptions
+    from fer.vlm.chat import chat_prompt
+    from fer.vlm.model import load_model, load_processor, locate
+    from fer.vlm.options import ModelOptions
+
+    place = locate(model, TrackingOptions(out_dir=scratch))
+    processor = load_processor(place)
+    network = load_model(place, ModelOptions(precision="fp32")).eval()
+    if torch.cuda.is_available():
+        network = network.cuda()
+    images = ImageRoot(image_root)
+    rows = json.loads(Path(file).read_text())[: int(alone) + 2]
+    tokens = 0
+    for number, row in enumerate(rows):
+        if number == 2:  # the first two warm it up
+            started, tokens = time.perf_counter(), 0
+        image = Image.open(io.BytesIO(images.read(row["image_path"]))).convert("RGB").resize((224, 224))
+        inputs = processor(text=[chat_prompt(processor, row["prompt"])], images=[[image]], return_tensors="pt")
+        inputs = {name: value.to(network.device) for name, value in inputs.items()}
+        with torch.no_grad():
+            ids = network.generate(**inputs, do_sample=False, max_new_tokens=int(new_tokens), use_cache=True)  # type: ignore[operator]
+        new = ids[0, inputs["input_ids"].shape[1] :]
+        processor.decode(new, skip_special_tokens=True)
+        tokens += len(new)
+    print(json.dumps([len(rows) - 2, time.perf_counter() - started, tokens]))
+
+
+def in_batches(config: FerbenchBenchmark, file: Path, scratch: Path) -> tuple[int, float, int]:
+    """The command; answers, the engines' seconds and tokens are those of its `run.json`."""
+    out = scratch / "out"
+    command = [sys.executable, "-m", "jobs.ferbench", "run", config.model, "--name", "model", "--out", str(out)]
+    command += ["--questions", str(file), "--image-root", config.image_root, "--new-tokens", str(config.new_tokens)]
+    subprocess.run([*command, "--out-dir", str(scratch)], check=True, stdout=subprocess.DEVNULL)
+    usage = json.loads((out / "model" / "run.json").read_text())["usage"]
+    return usage["answers"], usage["engine_seconds"], usage["answer_tokens"]
+
+
+if __name__ == "__main__":
+    main(parse(FerbenchBenchmark, sys.argv[1:], "benchmarks.ferbench"))

@@ -1,0 +1,295 @@
+"""`fer ferbench` as a person runs it: a classifier on Ray, endpoints, kills, scores and the report."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+import yaml
+
+from fer.classifier.model import build_model, new_spec, save_model
+from fer.classifier.options import ModelOptions
+from fer.data.images import encode_png
+from fer.labels import get_space
+from fer.vlm.prompts import ferbench_prompt, first_turn, second_turn
+from jobs.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+SFEW = get_space("sfew").labels
+FACES = 60
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in: a classifier, sixty images (one broken), and SFEW questions about them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    torch.manual_seed(0)
+    spec = new_spec(ModelOptions(backbone="test_resnet", img_size=32), get_space("fer2013"))
+    model = build_model(spec)
+    with torch.no_grad():
+        model.expression.weight.mul_(100)  # type: ignore[union-attr, operator]
+    save_model(model, spec, tmp_path / "one")
+    (tmp_path / "images").mkdir()
+    for i in range(FACES):
+        pixels = np.random.default_rng(i).integers(0, 256, (40, 40, 3), np.uint8)
+        (tmp_path / f"images/{i}.png").write_bytes(encode_png(pixels))
+    (tmp_path / "images/7.png").write_bytes(b"no image")
+    rows = [
+        {"image_path": f"/SFEW/{i}.png", "true_label": SFEW[i % 7], "prompt": ferbench_prompt(SFEW),
+         "candidate_labels": list(SFEW)}
+        for i in range(FACES)
+    ]  # fmt: skip
+    (tmp_path / "sfew_qa.json").write_text(json.dumps(rows))
+    return tmp_path
+
+
+def run(*arguments: str, questions: str = "sfew_qa.json") -> int:
+    return main(["ferbench", "run", *arguments, "--questions", questions, "--image-root", "images", "--out", "out"])
+
+
+def results(path: str) -> list[dict[str, Any]]:
+    return json.loads(Path(path).read_text())
+
+
+@pytest.mark.slow
+def test_a_classifier_answers_on_ray(place: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("one", "--device", "cpu") == 0
+    rows = results("out/one/sfew_qa.json")
+    assert [row["image_path"] for row in rows] == [f"/SFEW/{i}.png" for i in range(FACES)]
+    assert [i for i, row in enumerate(rows) if row.get("error")] == [7]
+    assert rows[7]["model_response"] == "ERROR: not an image that can be decoded"
+    assert {row["model_response"] for row in rows if not row.get("error")} <= {f"<answer>{e}</answer>" for e in SFEW}
+    assert "of which 1 have errors" in capsys.readouterr().out
+
+
+def test_only_errors_are_tried_again(place: Path, chat_server: Callable[..., Any]) -> None:
+    server = chat_server(says)
+    assert run("m", "--endpoint", server.url) == 0
+    rows = results("out/m/sfew_qa.json")
+    assert len(server.requests) == FACES - 1
+    assert run("m", "--endpoint", server.url) == 0
+    assert len(server.requests) == FACES - 1
+    assert results("out/m/sfew_qa.json") == rows
+    (place / "images/7.png").write_bytes((place / "images/8.png").read_bytes())
+    assert run("m", "--endpoint", server.url) == 0
+    assert len(server.requests) == FACES
+    mended = results("out/m/sfew_qa.json")
+    assert mended[7]["model_response"] == mended[8]["model_response"]
+    assert mended[:7] + mended[8:] == rows[:7] + rows[8:]
+
+
+def test_models_are_scored_and_reported_side_by_side(
+    place: Path, chat_server: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("one", "--endpoint", chat_server(says).url) == 0
+    assert run("two", "--endpoint", chat_server(lambda request: "unhappy").url) == 0
+    capsys.readouterr()
+    assert main(["ferbench", "score", "out", "--json", "scores.json"]) == 0
+    shown = capsys.readouterr().out
+    assert "Scores, unifer" in shown
+    assert "Scores, strict" in shown
+    scores = json.loads(Path("scores.json").read_text())
+    one, two = (model["parts"][0] for model in scores["models"])
+    rows = results("out/one/sfew_qa.json")
+    right = sum(row["model_response"].endswith(f"<answer>{row['true_label']}</answer>") for row in rows)
+    assert one["strict"]["accuracy"]["value"] == pytest.approx(right / FACES)
+    assert one["unifer"]["accuracy"]["value"] == pytest.approx(right / (FACES - 1))
+    assert one["strict"]["errors"] == 1
+    assert (two["strict"]["accuracy"]["value"], two["strict"]["unknowns"]) == (0, FACES - 1)
+    happy = sum(row["true_label"] == "happy" for row in rows if not row.get("error"))
+    assert two["unifer"]["accuracy"]["value"] == pytest.approx(happy / (FACES - 1))
+    assert [each["rows"] for each in two["differences"]] == [FACES - 1, 1]
+    assert scores["comparisons"][0]["questions"] == FACES
+
+    assert main(["ferbench", "score", "out", "--protocol", "strict"]) == 0
+    assert "Scores, unifer" not in capsys.readouterr().out
+    assert main(["ferbench", "report", "out", "--out", "page", "--samples", "3"]) == 0
+    page = Path("page/report.html").read_text()
+    assert page.count("<details>") == 6 + 3  # the second model is never right
+    assert "SFEW 2.0" in page
+    assert "| one |" in Path("page/leaderboard.md").read_text()
+    assert main(["ferbench", "report", "out", "--out", "bare", "--no-thumbnails"]) == 0
+    assert "<details>" not in Path("bare/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_an_engine_that_dies_is_replaced(place: Path, ray_cluster: None) -> None:
+    """Its process is killed once it has answered some; in the end there are the same results."""
+    assert run("one", "--device", "cpu", "--name", "calm") == 0
+    many = results("sfew_qa.json") * 30
+    (place / "many.json").write_text(json.dumps(many))
+    killed: list[int] = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            parts = list(Path("out/hit/parts").glob("*.jsonl"))
+            if parts and len(parts[0].read_bytes().splitlines()) > 100:
+                processes = psutil.process_iter(["cmdline"])
+                found = [p.pid for p in processes if "MapWorker" in str(p.info["cmdline"])]
+                for pid in found:
+                    os.kill(pid, signal.SIGKILL)
+                killed.extend(found)
+                return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    assert run("one", "--device", "cpu", "--name", "hit", "--max-bad-fraction", "1", questions="many.json") == 0
+    thread.join()
+    assert killed
+    assert results("out/hit/many.json") == results("out/calm/sfew_qa.json") * 30
+
+
+@pytest.mark.slow
+def test_compound_expressions_take_two_turns(place: Path, ray_cluster: None) -> None:
+    basic = get_space("rafdb").labels
+    rows = []
+    for i in range(22):
+        label = get_space("rafdb-compound").labels[i % 11]
+        turns = [
+            {"question": first_turn(basic), "response": "fear"},
+            {"question": second_turn("fear", basic), "response": "anger"},
+        ]
+        rows.append({"image_path": f"{i}.png", "turns": turns, "answer": label, "candidate_labels": list(basic)})
+    (place / "compound.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert run("one", "--device", "cpu", "--max-bad-fraction", "0.1", questions="compound.jsonl") == 0
+    found = results("out/one/compound.json")
+    assert all(len(set(row["model_responses"])) == 2 for row in found if not row.get("error"))
+    assert main(["ferbench", "score", "out", "--json", "scores.json"]) == 0
+    [part] = json.loads(Path("scores.json").read_text())["models"][0]["parts"]
+    assert (part["name"], part["unifer"], part["questions"]) == ("rafdb-compound", None, 22)
+    assert len(part["strict"]["labels"]) == 11
+
+
+def image_of(request: dict[str, Any]) -> bytes:
+    return base64.b64decode(request["messages"][0]["content"][0]["image_url"]["url"].partition(",")[2])
+
+
+def says(request: dict[str, Any]) -> str:
+    """An answer that follows from the image."""
+    digest = hashlib.sha256(image_of(request)).digest()
+    return f"<think>{digest.hex()[: digest[0]]}</think><answer>{SFEW[digest[1] % 7]}</answer>"
+
+
+def test_many_models_in_one_call(place: Path, chat_server: Callable[..., Any]) -> None:
+    server = chat_server(says)
+    entries = [
+        {"model": "org/large", "endpoint": server.url, "concurrency": 4, "price_in": 1, "price_out": 4},
+        {"model": "org/small", "name": "tiny", "endpoint": server.url, "requests_per_minute": 6000},
+    ]
+    (place / "models.yaml").write_text(yaml.safe_dump({"models": entries}))
+    assert run("--models", "models.yaml") == 0
+    assert results("out/large/sfew_qa.json") == results("out/tiny/sfew_qa.json")
+    assert Counter(request["model"] for request in server.requests) == {"org/large": FACES - 1, "org/small": FACES - 1}
+    usage = json.loads(Path("out/large/run.json").read_text())["usage"]
+    assert usage["cost"] == pytest.approx((FACES - 1) * (80 * 1 + 5 * 4) / 1e6)
+    assert usage["answers"] == FACES - 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["run"], "--questions is required"),
+        (["run", "--questions", "sfew_qa.json", "--image-root", "images", "--out", "o"], "name one MODEL"),
+        (["run", "nowhere", "--questions", "sfew_qa.json", "--image-root", "images", "--out", "o"], "nowhere"),
+        (["run", "one", "--questions", "gone.json", "--image-root", "images", "--out", "o"], "gone.json"),
+        (["run", "one", "--questions", "sfew_qa.json", "--image-root", "one", "--out", "o"], "--image-root"),
+        (["run", "--models", "no.yaml", "--questions", "sfew_qa.json", "--image-root", "images", "--out", "o"], "no.y"),
+        (["score", "nowhere.json"], "no such file"),
+        (["score", "images"], "holds no run.json"),
+        (["score", "sfew_qa.json"], "no model_response"),
+        (["score", "sfew_qa.json", "--protocol", "mild"], "--protocol"),
+        (["judge"], "no verb 'judge'"),
+    ],
+)
+def test_mistakes_are_one_line(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], fault: str
+) -> None:
+    assert main(["ferbench", *arguments]) == 2
+    said = capsys.readouterr().err.strip()
+    assert fault in said
+    assert len(said.splitlines()) == 1
+
+
+def test_two_files_of_questions_need_two_names(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "more").mkdir()
+    (place / "more/sfew_qa.json").write_bytes((place / "sfew_qa.json").read_bytes())
+    arguments = ["--questions", "sfew_qa.json", "more/sfew_qa.json", "--image-root", "images", "--out", "out"]
+    assert main(["ferbench", "run", "one", *arguments]) == 2
+    assert "two files are called sfew_qa" in capsys.readouterr().err
+
+
+def test_other_labels_have_no_unifer_figures(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"image_path": "x", "prompt": "?", "true_label": "bored", "candidate_labels": ["bored", "keen"]}
+    (place / "mine.json").write_text(json.dumps([row | {"model_response": "bored"}]))
+    assert main(["ferbench", "score", "mine.json", "--protocol", "unifer"]) == 2
+    assert "use strict" in capsys.readouterr().err
+    assert main(["ferbench", "score", "mine.json"]) == 0
+    assert "100.0%" in capsys.readouterr().out
+
+
+def test_answers_of_other_settings_are_not_mixed(
+    place: Path, chat_server: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint = ("m", "--endpoint", chat_server(says).url)
+    assert run(*endpoint) == 0
+    assert run(*endpoint, "--image-size", "448") == 2
+    assert "image_size" in capsys.readouterr().err
+    (place / "sfew_qa.json").write_text(json.dumps(results("sfew_qa.json")[:30]))
+    assert run(*endpoint) == 2
+    assert "sfew_qa" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_killed_three_times_it_ends_as_if_undisturbed(
+    shared_data: Path, tmp_path: Path, chat_server: Callable[..., Any]
+) -> None:
+    """All questions of FERPlus, at random moments: nothing is asked twice but what was under way, nothing is lost."""
+    server = chat_server(says)
+    concurrency = 8
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "jobs.ferbench", "run", "m", "--endpoint", server.url]
+        command += ["--questions", str(shared_data / "ferbench/ferplus_qa.json"), "--image-size", "0"]
+        command += ["--image-root", str(shared_data / "ferplus/ferplus_test_images.zip"), "--out", str(tmp_path / out)]
+        command += ["--concurrency", str(concurrency)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+
+    draws = random.Random()
+    stops = sorted(draws.sample(range(200, 3400), 3))
+    for stop in stops:
+        process = start("killed")
+        while len(server.requests) < stop:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start("killed").wait() == 0
+    asked = Counter(hashlib.sha256(image_of(request)).digest() for request in server.requests)
+    assert len(server.requests) <= 3573 + 3 * concurrency, f"stopped at {stops}"
+
+    server.requests.clear()
+    assert start("calm").wait() == 0
+    assert asked.keys() == {hashlib.sha256(image_of(request)).digest() for request in server.requests}
+    one, other = (tmp_path / name / "m/ferplus_qa.json" for name in ("killed", "calm"))
+    assert one.read_bytes() == other.read_bytes()
+    assert len(results(str(one))) == 3573
