@@ -53,7 +53,7 @@ class LoraOptions(Options):
 
     lora: Literal["off", "lora", "dora"] = Field("off", description="Train adapters of the parts in --train")
     lora_rank: int = Field(32, ge=1, description="Rank of the adapters")
-    lora_alpha: float = Field(16, gt=0, description="Adapters are scaled by alpha / rank")
+    lora_alpha: int = Field(16, ge=1, description="Adapters are scaled by alpha / rank")
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapters' input")
 
 
