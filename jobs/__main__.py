@@ -16,6 +16,7 @@ JOBS = {
     "questions": "Make questions about faces, with or without answers, from a data set of faces",
     "train": "Train an expression classifier",
     "sft": "Fine-tune a vision-language model on questions and answers about faces",
+    "grpo": "Reinforce a vision-language model with verifiable rewards",
     "merge": "Merge an adapter of a vision-language model into its base model",
     "ferbench": "Let models answer questions about faces, and score their answers as FERBench does",
     "evaluate": "Judge a model on a labelled data set, with intervals, plots and a report",
