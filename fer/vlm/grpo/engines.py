@@ -29,9 +29,11 @@ DEATHS = 3
 """Times in a row that engines may die before the job gives up."""
 
 
-def start_engines(config: GrpoConfig, model: str, banned: Sequence[int], use_gpu: bool) -> list[Any]:
+def start_engines(
+    config: GrpoConfig, model: str, banned: Sequence[int], use_gpu: bool, engine: type[RolloutEngine] = RolloutEngine
+) -> list[Any]:
     """The engines, starting; they live as long as this driver, and Ray restarts them when they die."""
-    actor: Any = ray.remote(RolloutEngine)
+    actor: Any = ray.remote(engine)
     sampling = {
         "n": config.group_size,
         "temperature": config.temperature,
@@ -56,10 +58,10 @@ def await_start(number: int, actor: Any, timeout: float) -> None:
     """Wait for an engine to start, or to start again. Raises UserError if it can't, or not in time."""
     started = time.monotonic()
     ready = actor.ready.remote()
-    while (waited := time.monotonic() - started) < timeout:
+    while time.monotonic() - started < timeout:
         done, _ = ray.wait([ready], timeout=SAY_EVERY)
         if not done:
-            print(f"waiting for engine {number} to start ({waited:.0f} s)", flush=True)
+            print(f"waiting for engine {number} to start ({time.monotonic() - started:.0f} s)", flush=True)
             continue
         try:
             ray.get(ready)
@@ -109,15 +111,9 @@ class Engines:
         """The answers. What a dead engine owed is asked again of its successor. Every trainer must call it."""
         groups = self._answers(asked)
         while not self._all(None not in groups):
-            started = time.monotonic()
             if not self._all(self._hold_newest()):
-                self.connect(policy, self.version)
-                self.restarts += 1
+                self.recover(policy)
             owed = [i for i, group in enumerate(groups) if group is None]
-            if self.worker.leads:
-                self._say(
-                    f"an engine died; it is back, with the newest weights, after {time.monotonic() - started:.0f} s"
-                )
             if owed:
                 self._say(f"{len(owed)} of {len(groups)} questions are asked again")
             again = self.ask([asked.prompts[i] for i in owed])
@@ -161,10 +157,6 @@ class Engines:
         except (RayActorError, GetTimeoutError):
             return False
 
-    def score(self, engine: int, prompt: Prompt, tokens: Sequence[int]) -> list[float]:
-        """Log-probabilities of a given completion, by one engine."""
-        return ray.get(self.actors[engine].score.remote(prompt, list(tokens)), timeout=self.timeout)
-
     # -- weights -------------------------------------------------------------------------------------------------------
 
     def connect(self, policy: Policy, version: int, fresh: bool = False) -> None:
@@ -182,6 +174,14 @@ class Engines:
                 return
         raise UserError(f"the engines died {DEATHS} times while weights were sent to them; their logs say why")
 
+    def recover(self, policy: Policy) -> None:
+        """Connect again after an engine's death. Every trainer must call it."""
+        started = time.monotonic()
+        self.connect(policy, self.version)
+        self.restarts += 1
+        if self.worker.leads:
+            self._say(f"an engine died; after {time.monotonic() - started:.0f} s all have the newest weights again")
+
     def sync(self, policy: Policy, version: int, whole: bool = False) -> Work | None:
         """Send the newest weights once the engines have answered all; None if an engine died.
 
@@ -195,6 +195,25 @@ class Engines:
             how = {"adapters": True, "scaling": policy.scaling} if policy.scaling else {}
             work = self._send(policy, policy.news, **how)
         return work
+
+    def check(self, prompt: Prompt, tokens: Sequence[int], mine: torch.Tensor, tolerance: float) -> float:
+        """The largest mean difference of an engine's log-probabilities of a completion from the trainer's, ``mine``.
+
+        Every trainer must call it; the leading one's completion counts. Raises UserError, in all of them, beyond the
+        tolerance: the weights did not arrive.
+        """
+        worst = torch.zeros((), dtype=torch.float64, device=self.worker.device)
+        if self.worker.leads:
+            for actor in self.actors:
+                theirs = torch.tensor(ray.get(actor.score.remote(prompt, list(tokens)), timeout=self.timeout))
+                worst = torch.maximum(worst, (mine - theirs).abs().mean().to(worst).nan_to_num(torch.inf))
+        dist.all_reduce(worst, op=dist.ReduceOp.MAX)
+        if worst > tolerance:
+            raise UserError(
+                f"the weights of step {self.version} did not arrive: an engine's log-probabilities differ from the "
+                f"trainers' by {worst.item():.3g} on average (--sync-tolerance {tolerance:g})"
+            )
+        return worst.item()
 
     def _restart_stuck(self) -> None:
         """Kill the engines that any trainer waited for in vain; Ray starts them again."""

@@ -104,8 +104,12 @@ def describe(config: GrpoConfig, model: str, dataset: ShardedDataset, longest: i
         "Memory, estimated",
     ]
     tokens = config.batch_size * (longest + config.max_completion_tokens)
-    lines += [f"  {name:<44}{size / 2**30:8.2f} GiB" for name, size in memory(config, model, tokens).items()]
+    lines += [f"  {name:<44}{_amount(size):>12}" for name, size in memory(config, model, tokens).items()]
     return "\n".join(lines)
+
+
+def _amount(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def memory(config: GrpoConfig, model: str, tokens: int) -> dict[str, float]:
@@ -135,7 +139,7 @@ def memory(config: GrpoConfig, model: str, tokens: int) -> dict[str, float]:
         "trainer: optimizer": learning * (12 if width == 2 else 8) / shared,
         "trainer: reference": weights if config.beta and config.lora == "off" else 0.0,
         "trainer: activations": tokens * text.hidden_size * width * layers,
-        "trainer: logits of a pass, and their gradient": 2 * tokens * text.vocab_size * width,
+        "trainer: logits, and their gradient": 2 * tokens * text.vocab_size * width,
     }
     heads = text.num_key_value_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
     kept = 2 * text.num_hidden_layers * heads * width
@@ -143,5 +147,5 @@ def memory(config: GrpoConfig, model: str, tokens: int) -> dict[str, float]:
     return parts | {
         "trainer: in all": sum(parts.values()),
         "engine: weights": total * width,
-        "engine: keys and values of one full completion": kept * length,
+        "engine: keys and values of a completion": kept * length,
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -91,6 +92,8 @@ class RolloutEngine:
             enable_prefix_caching=True,  # the samples of a question share its prefix, and its image
             **arguments,
         )
+        # It warns at each new set of weights of the layers that have none.
+        logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
         self.llm, self.sampling = engine.llm, sampling
         self.version = -1
         self.work = Work()
@@ -173,7 +176,7 @@ class RolloutEngine:
         for request in new:
             request.version = self.version
             params = SamplingParams(**self.sampling, logprobs=0)
-            [name] = self.llm.enqueue([_vllm_prompt(request.prompt)], params, use_tqdm=False)  # type: ignore[list-item]
+            [name] = self.llm.enqueue([_vllm_prompt(request.prompt)], params, use_tqdm=False)  # type: ignore[arg-type]
             self._running[name.rpartition("-")[0]] = request  # vLLM adds "-" and random characters, here alone
         finished = []
         for output in self.llm.llm_engine.step():
@@ -191,7 +194,7 @@ class RolloutEngine:
         params = SamplingParams(max_tokens=1, prompt_logprobs=0)
         ids = self.llm.get_tokenizer()(prompt.text, add_special_tokens=False)["input_ids"]
         whole = {"prompt_token_ids": ids + tokens} | _image(prompt)
-        [output] = self.llm.generate([whole], params, use_tqdm=False)  # type: ignore[list-item]
+        [output] = self.llm.generate([whole], params, use_tqdm=False)  # type: ignore[arg-type]
         found: Any = output.prompt_logprobs
         found = found[-len(tokens) :]
         return [place[token].logprob for place, token in zip(found, tokens, strict=True)]

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fer.data.manifest import ShardedDataset
-from fer.errors import UserError
 from fer.tracking import Run
 from fer.training.flops import count_flops
 from fer.training.seeding import mix
@@ -107,13 +106,13 @@ class Trainer(Learner):
         with step.phase("sync"):
             work = self.engines.sync(self.policy, self.position.update)
             if work is None:
-                self.engines.connect(self.policy, self.position.update)
+                self.engines.recover(self.policy)
         self.sent = self.position.update
         step.work = work
         every = self.config.check_sync_every
         if every and self.watch.last and self.position.update % every == 0:
             with step.phase("check"):
-                self.check_sync(self.watch.last)
+                step.sync_difference = self.check_sync(self.watch.last)
 
     # -- questions and answers -----------------------------------------------------------------------------------------
 
@@ -225,24 +224,10 @@ class Trainer(Learner):
     # -- proof ---------------------------------------------------------------------------------------------------------
 
     def check_sync(self, episode: Episode) -> float:
-        """Largest over the engines of the mean difference between their log-probabilities of a completion and ours.
-
-        Every trainer must call it. Raises UserError, in all of them, beyond the tolerance: weights did not arrive.
-        """
+        """Whether engines and trainers agree about a completion, see `Engines.check`."""
         tokens = min((each.tokens for each in episode.group.completions), key=len)
         mine = self.plain_logprobs(episode, tokens)
-        worst = torch.zeros((), dtype=torch.float64)
-        if self.worker.leads:
-            for engine in range(len(self.engines.actors)):
-                theirs = torch.tensor(self.engines.score(engine, episode.question.prompt, tokens))
-                worst = torch.maximum(worst, (mine - theirs).abs().mean().double().nan_to_num(torch.inf))
-        difference = self.over_workers(worst).item()  # the others add nothing
-        if difference > self.config.sync_tolerance:
-            raise UserError(
-                f"the weights of step {self.position.update} did not arrive: an engine's log-probabilities differ from "
-                f"the trainers' by {difference:.3g} on average (--sync-tolerance {self.config.sync_tolerance:g})"
-            )
-        return difference
+        return self.engines.check(episode.question.prompt, tokens, mine, self.config.sync_tolerance)
 
     @torch.no_grad()
     def plain_logprobs(self, episode: Episode, tokens: list[int]) -> Tensor:

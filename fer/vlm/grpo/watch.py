@@ -45,6 +45,7 @@ class Step:
         self.seen: list[Episode] = []
         self.tokens = 0
         self.grad_norm = self.lr = 0.0
+        self.sync_difference: float | None = None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -95,7 +96,9 @@ class Watch:
             left = (trainer.rounds - position.batch) * statistics.median(self.times)
             print(
                 f"step {position.update}/{trainer.total_steps}  reward {figures['reward']:.3f}  "
-                f"all equal {figures['all_equal']:.0%}  length {figures['length']:.0f}  kl {figures['kl']:.4f}  "
+                f"all equal {figures['all_equal']:.0%}  length {figures['length']:.0f}  "
+                + (f"kl {figures['kl']:.4f}  " if self.config.beta else "")
+                + f"entropy {figures['entropy']:.2f}  "
                 f"{figures['step_seconds']:.1f} s a step (wait {figures['seconds_wait']:.1f}, update "
                 f"{figures['seconds_update']:.1f})  {_clock(left)} to go",
                 flush=True,
@@ -141,7 +144,7 @@ class Watch:
             "reward": mean,
             "reward_std": max(0.0, total["squares"] / completions - mean**2) ** 0.5,
             **{name: total[name] / completions for name in parts},
-            "reward_errors": total["failed"],
+            "failed_rewards": total["failed"],
             "all_equal": total["all_equal"] / total["groups"],
             "length": total["length"] / completions,
             "cut_off": total["cut"] / completions,
@@ -163,6 +166,8 @@ class Watch:
         if step.work is not None:
             figures["seconds_generate"] = step.work.seconds
             figures["generated_tokens_per_second"] = step.work.tokens / max(step.work.seconds, 1e-9)
+        if step.sync_difference is not None:
+            figures["sync_difference"] = step.sync_difference
         if trainer.flops_per_token and trainer.peak:
             useful = total["tokens"] / workers * trainer.flops_per_token * trainer.flops_factor
             figures["mfu"] = useful / figures["seconds_update"] / trainer.peak
