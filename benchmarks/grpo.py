@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -155,14 +156,14 @@ def trl_worker(settings: dict[str, Any]) -> None:
     os.environ.update(ACCELERATE_USE_DEEPSPEED="true", DS_ACCELERATOR="cpu", TRL_EXPERIMENTAL_SILENCE="1")
     import numpy as np
     import torch
-    import trl.import_utils
     from accelerate import PartialState
     from deepspeed import ops
 
     ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled, for minutes
     torch.set_num_threads(1)
     PartialState(backend="gloo")
-    trl.import_utils.is_vllm_available = lambda *a, **b: False  # not in this process
+    looks = import_module("trl.import_utils")
+    looks.is_vllm_available = lambda *a, **b: False  # type: ignore[attr-defined]  # not in this process
     import datasets
     from PIL import Image
     from transformers import AutoModelForMultimodalLM, TrainerCallback

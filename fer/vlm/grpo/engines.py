@@ -74,6 +74,10 @@ def await_start(number: int, actor: Any, timeout: float) -> None:
     raise UserError(f"engine {number} did not start within {timeout:g} s (--engine-timeout)")
 
 
+LOST = (RayActorError, GetTimeoutError, RuntimeError)
+"""What it looks like when an engine is gone or stuck; of a lost peer torch says RuntimeError."""
+
+
 @dataclass
 class Asked:
     """Questions on their way, and who was asked."""
@@ -123,7 +127,7 @@ class Engines:
 
     def _answers(self, asked: Asked) -> list[Group | None]:
         """The answers; None where the engine died or took too long."""
-        self._wait(asked)
+        self._wait(asked.answers, asked.engines, "questions are not answered")
         groups: list[Group | None] = []
         for answer in asked.answers:
             try:
@@ -132,21 +136,25 @@ class Engines:
                 groups.append(None)
         return groups
 
-    def _wait(self, asked: Asked) -> None:
+    def drain(self) -> None:
+        """Wait until the engines have answered all that any trainer asked; the leading trainer waits."""
+        if self.worker.leads:
+            self._wait([actor.idle.remote() for actor in self.actors], range(len(self.actors)), "engines are not done")
+
+    def _wait(self, refs: list[Any], engines: Sequence[int], what: str) -> None:
+        """Wait with patience that ends: engines that are not done by then count as stuck."""
         started = time.monotonic()
-        pending = asked.answers
+        pending = refs
         while pending:
             _, pending = ray.wait(pending, num_returns=len(pending), timeout=SAY_EVERY)
+            owing = {engine for engine, ref in zip(engines, refs, strict=True) if ref in pending}
             waited = time.monotonic() - started
-            owing = {engine for engine, answer in zip(asked.engines, asked.answers, strict=True) if answer in pending}
-            if pending and waited > self.timeout:
+            if owing and waited > self.timeout:
                 self.stuck |= owing
                 return
-            if pending:
-                self._say(
-                    f"waiting for engine {', '.join(map(str, sorted(owing)))}: {len(pending)} of {len(asked.answers)} "
-                    f"questions not answered yet ({waited:.0f} s)"
-                )
+            if owing:
+                who = ", ".join(map(str, sorted(owing)))
+                self._say(f"waiting for engine {who}: {len(pending)} of {len(refs)} {what} ({waited:.0f} s)")
 
     def _hold_newest(self) -> bool:
         """Whether all engines live and have the weights that were sent last; the leading trainer looks."""
@@ -165,8 +173,8 @@ class Engines:
         ``fresh``: these trainers have just begun, and what engines were asked before is dropped. Every trainer must
         call it. Raises UserError if engines die again and again.
         """
-        self._restart_stuck()
         for attempt in range(DEATHS):
+            self._restart_stuck()
             failed = self._meet(fresh and not attempt) if self.worker.leads else None
             if failed:
                 self._say(f"{failed}; trying again")
@@ -204,8 +212,12 @@ class Engines:
         """
         worst = torch.zeros((), dtype=torch.float64, device=self.worker.device)
         if self.worker.leads:
-            for actor in self.actors:
-                theirs = torch.tensor(ray.get(actor.score.remote(prompt, list(tokens)), timeout=self.timeout))
+            for number, actor in enumerate(self.actors):
+                try:
+                    theirs = torch.tensor(ray.get(actor.score.remote(prompt, list(tokens)), timeout=self.timeout))
+                except RayActorError:  # whoever asks next brings it back
+                    self._say(f"engine {number} died before it was checked")
+                    continue
                 worst = torch.maximum(worst, (mine - theirs).abs().mean().to(worst).nan_to_num(torch.inf))
         dist.all_reduce(worst, op=dist.ReduceOp.MAX)
         if worst > tolerance:
@@ -233,15 +245,14 @@ class Engines:
             try:
                 send(self.group, weights, metas, self.worker.device)
                 done = ray.get(refs, timeout=self.timeout)
-            except (RayActorError, GetTimeoutError, RuntimeError) as error:  # torch says RuntimeError of a lost peer
-                self._say(f"weights were not sent: {str(error).splitlines()[0]}")
+            except LOST as error:
+                self._say(f"weights were not sent: {self._blame(error)}")
                 done = None
         for _ in weights:  # the others, and the leader after a failure: gathering is for all
             pass
-        if not self._all(done is not None):
+        if not self._all(done is not None) or done is None:
             return None
-        assert done is not None or not self.worker.leads
-        return Work(max(w.seconds for w in done), sum(w.tokens for w in done)) if done else Work()
+        return Work(max(work.seconds for work in done), sum(work.tokens for work in done))
 
     def _meet(self, fresh: bool) -> str | None:
         """Open the process group; the reason if an engine died meanwhile."""
@@ -259,9 +270,15 @@ class Engines:
             ]
             self.group = open_group(self.store, 0, size, self.worker.device)
             ray.get(refs, timeout=self.timeout)
-        except (RayActorError, GetTimeoutError, RuntimeError) as error:
-            return str(error).splitlines()[0]
+        except LOST as error:
+            return self._blame(error)
         return None
+
+    def _blame(self, error: Exception) -> str:
+        """What an error says; engines that did not answer in time count as stuck."""
+        if isinstance(error, GetTimeoutError):
+            self.stuck |= set(range(len(self.actors)))
+        return str(error).splitlines()[0]
 
     # -- together ------------------------------------------------------------------------------------------------------
 

@@ -78,9 +78,12 @@ class RolloutEngine:
     ) -> None:
         """``sampling``: vLLM's SamplingParams. ``arguments``: of vLLM's LLM."""
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the model lives in this process, and so does its transfer
+        import torch
+
         from fer.vlm.ask import Engine, on_cpu
 
-        on_cpu()
+        if not torch.cuda.is_available():
+            on_cpu()
         from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
         WeightTransferEngineFactory.register_engine(TRANSFER, "fer.vlm.grpo.transfer", "Transfer")
@@ -109,6 +112,11 @@ class RolloutEngine:
     async def holds(self) -> int:
         """Version of its weights; -1 before the trainers' first."""
         return self.version
+
+    async def idle(self) -> None:
+        """Returns once all that was asked is answered."""
+        while self._loop is not None and not self._loop.done():
+            await asyncio.wait([self._loop])
 
     async def sample(self, prompt: Prompt) -> Group:
         """A group of completions of one question."""
@@ -141,8 +149,7 @@ class RolloutEngine:
 
     async def update(self, version: int, metas: Sequence[Meta], **how: Any) -> Work:
         """Take weights from the process group once all that was asked is answered; what was done until then."""
-        if self._loop is not None:
-            await asyncio.wait([self._loop])
+        await self.idle()
         await self._alone(partial(self._update, {"metas": list(metas)} | how))
         self.version = version
         done, self.work = self.work, Work()

@@ -92,25 +92,29 @@ class Trainer(Learner):
             episodes = self.gather(step)
             self.learn(episodes, step)
             self.watch.step(step, episodes)
-            every = config.checkpoint_every
-            last_of_epoch = position.batch % self.questions.per_epoch == 0
-            position.epoch = position.batch // self.questions.per_epoch
-            if position.batch < self.rounds and (last_of_epoch or (every and position.update % every == 0)):
+            epoch, position.epoch = position.epoch, position.batch // self.questions.per_epoch
+            if position.batch < self.rounds and (position.epoch > epoch or self.due(config.checkpoint_every)):
                 self.report({})
         self.finish()
+
+    def due(self, every: int) -> bool:
+        """Whether the last step reached a multiple of ``every`` optimizer steps; 0: never."""
+        before = self.position.update - self.config.iterations
+        return bool(every) and self.position.update // every > before // every
 
     def sync(self, step: Step) -> None:
         """Give the engines the newest weights, and now and then prove that they have them."""
         if self.sent == self.position.update:
             return
+        with step.phase("wait"):
+            self.engines.drain()
         with step.phase("sync"):
             work = self.engines.sync(self.policy, self.position.update)
             if work is None:
                 self.engines.recover(self.policy)
         self.sent = self.position.update
         step.work = work
-        every = self.config.check_sync_every
-        if every and self.watch.last and self.position.update % every == 0:
+        if self.watch.last and self.due(self.config.check_sync_every):
             with step.phase("check"):
                 step.sync_difference = self.check_sync(self.watch.last)
 

@@ -103,8 +103,7 @@ class Watch:
                 f"{figures['seconds_update']:.1f})  {_clock(left)} to go",
                 flush=True,
             )
-            every = self.config.sample_every
-            if every and (position.update % every == 0 or position.update == 1):
+            if trainer.due(self.config.sample_every):
                 self.keep(episodes[:SAMPLES])
 
     def figures(self, step: Step) -> dict[str, float]:
