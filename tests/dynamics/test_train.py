@@ -44,7 +44,7 @@ def weights(root: Path) -> dict[str, Any]:
 
 def test_sixty_videos_five_stages(tmp_path: Path, ray_cluster: None) -> None:
     """Split by video, so the people that are judged are new to the model; with the small recipe."""
-    write_sequences(tmp_path / "frames", videos=60, frames=12)
+    write_sequences(tmp_path / "frames", videos=60, frames=12, jitter=0.005)
     argv = ["--config", "small-cpu", "--data", str(tmp_path / "frames"), "--out-dir", str(tmp_path), "--name", "sixty"]
     config = parse(DynamicsConfig, argv, "dynamics", RECIPES / "dynamics")
     started = time.monotonic()
