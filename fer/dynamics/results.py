@@ -176,7 +176,7 @@ def figure_table(judged: Judged) -> Table:
 def console(judged: Judged) -> RichTable:
     """The table of the stages, for a terminal."""
     table = stage_table(judged)
-    shown = RichTable(*table.columns, box=None, header_style="bold")
+    shown = RichTable(*(column.replace(" ", "\n") for column in table.columns), box=None, header_style="bold")
     for row in table.rows:
         shown.add_row(*row)
     return shown
