@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fsspec
@@ -15,20 +15,21 @@ from ray.train import (
     Result,
     RunConfig,
     ScalingConfig,
+    UserCallback,
     WorkerGroupError,
 )
 from ray.train.torch import TorchTrainer
 
 from fer.data.stream import CPUS_PER_READER
 from fer.errors import UserError
-from fer.training.options import RunOptions
+from fer.training.options import LaunchOptions
 from fer.training.run import RunFolder
 
 MISTAKE = "mistake.txt"
 """File of a run's folder with the error that ended it, if it was the user's to mend."""
 
 
-def cpus_needed(options: RunOptions) -> float:
+def cpus_needed(options: LaunchOptions) -> float:
     """CPUs that a run occupies: its workers and, at least one CPU, their readers.
 
     If training held every CPU, Ray Data could not read and no first row would ever come.
@@ -36,7 +37,7 @@ def cpus_needed(options: RunOptions) -> float:
     return options.workers * options.cpus_per_worker + max(1.0, options.workers * CPUS_PER_READER)
 
 
-def use_gpu(options: RunOptions, others: int = 0) -> bool:
+def use_gpu(options: LaunchOptions, others: int = 0) -> bool:
     """Whether the workers get GPUs, and ``others`` beside them. Raises UserError if they are asked for and too few."""
     gpus = ray.cluster_resources().get("GPU", 0)
     needed = options.workers + others
@@ -51,15 +52,17 @@ def use_gpu(options: RunOptions, others: int = 0) -> bool:
 def launch(
     loop: Callable[[dict[str, Any]], None],
     loop_config: dict[str, Any],
-    options: RunOptions,
+    options: LaunchOptions,
     run: RunFolder,
     checkpoints: CheckpointConfig | None = None,
+    callbacks: Sequence[UserCallback] = (),
 ) -> Result:
     """Run ``loop(loop_config)`` on the workers; return the last report, the checkpoints and the metrics.
 
     A worker that dies takes the group down with it; the group starts again from the last checkpoint, up to
     ``max_failures`` times. A run of the same name continues from its last checkpoint. The last checkpoint is kept and
-    the one of the best ``score``, unless ``checkpoints`` says otherwise. Raises UserError if a worker did.
+    the one of the best ``score``, unless ``checkpoints`` says otherwise. ``callbacks`` hear of every report. Raises
+    UserError if a worker did.
     """
     filesystem, path = fsspec.url_to_fs(f"{run.root}/{MISTAKE}")
     if filesystem.exists(path):
@@ -91,6 +94,7 @@ def launch(
             storage_path=run.storage,
             failure_config=FailureConfig(max_failures=options.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # of Train V2
+            callbacks=list(callbacks),  # type: ignore[arg-type]  # of Train V2
             checkpoint_config=checkpoints
             or CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"),
         ),

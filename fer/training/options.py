@@ -20,7 +20,7 @@ class TrackingOptions(Options):
     )
 
 
-class RunOptions(TrackingOptions):
+class LaunchOptions(TrackingOptions):
     """How a training job runs."""
 
     name: str | None = Field(
@@ -42,6 +42,12 @@ class RunOptions(TrackingOptions):
         "auto", description="What to train on; auto takes GPUs if the cluster has them"
     )
     seed: int = Field(0, ge=0, description="Seed of everything random: order, augmentation, initial weights")
+    max_failures: int = Field(3, ge=0, description="Restart the workers up to so many times when one dies")
+
+
+class RunOptions(LaunchOptions):
+    """A training job whose checkpoints another run can start from, and can lie inside an epoch."""
+
     resume: str | None = Field(
         None,
         description="Start from this checkpoint, optimizer and position too (a stopped run needs its --name only)",
@@ -49,4 +55,3 @@ class RunOptions(TrackingOptions):
     checkpoint_every: int = Field(
         0, ge=0, description="Also save a checkpoint every so many optimizer steps; 0: each epoch only"
     )
-    max_failures: int = Field(3, ge=0, description="Restart the workers up to so many times when one dies")

@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 
 from fer.errors import UserError
-from fer.training.options import RunOptions
+from fer.training.options import LaunchOptions
 
 RECORD = "run.json"
 PACKAGES = (
@@ -22,13 +22,23 @@ PACKAGES = (
 )
 
 # What may differ between a run and its continuation without changing what is learned.
-FREE = {"max_failures", "checkpoint_every", "tracking_uri", "out_dir", "decode_threads", "threads", "resume", "name"}
+FREE = {
+    "max_failures",
+    "checkpoint_every",
+    "tracking_uri",
+    "out_dir",
+    "decode_threads",
+    "threads",
+    "resume",
+    "name",
+    "stages",
+}
 
 
 class RunFolder:
     """``<out_dir>/<name>``, on local disk or any fsspec URI."""
 
-    def __init__(self, options: RunOptions, job: str, default_name: str) -> None:
+    def __init__(self, options: LaunchOptions, job: str, default_name: str) -> None:
         """Make the run's folder, or open it if a run of this name is there.
 
         Raises UserError if the run there has other settings: its checkpoints would not mean the same.

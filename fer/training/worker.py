@@ -11,7 +11,7 @@ import torch
 from ray.train.torch import get_device
 from ray.train.v2._internal.execution import context as report_context
 
-from fer.training.options import RunOptions
+from fer.training.options import LaunchOptions
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Worker:
     device: torch.device
 
     @classmethod
-    def start(cls, options: RunOptions) -> Worker:
+    def start(cls, options: LaunchOptions) -> Worker:
         """Join the group and set the compute threads: by default the machine's cores shared among its workers."""
         # Their progress lines would drown the job's own; one of Ray Train's loggers is named after its file.
         for name in ("ray.train", "ray.data", report_context.__file__):

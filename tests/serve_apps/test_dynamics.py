@@ -1,0 +1,146 @@
+"""The scorer's server as a client sees it: a real Ray Serve and real HTTP."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from socket import socket
+
+import httpx
+import numpy as np
+import pytest
+
+from fer.data.images import encode_png
+from fer.data.synthetic.sequence import sequence
+from fer.dynamics import flow
+from jobs.dynamics_serve import start
+from serve_apps.options import DynamicsServeConfig
+
+TOKEN = "a token for the tests"
+BUNDLE = Path(__file__).parents[3] / "shared" / "data" / "models" / "face_landmarker_v2_with_blendshapes.task"
+VIDEOS = find_spec("mediapipe") is not None and BUNDLE.exists()
+
+needs_videos = pytest.mark.skipif(not VIDEOS, reason="needs the extra `landmarks`, and its data")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from fer.dynamics.model import DynamicsModel, ScorerSpec, save_model
+    from fer.dynamics.options import ScorerOptions
+
+    options = ScorerOptions(backbone="test_resnet")
+    folder = tmp_path_factory.mktemp("scorer") / "model"
+    save_model(DynamicsModel(options).state_dict(), ScorerSpec(options=options), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(ray_cluster: None, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Of a server that takes videos where MediaPipe and its file are there."""
+    from ray import serve
+
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = DynamicsServeConfig(
+        model=str(model),
+        landmarker=str(BUNDLE) if VIDEOS else None,
+        out_dir=str(tmp_path_factory.mktemp("runs")),
+        port=port,
+        token=TOKEN,
+        max_replicas=1,
+        max_request_bytes=2_000_000,
+        max_frames=100,
+        device="cpu",
+    )
+    url = start(config)
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=120) as client:
+        yield client
+    serve.shutdown()
+
+
+@pytest.fixture
+def frame() -> dict:
+    moment = sequence("smile", 2, np.random.default_rng(0))[1]
+    return {
+        "flow": base64.b64encode(flow.encode(flow.draw(moment.flow() / flow.SIDE))).decode(),
+        "expression_landmarks": moment.expression_landmarks.tolist(),
+        "baseline_landmarks": moment.baseline_landmarks.tolist(),
+    }
+
+
+def test_a_frame_is_scored(client: httpx.Client, frame: dict) -> None:
+    answer = client.post("/v1/dynamics", json=frame)
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    (scores,) = body["frames"]
+    assert 0 <= scores["dynamics"] <= 5
+    assert 0 <= scores["synkinesis"] <= 3
+    assert scores["dynamics_level"] == int(scores["dynamics"] + 0.5)
+    assert "not a diagnosis" in body["notice"]
+    assert body["model"]["branch"] == "fusion"
+    assert body["model"]["takes_videos"] is VIDEOS
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "told"),
+    [
+        ({"flow": "?"}, 422, "flow is neither base64"),
+        ({"flow": base64.b64encode(b"text").decode()}, 422, "not an image"),
+        ({"flow": base64.b64encode(encode_png(np.zeros((64, 64, 3), np.uint8))).decode()}, 422, "64x64 pixels"),
+        ({"baseline_landmarks": [[0.0, 0.0]] * 146}, 422, "all the same"),
+        ({"baseline_landmarks": [[0.0, 0.0]] * 145}, 422, "baseline_landmarks"),
+        ({"expression_landmarks": [["x", 0]] * 146}, 422, "expression_landmarks"),
+    ],
+)
+def test_a_faulty_frame_gets_a_reason(client: httpx.Client, frame: dict, change: dict, status: int, told: str) -> None:
+    answer = client.post("/v1/dynamics", json=frame | change)
+    assert answer.status_code == status
+    assert told in answer.json()["detail"]
+
+
+def test_what_the_server_does_not_take(client: httpx.Client, frame: dict) -> None:
+    assert client.post("/v1/dynamics", json=frame, headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert client.post("/v1/dynamics", content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
+    assert client.post("/v1/dynamics", files={"video": b"x" * 2_100_000}).status_code == 413
+
+
+def test_health_and_documentation(client: httpx.Client) -> None:
+    health = client.get("/healthz", headers={"Authorization": ""}).json()
+    assert (health["status"], health["reload_error"]) == ("ok", None)
+    document = client.get("/openapi.json").json()
+    assert "not a diagnosis" in document["info"]["description"]
+    assert "/v1/dynamics" in document["paths"]
+
+
+@needs_videos
+def test_a_video_is_scored_frame_by_frame(client: httpx.Client, shared_data: Path) -> None:
+    video = (shared_data / "videos" / "single_face.mp4").read_bytes()
+    answer = client.post("/v1/dynamics", files={"video": video})
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert len(body["frames"]) == 72
+    assert all(0 <= frame["dynamics"] <= 5 and 0 <= frame["synkinesis"] <= 3 for frame in body["frames"])
+    assert body["baseline_frame"] in [frame["frame"] for frame in body["frames"]]
+    assert "not a diagnosis" in body["notice"]
+
+
+@needs_videos
+@pytest.mark.parametrize(
+    ("video", "told"),
+    [
+        ("no_face.mp4", "no face was found"),
+        ("two_people.mp4", "more than 100 frames"),
+        (b"no video", "not a video"),
+    ],
+)
+def test_a_video_that_cannot_be_scored_gets_a_reason(
+    client: httpx.Client, shared_data: Path, video: str | bytes, told: str
+) -> None:
+    data = (shared_data / "videos" / video).read_bytes() if isinstance(video, str) else video
+    answer = client.post("/v1/dynamics", files={"video": data})
+    assert answer.status_code == 422, answer.text
+    assert told in answer.json()["detail"]
+    assert "/tmp" not in answer.json()["detail"]
