@@ -16,9 +16,8 @@ def main(config: GrpoConfig) -> None:
 
     from cluster.embedded import connect
     from fer.data.prepare_questions import open_questions
-    from fer.tracking import start_run
     from fer.training.launch import cpus_needed, launch, use_gpu
-    from fer.training.run import RunFolder
+    from fer.training.run import open_run
     from fer.vlm.finish import finish
     from fer.vlm.grpo.curves import draw_curves
     from fer.vlm.grpo.engines import await_start, start_engines
@@ -35,11 +34,7 @@ def main(config: GrpoConfig) -> None:
     connect(cpus_needed(config) + config.engines * config.cpus_per_engine)
     gpus = use_gpu(config, others=config.engines)
 
-    run = RunFolder(config, "grpo", default_name="grpo")
-    tracking = start_run(config, config.experiment, run.name, run.record.get("mlflow_run_id"))
-    run.save(mlflow_run_id=tracking.run_id, data_hash=dataset.manifest.content_hash)
-    tracking.log_params(config.model_dump())
-    tracking.set_tags({"commit": run.record["commit"], "data_hash": dataset.manifest.content_hash})
+    run, tracking = open_run(config, "grpo", default_name="grpo", data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
     print(
         f"run {run.name}: {config.model} on {rows}, {config.workers} trainer(s) ({config.deepspeed}) and "
