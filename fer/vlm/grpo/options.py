@@ -96,7 +96,6 @@ class PolicyOptions(Options):
 class GrpoWatchOptions(Options):
     """What is looked at while training runs."""
 
-    log_every: int = Field(1, ge=1, description="Steps between two entries in the log")
     sample_every: int = Field(20, ge=0, description="Steps between two pages of sampled completions; 0: none")
     check_sync_every: int = Field(
         10, ge=0, description="Steps between two checks that the engines have the trainers' weights; 0: none"
