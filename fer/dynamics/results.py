@@ -174,9 +174,10 @@ def figure_table(judged: Judged) -> Table:
 
 
 def console(judged: Judged) -> RichTable:
-    """The table of the stages, for a terminal."""
-    table = stage_table(judged)
-    shown = RichTable(*(column.replace(" ", "\n") for column in table.columns), box=None, header_style="bold")
-    for row in table.rows:
-        shown.add_row(*row)
+    """The same for a terminal, where rows of both scores stand below each other."""
+    shown = RichTable("score", "stage", *SHOWN.values(), box=None, header_style="bold")
+    for score in SCORES:
+        for stage in judged.estimates:
+            found = judged.of_stage(stage)[score]
+            shown.add_row(score, stage, *(f"{found[name]:.3f}" for name in SHOWN))
     return shown
