@@ -126,26 +126,21 @@ def run_ferry(config: GrpoBenchmark, root: Path, name: str, depth: int) -> list[
 
 def run_trl(config: GrpoBenchmark, root: Path) -> list[dict[str, float]]:
     """GRPOTrainer on Ray Train workers, with an engine of ours."""
-    import ray
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from fer.vlm.grpo.engines import await_start, start_engines
+    from fer.vlm.grpo.engines import running_engines
     from fer.vlm.grpo.plan import banned_tokens
 
-    options = grpo_config(config, root)
-    banned = banned_tokens(options, str(root / "model"))
-    engines = start_engines(options, str(root / "model"), banned, use_gpu=False)
-    await_start(0, engines[0], 300)
-    out = root / "trl.json"
-    settings = {"config": config.model_dump(), "root": str(root), "engines": engines, "out": str(out)}
-    TorchTrainer(
-        trl_worker,
-        train_loop_config=settings,
-        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
-        run_config=RunConfig(name=f"trl-{time.time_ns()}", storage_path=str(root / "trl-runs")),
-    ).fit()
-    ray.kill(engines[0])
+    options, model, out = grpo_config(config, root), str(root / "model"), root / "trl.json"
+    settings = {"config": config.model_dump(), "root": str(root), "out": str(out)}
+    with running_engines(options, model, banned_tokens(options, model), use_gpu=False) as engines:
+        TorchTrainer(
+            trl_worker,
+            train_loop_config=settings | {"engines": engines},
+            scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
+            run_config=RunConfig(name=f"trl-{time.time_ns()}", storage_path=str(root / "trl-runs")),
+        ).fit()
     return json.loads(out.read_text())
 
 

@@ -39,8 +39,10 @@ class CurveBenchmark(Options):
 
 
 def main(config: CurveBenchmark) -> None:
+    from cluster.embedded import connect
     from fer.vlm.grpo.curves import draw
 
+    connect(cpus=4)  # for the largest of the jobs
     root = Path(config.out).absolute()
     teach_form(root, config.per_label)
     histories = {}

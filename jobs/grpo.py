@@ -20,7 +20,7 @@ def main(config: GrpoConfig) -> None:
     from fer.training.run import open_run
     from fer.vlm.finish import finish
     from fer.vlm.grpo.curves import draw_curves
-    from fer.vlm.grpo.engines import await_start, start_engines
+    from fer.vlm.grpo.engines import running_engines
     from fer.vlm.grpo.plan import banned_tokens, check, describe
     from fer.vlm.grpo.train import train_grpo
     from fer.vlm.model import locate
@@ -43,19 +43,17 @@ def main(config: GrpoConfig) -> None:
     )
 
     banned = banned_tokens(config, model)
-    engines = start_engines(config, model, banned, gpus)
-    for number, engine in enumerate(engines):
-        await_start(number, engine, config.engine_timeout)
     settings = {
         "config": config.model_dump(),
         "model": model,
         "data": dataset.root,
         "tracking": {"uri": tracking.uri, "run_id": tracking.run_id},
         "resume": str(Path(config.resume).absolute()) if config.resume else None,
-        "engines": engines,
         "banned": banned,
     }
-    result = launch(train_grpo, settings, config, run, CheckpointConfig(num_to_keep=config.save_total_limit))
+    with running_engines(config, model, banned, gpus) as engines:
+        checkpoints = CheckpointConfig(num_to_keep=config.save_total_limit)
+        result = launch(train_grpo, settings | {"engines": engines}, config, run, checkpoints)
 
     folder, figures, version = finish(config, run, result, tracking, last=LAST)
     draw_curves(run, tracking)

@@ -7,7 +7,8 @@ them. When an engine dies, all trainers learn of it together, wait for its succe
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,19 @@ def start_engines(
         )
         for number in range(config.engines)
     ]
+
+
+@contextmanager
+def running_engines(config: GrpoConfig, model: str, banned: Sequence[int], use_gpu: bool) -> Iterator[list[Any]]:
+    """Engines that have started, as long as they are needed. Raises UserError if one can't be started."""
+    engines = start_engines(config, model, banned, use_gpu)
+    try:
+        for number, engine in enumerate(engines):
+            await_start(number, engine, config.engine_timeout)
+        yield engines
+    finally:
+        for engine in engines:
+            ray.kill(engine)
 
 
 def await_start(number: int, actor: Any, timeout: float) -> None:
