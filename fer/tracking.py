@@ -99,8 +99,13 @@ class Run:
             client.set_terminated(self.run_id, status)
 
 
-def start_run(options: TrackingOptions, experiment: str, name: str, run_id: str | None = None) -> Run:
-    """A new run of ``experiment`` called ``name``; or, with ``run_id``, that run again, to be continued."""
+def start_run(
+    options: TrackingOptions, experiment: str, name: str, run_id: str | None = None, parent: Run | None = None
+) -> Run:
+    """A new run of ``experiment`` called ``name``; or, with ``run_id``, that run again, to be continued.
+
+    MLflow shows a run that has a ``parent`` below it.
+    """
     uri = tracking_uri(options)
     with _client(uri) as client:
         if run_id is not None:
@@ -108,7 +113,8 @@ def start_run(options: TrackingOptions, experiment: str, name: str, run_id: str 
             return Run(uri, run_id)
         found = client.get_experiment_by_name(experiment)
         experiment_id = found.experiment_id if found else client.create_experiment(experiment, _artifact_location(uri))
-        return Run(uri, client.create_run(experiment_id, run_name=name).info.run_id)
+        tags = {"mlflow.parentRunId": parent.run_id} if parent else None
+        return Run(uri, client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
 
 
 def register(options: TrackingOptions, run_id: str, model_folder: Path, name: str, alias: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import ray
 from ray.train import (
@@ -14,6 +14,7 @@ from ray.train import (
     Result,
     RunConfig,
     ScalingConfig,
+    UserCallback,
     WorkerGroupError,
 )
 from ray.train.torch import TorchTrainer
@@ -42,12 +43,20 @@ def use_gpu(options: RunOptions) -> bool:
     return options.device != "cpu" and gpus >= options.workers
 
 
+class Place(NamedTuple):
+    """Where Ray Train keeps its checkpoints: ``<storage>/<name>``."""
+
+    name: str
+    storage: str
+
+
 def launch(
     loop: Callable[[dict[str, Any]], None],
     loop_config: dict[str, Any],
     options: RunOptions,
-    run: RunFolder,
+    run: RunFolder | Place,
     checkpoints: CheckpointConfig | None = None,
+    callbacks: Sequence[UserCallback] = (),
 ) -> Result:
     """Run ``loop(loop_config)`` on the workers; return the last report, the checkpoints and the metrics.
 
@@ -69,6 +78,7 @@ def launch(
         run_config=RunConfig(
             name=run.name,
             storage_path=run.storage,
+            callbacks=list(callbacks),
             failure_config=FailureConfig(max_failures=options.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # of Train V2
             checkpoint_config=checkpoints

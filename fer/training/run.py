@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 
 from fer.errors import UserError
-from fer.training.options import RunOptions
+from fer.training.options import NamedOptions
 
 RECORD = "run.json"
 PACKAGES = (
@@ -23,12 +23,13 @@ PACKAGES = (
 
 # What may differ between a run and its continuation without changing what is learned.
 FREE = {"max_failures", "checkpoint_every", "tracking_uri", "out_dir", "decode_threads", "threads", "resume", "name"}
+FREE |= {"num_trials", "time_budget", "max_concurrent"}
 
 
 class RunFolder:
     """``<out_dir>/<name>``, on local disk or any fsspec URI."""
 
-    def __init__(self, options: RunOptions, job: str, default_name: str) -> None:
+    def __init__(self, options: NamedOptions, job: str, default_name: str) -> None:
         """Make the run's folder, or open it if a run of this name is there.
 
         Raises UserError if the run there has other settings: its checkpoints would not mean the same.

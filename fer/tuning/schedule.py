@@ -1,0 +1,65 @@
+"""Which trials go on: early stopping and population based training, told of the trials of earlier sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
+
+from fer.tuning.record import Record
+from fer.tuning.search import SCORE
+from fer.tuning.space import Space
+
+ROUND = "round"
+
+
+class Halving(AsyncHyperBandScheduler):
+    """ASHA (Li et al., MLSys 2020), which remembers whom it stopped and can be told of trials that are over."""
+
+    def __init__(self, space: Space, rounds: int) -> None:
+        super().__init__(
+            time_attr=ROUND,
+            metric=SCORE,
+            mode="max",
+            max_t=max(rounds, space.grace),
+            grace_period=space.grace,
+            reduction_factor=space.reduction,
+            stop_last_trials=False,
+        )
+        self.stopped: set[str] = set()
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        decision = super().on_trial_result(tune_controller, trial, result)
+        if decision == TrialScheduler.STOP:
+            self.stopped.add(trial.trial_id)
+        return decision
+
+    def tell(self, records: Sequence[Record]) -> None:
+        """Fill the rungs with what trials of an earlier session reached."""
+        for record in records:
+            if record.state in ("finished", "stopped"):
+                trial = Trial("told", stub=True, trial_id=record.name)
+                self.on_trial_add(None, trial)  # type: ignore[arg-type]
+                best = float("-inf")
+                for entry in record.history:
+                    best = max(best, entry["score"])
+                    super().on_trial_result(None, trial, {ROUND: entry["round"], SCORE: best})  # type: ignore[arg-type]
+                self.on_trial_remove(None, trial)  # type: ignore[arg-type]
+
+
+def make_scheduler(space: Space, search: str, scheduler: str, rounds: int, records: Sequence[Record]) -> TrialScheduler:
+    if search == "pbt":
+        return PopulationBasedTraining(
+            time_attr=ROUND,
+            metric="score",
+            mode="max",
+            perturbation_interval=space.grace,
+            hyperparam_mutations={"point": {name: space.vary[name] for name in space.mutable}},
+        )
+    if scheduler == "none":
+        return FIFOScheduler()
+    halving = Halving(space, rounds)
+    halving.tell(records)
+    return halving

@@ -1,0 +1,46 @@
+"""What a trial trains: the few things in which one training differs from another, as a campaign sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from fer.tracking import Run
+from fer.training.options import RunOptions
+
+Settings = dict[str, Any]
+
+
+class Training(Protocol):
+    """One of the jobs that can be tuned. Stateless, so that it can be sent to trials."""
+
+    job: str
+    """The command: `fer train`, `fer dynamics`."""
+    config_class: type[RunOptions]
+
+    def open_data(self, config: Any) -> Settings:
+        """Prepare the data once for all trials; the entries of the loop's settings that say where it lies."""
+
+    def loop(self, config: Any, data: Settings, tracking: Run) -> tuple[Callable[[Settings], None], Settings]:
+        """The loop that the job runs on each worker, and its settings. Raises UserError for options that can't be."""
+
+    def round(self, config: Any, figures: dict[str, Any]) -> int | None:
+        """Which round, from 1, a report of the loop ends; None if it ends none."""
+
+    def rounds(self, config: Any) -> int:
+        """Rounds of a trial that is not stopped."""
+
+    def score(self, figures: dict[str, Any]) -> float:
+        """What the campaign maximises."""
+
+    def network(self, config: Any, data: Settings) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """The network of a trial, untrained, and an input of one row: to measure its size and latency."""
+
+
+def training_for(name: str) -> Training:
+    """The training that a space names."""
+    from fer.tuning.classifier import ClassifierTraining
+
+    return {"classifier": ClassifierTraining}[name]()
