@@ -37,7 +37,7 @@ check: .venv/ready-vlm ## Lint, formatting and types
 
 lock: .venv/ready ## Resolve the requirement files anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
-	$(BIN)/uv pip compile --quiet --python-version 3.11 --extra vlm-cpu --extra dev pyproject.toml --override requirements/overrides-cpu.txt -o requirements/vlm-cpu.txt
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --extra vlm-cpu --extra landmarks --extra dev pyproject.toml --override requirements/overrides-cpu.txt --override requirements/overrides-landmarks.txt -o requirements/vlm-cpu.txt
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --extra vlm-gpu pyproject.toml -o requirements/vlm-gpu.txt
 
 clean: ## Remove .venv and caches

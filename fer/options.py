@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,8 +95,8 @@ def _fault(item: Any) -> str:
 
 
 def _env_prefix(job: str) -> str:
-    """``FER_TRAIN_``; of a job with verbs, ``FER_FERBENCH_RUN_``."""
-    return f"FER_{job.upper().replace(' ', '_')}_"
+    """``FER_TRAIN_``; of a command of two words, ``FER_FERBENCH_RUN_``."""
+    return f"FER_{re.sub(r'[ -]', '_', job).upper()}_"
 
 
 def _config_file(argv: Sequence[str], job: str, recipes: Path | None) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -21,6 +22,11 @@ JOBS = {
     "ferbench": "Let models answer questions about faces, and score their answers as FERBench does",
     "evaluate": "Judge a model on a labelled data set, with intervals, plots and a report",
     "predict": "Read expressions from images, folders and videos",
+    "dynamics": "Train a scorer of facial dynamics and synkinesis (research scores) in five stages",
+    "dynamics extract": "Turn videos into frames for it: optical flow and landmarks",
+    "dynamics predict": "Score videos and frames",
+    "dynamics import-blendshapes": "Read the weights of MediaPipe's blendshape network",
+    "dynamics serve": "Score frames and short videos over HTTP",
     "promote": "Give a registered model an alias, such as champion",
     "serve": "Answer requests over HTTP",
 }
@@ -36,20 +42,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[0] in ("-V", "--version"):
         print(f"ferry-fer {__version__}")
         return 0
-    if argv[0] not in JOBS:
-        print(f"fer: no command {argv[0]!r}; there are: {', '.join(JOBS)}", file=sys.stderr)
+    two_words = " ".join(argv[:2])
+    job = two_words if two_words in JOBS else argv[0]
+    if job not in JOBS:
+        print(f"fer: no command {job!r}; there are: {', '.join(JOBS)}", file=sys.stderr)
         return 2
-    return run_job(argv[0], argv[1:])
+    return run_job(job, argv[len(job.split()) :])
 
 
 def run_job(job: str, argv: Sequence[str] | None = None) -> int:
     """Parse the job's config and run its `main`; a person's mistake is one line and exit code 2.
 
-    A job with verbs (`fer ferbench run`) has a config and a `main` for each of them in its table ``VERBS``.
+    A job with verbs (`fer ferbench run`) has a config and a `main` for each of them in its table ``VERBS``. The module
+    of a job of two words, such as `dynamics extract`, is `jobs.dynamics_extract`.
     """
     from fer.options import parse
 
-    module = import_module(f"jobs.{job}")
+    module = import_module(f"jobs.{re.sub(r'[ -]', '_', job)}")
     argv = list(sys.argv[1:] if argv is None else argv)
     command, recipes = job, RECIPES / job
     verbs = getattr(module, "VERBS", None)

@@ -7,24 +7,36 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from fer.errors import UserError
 from serve_apps.options import ServeConfig as Config
+from serve_apps.options import ServerOptions
+
+if TYPE_CHECKING:
+    from ray.serve import Application
 
 APP = "classifier"
+
+C = TypeVar("C", bound=ServerOptions)
 
 
 def main(config: Config) -> None:
     """Serve until Ctrl-C or SIGTERM."""
+    wait(start(config), APP)
+
+
+def wait(url: str, name: str) -> None:
+    """Let the application ``name`` answer at ``url`` until Ctrl-C or SIGTERM, then stop it."""
     stop = threading.Event()
-    url = start(config)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     print(f"Ctrl-C stops the server. Interactive documentation: {url}/docs", flush=True)
     stop.wait()
     print("Stopping: requests under way are answered first.", flush=True)
-    finish()
+    finish(name)
 
 
 def start(config: Config) -> str:
@@ -32,7 +44,18 @@ def start(config: Config) -> str:
 
     Raises UserError if there is no such model or detector, or if the port is taken.
     """
-    config = _checked(config)
+    from fer.faces import open_detector
+    from serve_apps.classifier import build_app
+
+    config = checked(config)
+    open_detector(config.detector, Path(config.detector_model) if config.detector_model else None)
+    detector = config.detector_model and str(Path(config.detector_model).absolute())
+    config = config.model_copy(update={"detector_model": detector})
+    return run(config, build_app, APP, "-F files=@face.jpg", "/v1/predict")
+
+
+def run(config: C, build_app: Callable[[C, str | None, float], Application], name: str, form: str, path: str) -> str:
+    """Start an application; return its URL when it answers. ``form`` and ``path`` are of an example request."""
     _check_port(config.host, config.port)
 
     import ray
@@ -40,7 +63,6 @@ def start(config: Config) -> str:
 
     from cluster.embedded import connect
     from serve_apps.access import choose_token
-    from serve_apps.classifier import build_app
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     connect(cpus=config.min_replicas * config.cpus_per_replica + 1)
@@ -50,7 +72,7 @@ def start(config: Config) -> str:
     token = choose_token(config.token, config.host)
     serve.start(http_options={"host": config.host, "port": config.port}, logging_config={"log_level": "ERROR"})
     quiet = {"log_level": "WARNING", "enable_access_log": False}
-    serve.run(build_app(config, token, gpus), name=APP, route_prefix="/", logging_config=quiet)
+    serve.run(build_app(config, token, gpus), name=name, route_prefix="/", logging_config=quiet)
     url = f"http://{_shown(config.host)}:{config.port}"
     header = ""
     if token and not config.token:
@@ -58,35 +80,32 @@ def start(config: Config) -> str:
     if token:
         header = " -H 'Authorization: Bearer TOKEN'"
     print(f"Serving {config.model} at {url}")
-    print(f"Try: curl -F files=@face.jpg{header} {url}/v1/predict", flush=True)
+    print(f"Try: curl {form}{header} {url}{path}", flush=True)
     return url
 
 
-def finish() -> None:
+def finish(name: str = APP) -> None:
     """Stop the server when it has answered the requests under way, and Ray where it was embedded."""
     import ray
     from ray import serve
 
-    serve.delete(APP)
+    serve.delete(name)
     if os.environ.get("RAY_ADDRESS"):
         serve.shutdown()
     ray.shutdown()
 
 
-def _checked(config: Config) -> Config:
-    """The config with absolute paths. A model or detector that is not there is found out here, before Ray starts."""
-    from fer.faces import open_detector
+def checked(config: C) -> C:
+    """The config with absolute paths. A model that is not there is found out here, before Ray starts."""
     from fer.tracking import resolve_model, tracking_uri
 
     folder = resolve_model(config.model, config)
     registered = config.model.startswith(("models:/", "runs:/"))
-    open_detector(config.detector, Path(config.detector_model) if config.detector_model else None)
     return config.model_copy(
         update={
             "model": config.model if registered else str(folder.absolute()),
             "tracking_uri": tracking_uri(config) if registered else config.tracking_uri,
             "out_dir": str(Path(config.out_dir).absolute()) if "://" not in config.out_dir else config.out_dir,
-            "detector_model": config.detector_model and str(Path(config.detector_model).absolute()),
         }
     )
 

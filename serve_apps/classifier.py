@@ -7,19 +7,16 @@ faces and scores them, several requests at once.
 # Annotations stay objects here: Serve ships the routes without this module's names, so strings could not be resolved.
 import asyncio
 import time
-from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
-from pydantic import BaseModel
 from ray import serve
-from ray.exceptions import RayActorError
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from fer import __version__
 from serve_apps.access import check_token, digest
+from serve_apps.asking import FILE, PROBLEMS, RETRY_SECONDS, ask, body
 from serve_apps.incoming import analyze_image, predict_images
 from serve_apps.options import ServeConfig
 from serve_apps.schema import (
@@ -34,9 +31,6 @@ from serve_apps.schema import (
     Unreadable,
     to_deepface,
 )
-
-RETRY_SECONDS = 1
-PROBLEMS: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (400, 401, 413, 415, 422, 503)}
 
 
 @serve.deployment
@@ -72,17 +66,8 @@ class Classifier:
 
 app = FastAPI(title="Ferry", version=__version__, description="Facial expression recognition")
 
-
-def _body(shape: type[BaseModel], field: str, file: dict[str, Any]) -> dict[str, Any]:
-    """The request body for the OpenAPI page: it is read by hand, within limits, so FastAPI can't know it."""
-    form = {"type": "object", "properties": {field: file}, "required": [field]}
-    schemas = {"application/json": {"schema": shape.model_json_schema()}, "multipart/form-data": {"schema": form}}
-    return {"requestBody": {"required": True, "content": schemas}}
-
-
-FILE = {"type": "string", "format": "binary"}
-PREDICT_BODY = _body(PredictRequest, "files", {"type": "array", "items": FILE})
-ANALYZE_BODY = _body(AnalyzeRequest, "img", FILE)
+PREDICT_BODY = body(PredictRequest, "files", {"type": "array", "items": FILE})
+ANALYZE_BODY = body(AnalyzeRequest, "img", FILE)
 
 
 @serve.deployment
@@ -113,30 +98,20 @@ class Front:
     async def models(self, request: Request) -> ModelList:
         """What is served."""
         check_token(request, self.token_digest)
-        info, _ = await self._ask("health")
+        info, _ = await ask(self.model, "health")
         return ModelList(models=[info])
 
     @app.get("/healthz", responses={503: {"model": Problem}})
     async def health(self) -> Health:
         """200 while the model answers. Needs no token."""
-        info, error = await self._ask("health")
+        info, error = await ask(self.model, "health")
         return Health(model=info, uptime_seconds=time.monotonic() - self.started, reload_error=error)
 
     async def _predict(self, images: list[bytes]) -> Prediction:
-        answer = await self._ask("predict", images)
+        answer = await ask(self.model, "predict", images)
         if isinstance(answer, Unreadable):
             raise HTTPException(422, answer.reason)
         return answer
-
-    async def _ask(self, method: str, *arguments: Any) -> Any:
-        """Ask a copy of the model. 503 when all are busy and the queue is full, or when none is up."""
-        try:
-            return await getattr(self.model, method).remote(*arguments)
-        except BackPressureError:
-            reason = "the server is busy"
-        except (DeploymentUnavailableError, RayActorError):
-            reason = "the model is not available"
-        raise HTTPException(503, f"{reason}; try again", {"Retry-After": str(RETRY_SECONDS)})
 
 
 def build_app(config: ServeConfig, token: str | None = None, gpus: float = 0) -> Application:

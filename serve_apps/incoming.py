@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import AsyncGenerator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ValidationError
@@ -16,11 +16,20 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from serve_apps.options import LimitOptions
-from serve_apps.schema import AnalyzeRequest, PredictRequest
+from serve_apps.schema import AnalyzeRequest, DynamicsRequest, PredictRequest
 
 FEW = 16  # text fields that a form may have beside its files
 
 B = TypeVar("B", bound=BaseModel)
+
+
+class DynamicsFrame(NamedTuple):
+    """One frame against its baseline, not checked yet."""
+
+    flow: bytes
+    """The flow picture, encoded."""
+    expression: list[tuple[float, float]]
+    baseline: list[tuple[float, float]]
 
 
 async def predict_images(request: Request, limits: LimitOptions) -> list[bytes]:
@@ -49,6 +58,17 @@ async def analyze_image(request: Request, limits: LimitOptions) -> bytes:
     if len(images) > 1:
         raise HTTPException(422, f"{len(images)} images; /analyze takes one, /v1/predict several")
     return _checked(images, limits)[0]
+
+
+async def dynamics_input(request: Request, limits: LimitOptions) -> DynamicsFrame | bytes:
+    """What ``POST /v1/dynamics`` scores: a frame and its baseline in JSON, or the file of a video in a form."""
+    if _is_form(request):
+        videos = await _files(request, limits)
+        if len(videos) != 1:
+            raise HTTPException(422, f"{len(videos)} files; send one video")
+        return videos[0]
+    asked = await _json(request, limits, DynamicsRequest)
+    return DynamicsFrame(_decode(asked.flow, "flow"), asked.expression_landmarks, asked.baseline_landmarks)
 
 
 def _is_form(request: Request) -> bool:

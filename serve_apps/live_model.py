@@ -58,10 +58,14 @@ class LiveModel:
     def _load(self, reference: str) -> Loaded:
         version = model_version(reference, self.tracking)
         fixed = f"models:/{_name(reference)}/{version}" if "@" in reference else reference
-        predictor = Predictor([resolve_model(fixed, self.tracking)], device=self.device)
+        return self.open(resolve_model(fixed, self.tracking), _name(reference), version)
+
+    def open(self, folder: Path, name: str, version: str) -> Loaded:
+        """Load the model of a folder."""
+        predictor = Predictor([folder], device=self.device)
         spec = predictor.specs[0]
         info = ModelInfo(
-            name=_name(reference),
+            name=name,
             version=version,
             label_space=spec.label_space,
             labels=spec.labels if predictor.has_expression else [],

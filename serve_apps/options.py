@@ -19,8 +19,8 @@ class LimitOptions(TrackingOptions):
     max_images: int = Field(16, ge=1, description="Most images in one request")
 
 
-class ServeConfig(LimitOptions):
-    """Answer requests over HTTP with a trained classifier, on Ray Serve."""
+class ServerOptions(LimitOptions):
+    """Which model is served, where, to whom, and in how many copies."""
 
     model: CliPositionalArg[str] = Field(
         description="Model to serve: models:/NAME@ALIAS (followed when the alias moves), models:/NAME/VERSION, "
@@ -31,9 +31,26 @@ class ServeConfig(LimitOptions):
     token: str | None = Field(
         None,
         min_length=16,
-        description="Clients must send it as `Authorization: Bearer TOKEN`; unset: FER_SERVE_TOKEN, else one is made "
-        "and printed where --host is not the loopback",
+        description="Clients must send it as `Authorization: Bearer TOKEN`; unset: the environment's (FER_SERVE_TOKEN "
+        "for `fer serve`), else one is made and printed where --host is not the loopback",
     )
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="What computes; auto takes a GPU if there is one")
+    min_replicas: int = Field(1, ge=1, description="Fewest copies of the model")
+    max_replicas: int = Field(2, ge=1, description="Most copies of the model, under load")
+    cpus_per_replica: float = Field(1, gt=0, description="CPUs that Ray reserves for each copy")
+    max_queued_requests: int = Field(64, ge=1, description="Requests that may wait; further ones are answered 503")
+    reload_seconds: float = Field(5, gt=0, description="How often the alias is looked up, in seconds")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ServerOptions:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"--max-replicas {self.max_replicas} is below --min-replicas {self.min_replicas}")
+        return self
+
+
+class ServeConfig(ServerOptions):
+    """Answer requests over HTTP with a trained classifier, on Ray Serve."""
+
     detector: Literal["none", "haar", "yunet"] = Field(
         "none", description="Face detector; none: each image is one face that fills it"
     )
@@ -42,17 +59,14 @@ class ServeConfig(LimitOptions):
     compound: bool = Field(
         False, description="Also answer with RAF-DB's compound label of the two likeliest expressions"
     )
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="What computes; auto takes a GPU if there is one")
-    min_replicas: int = Field(1, ge=1, description="Fewest copies of the model")
-    max_replicas: int = Field(2, ge=1, description="Most copies of the model, under load")
-    cpus_per_replica: float = Field(1, gt=0, description="CPUs that Ray reserves for each copy")
     max_batch_size: int = Field(8, ge=1, description="Requests that are computed together")
     batch_wait_ms: float = Field(5, ge=0, description="Longest wait for a batch to fill, in milliseconds")
-    max_queued_requests: int = Field(64, ge=1, description="Requests that may wait; further ones are answered 503")
-    reload_seconds: float = Field(5, gt=0, description="How often the alias is looked up, in seconds")
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> ServeConfig:
-        if self.max_replicas < self.min_replicas:
-            raise ValueError(f"--max-replicas {self.max_replicas} is below --min-replicas {self.min_replicas}")
-        return self
+
+class DynamicsServeConfig(ServerOptions):
+    """Score frames and short videos over HTTP, on Ray Serve. Research scores, not a diagnosis."""
+
+    landmarker: str | None = Field(
+        None, description="MediaPipe's Face Landmarker bundle (.task), for videos; unset: frames only"
+    )
+    max_frames: int = Field(300, ge=1, description="Most frames of a video")

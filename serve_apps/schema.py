@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from fer.dynamics.scores import NOTICE as DYNAMICS_NOTICE
 from fer.labels import emotion
 
 NOTICE = (
@@ -67,6 +70,51 @@ class ModelInfo(Body):
     labels: list[str]
     head: str
     img_size: int
+
+
+Points = Annotated[list[tuple[FiniteFloat, FiniteFloat]], Field(min_length=146, max_length=146)]
+
+
+class DynamicsRequest(Body):
+    """One frame against its baseline."""
+
+    flow: str = Field(description="Flow picture, 112x112 pixels (JPEG or PNG) in base64, or as a data URI")
+    expression_landmarks: Points = Field(description="The frame's 146 landmarks, [x, y] in pixels")
+    baseline_landmarks: Points = Field(description="The baseline's 146 landmarks, [x, y] in pixels")
+
+
+class FrameScores(Body):
+    """Scores of one frame; null where no face was found."""
+
+    frame: int | None = Field(None, description="Number of the video's frame, from 0")
+    seconds: float | None = Field(None, description="Its time in the video")
+    dynamics: float | None = Field(description="How far the face moves, 0 to 5")
+    dynamics_level: int | None = Field(description="The same, rounded")
+    synkinesis: float | None = Field(description="How much the wrong parts move with it, 0 to 3")
+    synkinesis_level: int | None = Field(description="The same, rounded")
+
+
+class ScorerInfo(Body):
+    name: str
+    version: str
+    branch: str = Field(description="What scores: flow, landmarks, or the fusion of both")
+    takes_videos: bool = Field(description="Whether the server was started with a landmarker")
+
+
+class DynamicsScores(Body):
+    frames: list[FrameScores]
+    baseline_frame: int | None = Field(
+        None, description="Number of the video's frame that was taken as the face at rest"
+    )
+    model: ScorerInfo
+    notice: str = DYNAMICS_NOTICE
+
+
+class ScorerHealth(Body):
+    status: str = "ok"
+    model: ScorerInfo
+    uptime_seconds: float
+    reload_error: str | None = Field(None, description="Why the newest version is not loaded; the old one answers")
 
 
 class Prediction(Body):

@@ -39,7 +39,18 @@ def test_imports_run_one_way(package: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["evaluate", "--help"], ["serve", "--help"], ["ferbench", "run", "--help"]],
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["evaluate", "--help"],
+        ["serve", "--help"],
+        ["ferbench", "run", "--help"],
+        ["dynamics", "--help"],
+        ["dynamics", "extract", "--help"],
+        ["dynamics", "predict", "--help"],
+        ["dynamics", "import-blendshapes", "--help"],
+        ["dynamics", "serve", "--help"],
+    ],
 )
 def test_help_needs_neither_torch_nor_ray(arguments: list[str]) -> None:
     program = (

@@ -54,7 +54,7 @@ class FaceModel(nn.Module):
 
     def __init__(self, options: ModelOptions, classes: int, pretrained: bool = False) -> None:
         super().__init__()
-        self.backbone: Any = _backbone(options, pretrained)
+        self.backbone: Any = build_backbone(options, pretrained)
         width = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
         self.expression: nn.Module | None = None
         self.affect: nn.Module | None = None
@@ -80,7 +80,7 @@ class FaceModel(nn.Module):
         return Outputs(logits, affect)
 
 
-def _backbone(options: ModelOptions, pretrained: bool) -> Any:
+def build_backbone(options: ModelOptions, pretrained: bool) -> Any:
     """The timm model without its classifier. Raises UserError for a wrong name, argument or missing weights."""
     if not timm.is_model(options.backbone):
         close = timm.list_models(f"*{options.backbone[:6]}*")[:5]

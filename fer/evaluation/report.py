@@ -76,6 +76,8 @@ class Report:
     thumbnails_title: str = "Worst mistakes"
     sections: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Further facts as names and values, by heading: model, data, versions."""
+    purpose: Sequence[str] = PURPOSE
+    """Paragraphs on what the figures are, and what they are not."""
 
 
 def render(report: Report) -> str:
@@ -87,7 +89,7 @@ def render(report: Report) -> str:
     environment.filters["data_uri"] = _data_uri
     environment.filters["thumbnail"] = _thumbnail
     made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    return environment.get_template("report.html.j2").render(report=report, purpose=PURPOSE, made=made, show=show)
+    return environment.get_template("report.html.j2").render(report=report, made=made, show=show)
 
 
 def show(figure: Figure | None, percent: bool = True, interval: bool = True) -> str:

@@ -33,6 +33,8 @@ class Position:
     """Epochs since the best."""
     stopped: bool = False
     """Stopped early, for good."""
+    stage: str = ""
+    """The stage in progress, in a run of several; the other entries are the stage's own."""
     history: list[dict[str, float]] = field(default_factory=list)
     """One entry for each finished epoch."""
 

@@ -21,11 +21,11 @@ from ray.train.torch import TorchTrainer
 
 from fer.data.stream import CPUS_PER_READER
 from fer.errors import UserError
-from fer.training.options import RunOptions
+from fer.training.options import LaunchOptions
 from fer.training.run import RunFolder
 
 
-def cpus_needed(options: RunOptions) -> float:
+def cpus_needed(options: LaunchOptions) -> float:
     """CPUs that a run occupies: its workers and, at least one CPU, their readers.
 
     If training held every CPU, Ray Data could not read and no first row would ever come.
@@ -33,7 +33,7 @@ def cpus_needed(options: RunOptions) -> float:
     return options.workers * options.cpus_per_worker + max(1.0, options.workers * CPUS_PER_READER)
 
 
-def use_gpu(options: RunOptions) -> bool:
+def use_gpu(options: LaunchOptions) -> bool:
     """Whether the workers get GPUs. Raises UserError if they are asked for and too few."""
     gpus = ray.cluster_resources().get("GPU", 0)
     if options.device == "gpu" and gpus < options.workers:
@@ -53,7 +53,7 @@ class Place(NamedTuple):
 def launch(
     loop: Callable[[dict[str, Any]], None],
     loop_config: dict[str, Any],
-    options: RunOptions,
+    options: LaunchOptions,
     run: RunFolder | Place,
     checkpoints: CheckpointConfig | None = None,
     callbacks: Sequence[UserCallback] = (),
@@ -62,7 +62,7 @@ def launch(
 
     A worker that dies takes the group down with it; the group starts again from the last checkpoint, up to
     ``max_failures`` times. A run of the same name continues from its last checkpoint. The last checkpoint is kept and
-    the one of the best ``score``, unless ``checkpoints`` says otherwise.
+    the one of the best ``score``, unless ``checkpoints`` says otherwise. ``callbacks`` hear of every report.
     """
     # Seconds, not the default half minute, until a dead worker is noticed; minutes for slow imports on small machines.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
@@ -78,9 +78,9 @@ def launch(
         run_config=RunConfig(
             name=run.name,
             storage_path=run.storage,
-            callbacks=list(callbacks),
             failure_config=FailureConfig(max_failures=options.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # of Train V2
+            callbacks=list(callbacks),  # type: ignore[arg-type]  # of Train V2
             checkpoint_config=checkpoints
             or CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"),
         ),

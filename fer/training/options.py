@@ -33,7 +33,7 @@ class NamedOptions(TrackingOptions):
     alias: str = Field("challenger", description="Alias that the registered model gets")
 
 
-class RunOptions(NamedOptions):
+class LaunchOptions(NamedOptions):
     """How a training job runs."""
 
     workers: int = Field(
@@ -47,6 +47,12 @@ class RunOptions(NamedOptions):
         "auto", description="What to train on; auto takes GPUs if the cluster has them"
     )
     seed: int = Field(0, ge=0, description="Seed of everything random: order, augmentation, initial weights")
+    max_failures: int = Field(3, ge=0, description="Restart the workers up to so many times when one dies")
+
+
+class RunOptions(LaunchOptions):
+    """A training job whose checkpoints another run can start from, and can lie inside an epoch."""
+
     resume: str | None = Field(
         None,
         description="Start from this checkpoint, optimizer and position too (a stopped run needs its --name only)",
@@ -54,4 +60,3 @@ class RunOptions(NamedOptions):
     checkpoint_every: int = Field(
         0, ge=0, description="Also save a checkpoint every so many optimizer steps; 0: each epoch only"
     )
-    max_failures: int = Field(3, ge=0, description="Restart the workers up to so many times when one dies")

@@ -22,8 +22,20 @@ PACKAGES = (
 )
 
 # What may differ between a run and its continuation without changing what is learned.
-FREE = {"max_failures", "checkpoint_every", "tracking_uri", "out_dir", "decode_threads", "threads", "resume", "name"}
-FREE |= {"num_trials", "time_budget", "max_concurrent"}
+FREE = {
+    "max_failures",
+    "checkpoint_every",
+    "tracking_uri",
+    "out_dir",
+    "decode_threads",
+    "threads",
+    "resume",
+    "name",
+    "stages",
+    "num_trials",
+    "time_budget",
+    "max_concurrent",
+}
 
 
 class RunFolder:

@@ -11,11 +11,12 @@ from typing import Any
 import ray.train
 import torch
 from ray.train import Checkpoint
+from ray.train.collective import barrier, broadcast_from_rank_zero
 from ray.train.torch import get_device, prepare_model
 from ray.train.v2._internal.execution import context as report_context
 from torch import nn
 
-from fer.training.options import RunOptions
+from fer.training.options import LaunchOptions
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Worker:
     """Who gets the reports of a worker that is alone, in a process that is not Ray Train's."""
 
     @classmethod
-    def start(cls, options: RunOptions, send: Callable[..., None] | None = None) -> Worker:
+    def start(cls, options: LaunchOptions, send: Callable[..., None] | None = None) -> Worker:
         """Join the group and set the compute threads: by default the machine's cores shared among its workers.
 
         With ``send`` there is no group: this process, which is not one of Ray Train's, does all the work.
@@ -49,6 +50,15 @@ class Worker:
     def prepare(self, model: nn.Module) -> Any:
         """The model as this worker trains it: in a group of several with gradients averaged over them."""
         return model if self.send else prepare_model(model)
+
+    def share(self, value: Any) -> Any:
+        """The leading worker's value, for all of them. Every worker must call it."""
+        return value if self.send else broadcast_from_rank_zero(value)
+
+    def wait(self) -> None:
+        """Go on when every worker has come here."""
+        if not self.send:
+            barrier()
 
     def report(self, metrics: dict[str, Any], checkpoint: Checkpoint | None) -> None:
         """Report figures and, from the leading worker, a checkpoint. Every worker must call it."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from fer.tracking import Run
-from fer.training.options import RunOptions
+from fer.training.options import LaunchOptions
 
 Settings = dict[str, Any]
 
@@ -18,7 +18,7 @@ class Training(Protocol):
 
     job: str
     """The command: `fer train`, `fer dynamics`."""
-    config_class: type[RunOptions]
+    config_class: type[LaunchOptions]
 
     def open_data(self, config: Any) -> Settings:
         """Prepare the data once for all trials; the entries of the loop's settings that say where it lies."""

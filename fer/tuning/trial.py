@@ -20,7 +20,7 @@ from ray.train import Checkpoint
 
 from fer.errors import UserError
 from fer.tracking import Run
-from fer.training.options import RunOptions
+from fer.training.options import LaunchOptions
 from fer.tuning.keep import Keeper
 from fer.tuning.measure import latency_ms, millions_of_weights
 from fer.tuning.record import trial_folder
@@ -66,7 +66,7 @@ def run_trial(config: dict[str, Any], plan: Plan) -> None:
     if reporter.keeper.complete:
         return
     tracking = Run(plan.tracking_uri, config["run_id"])
-    job: RunOptions = reporter.config
+    job: LaunchOptions = reporter.config
     loop, settings = plan.training.loop(job, plan.data, tracking)
     settings |= {"resume": str(resume) if resume else None, "new_rates": given is not None}
     if job.workers == 1:

@@ -1,0 +1,96 @@
+"""The weights of MediaPipe's blendshape network, read from its tflite file: a flatbuffer, which runs nothing.
+
+The file holds half-precision weights, each widened by a DEQUANTIZE operator before use. Its operators stand in the
+order in which they run, and so do the layers of `BlendshapeNet`: what is met first belongs to the first layer.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fer.dynamics.blendshapes import BlendshapeNet
+from fer.errors import UserError
+
+NAME = "face_blendshapes.tflite"
+TOKEN = "extra_token"
+MAX_BYTES = 64 * 2**20
+
+
+def import_blendshapes(file: Path, out: Path) -> None:
+    """Read the network of a `.tflite` file or `.task` bundle, and write its weights. Raises UserError."""
+    weights = read_weights(_tflite_bytes(file), file)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, out)
+
+
+def read_weights(data: bytes, file: Path) -> dict[str, Tensor]:
+    """The state dict of a `BlendshapeNet`. Raises UserError if the flatbuffer is of another network."""
+    expected = BlendshapeNet().state_dict()
+    layers = {name: value.shape for name, value in expected.items() if name != TOKEN}
+    try:
+        found, token = _parameters(data)
+        weights = {
+            name: torch.from_numpy(values.reshape(shape).copy())
+            for (name, shape), values in zip(layers.items(), found, strict=True)
+        }
+        return {TOKEN: torch.from_numpy(token.reshape(expected[TOKEN].shape).copy())} | weights
+    except (ValueError, TypeError, IndexError, AttributeError, struct.error):
+        raise UserError(f"{file} is not MediaPipe's blendshape network ({NAME}), or is damaged") from None
+
+
+def _parameters(data: bytes) -> tuple[list[np.ndarray], np.ndarray]:
+    """Weights, biases and scales in the order of their use, and the extra token."""
+    try:
+        import tflite
+    except ImportError:
+        raise UserError("reading a .tflite file needs the package tflite: pip install 'ferry-fer[landmarks]'") from None
+    if not tflite.Model.ModelBufferHasIdentifier(data, 0):
+        raise ValueError("no tflite flatbuffer")
+    model = tflite.Model.GetRootAs(data, 0)
+    graph = model.Subgraphs(0)
+    constants: dict[int, np.ndarray] = {}
+    found: list[np.ndarray] = []
+    token = np.empty(0)
+    operator = tflite.BuiltinOperator
+    for number in range(graph.OperatorsLength()):
+        step = graph.Operators(number)
+        inputs, output = step.InputsAsNumpy().tolist(), step.Outputs(0)
+        code = model.OperatorCodes(step.OpcodeIndex())
+        kind = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        if kind == operator.DEQUANTIZE:
+            constants[output] = _values(model, graph.Tensors(inputs[0]))
+        elif kind == operator.CONV_2D:  # with its weights and its bias
+            found += [constants[inputs[1]], constants[inputs[2]]]
+        elif (
+            kind == operator.MUL and inputs[1] in constants and constants[inputs[1]].ndim == 1
+        ):  # the scale of a layer norm
+            found.append(constants[inputs[1]])
+        elif kind == operator.CONCATENATION and inputs[0] in constants:
+            token = constants[inputs[0]]
+    return found, token
+
+
+def _values(model: Any, tensor: Any) -> np.ndarray:
+    """A constant tensor of half precision, widened."""
+    raw = model.Buffers(tensor.Buffer()).DataAsNumpy()
+    return raw.view(np.float16).reshape(tensor.ShapeAsNumpy() if tensor.ShapeLength() else ()).astype(np.float32)
+
+
+def _tflite_bytes(file: Path) -> bytes:
+    """The tflite file itself, or the one in a bundle, which is a zip."""
+    if not file.is_file():
+        raise UserError(f"no file {file}")
+    if not zipfile.is_zipfile(file):
+        return file.read_bytes()
+    with zipfile.ZipFile(file) as bundle:
+        if NAME not in bundle.namelist() or bundle.getinfo(NAME).file_size > MAX_BYTES:
+            raise UserError(f"{file} holds no {NAME}: take a Face Landmarker bundle with blendshapes")
+        return bundle.read(NAME)
