@@ -187,9 +187,7 @@ def run_campaign(campaign: Campaign, told: Sequence[Record]) -> tuple[RunFolder,
     watch.scheduler = make_scheduler(space, campaign.search, campaign.scheduler, rounds, before)
     searcher = _searcher(campaign, watch, before, told)
     threads = job.threads or max(1, (os.cpu_count() or 1) // (at_a_time * job.workers))
-    plan = replace(
-        campaign._plan(folder, data, parent.uri), shared={**campaign.shared, "threads": threads}
-    )
+    plan = replace(campaign._plan(folder, data, parent.uri), shared={**campaign.shared, "threads": threads})
     print(
         f"campaign {run.name}: {campaign.num_trials} trials of up to {rounds} rounds, {left} left; "
         f"{campaign.search}, early stopping {campaign.scheduler}",

@@ -18,7 +18,9 @@ class Training(Protocol):
 
     job: str
     """The command: `fer train`, `fer dynamics`."""
-    config_class: type[LaunchOptions]
+
+    @property
+    def config_class(self) -> type[LaunchOptions]: ...
 
     def open_data(self, config: Any) -> Settings:
         """Prepare the data once for all trials; the entries of the loop's settings that say where it lies."""
