@@ -9,9 +9,11 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from fer.errors import UserError
+from fer.training.options import NamedOptions
 from fer.tuning.options import TuneConfig
 
 if TYPE_CHECKING:
+    from fer.tuning.campaign import Campaign
     from fer.tuning.record import Record
     from fer.tuning.space import Point, Space
 
@@ -38,8 +40,23 @@ def main(config: TuneConfig) -> None:
     connect(cpus_needed(campaign.job_config(campaign.space.default)))
     run, records, parent = run_campaign(campaign, told)
     summary = write_report(campaign, run, records, parent)
-    print(f"\n{summary}\nReport:  {run.root}/report.html")
     parent.finish()
+    print(f"\n{summary}\nReport:  {run.root}/report.html")
+    if config.register_as:
+        retrain_winner(campaign, run.name, records)
+
+
+def retrain_winner(campaign: Campaign, name: str, records: list[Record]) -> None:
+    """Train the winner by its own job, as anybody would who read the report, and register what comes of it."""
+    from fer.tuning.record import ranked
+
+    best = ranked(records)
+    if not best:
+        raise UserError("--register-as: no trial succeeded, so there is nothing to register")
+    kept = {"name": f"{name}-winner", **campaign.config.model_dump(include={*NamedOptions.model_fields} - {"name"})}
+    job = import_module(f"jobs.{campaign.training.job}")
+    print(f"\nTraining the winner, {best[0].name}, as {name}-winner")
+    job.main(campaign.job_config(best[0].point).model_copy(update=kept))
 
 
 def find_space(name: str) -> Space:

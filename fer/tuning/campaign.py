@@ -37,8 +37,10 @@ class Campaign:
     config: TuneConfig
     space: Space
     """Without the dimensions that are fixed."""
-    shared: dict[str, Any]
-    """Options of the job in every trial: of the base file and ``--fix``."""
+    base: Mapping[str, Any]
+    """Options of the job that the space doesn't vary."""
+    fixed: dict[str, Any]
+    """Options of the job that ``--fix`` sets in every trial."""
     points: Sequence[Point]
     """To be tried first, the default point before the others."""
 
@@ -66,14 +68,15 @@ class Campaign:
 
     def job_config(self, point: Point) -> Any:
         """Options of the job at a point. Raises UserError for a combination that the job refuses."""
-        return self._plan(Path(), {}, "").config(point)
+        return self.plan(Path(), {}, "").config(point)
 
-    def _plan(self, folder: Path, data: dict[str, Any], tracking_uri: str) -> Plan:
+    def plan(self, folder: Path, data: dict[str, Any], tracking_uri: str) -> Plan:
         return Plan(
             folder=folder,
             space=self.space,
             training=self.training,
-            shared=self.shared,
+            base=dict(self.base),
+            fixed=dict(self.fixed),
             data=data,
             tracking_uri=tracking_uri,
             against=self.config.against,
@@ -88,8 +91,8 @@ def plan_campaign(config: TuneConfig, space: Space, base: Mapping[str, Any], poi
     check_point(space, fixed, "--fix")
     for number, point in enumerate(points, 1):
         check_point(space, point, f"--points, point {number}")
-    shared = {**base, **{name: value for name, value in config.fix.items() if name not in space.vary}}
-    shared |= {"data": config.data, "out_dir": config.out_dir}
+    options_fixed = nest({name: value for name, value in config.fix.items() if name not in space.vary})
+    options_fixed |= {"data": config.data, "out_dir": config.out_dir}
     whole = space
 
     def options(point: Point) -> dict[str, Any]:
@@ -106,7 +109,7 @@ def plan_campaign(config: TuneConfig, space: Space, base: Mapping[str, Any], poi
         mutable=tuple(name for name in space.mutable if name in free),
     )
     first = [space.default, *({name: point[name] for name in point if name in free} for point in points)]
-    campaign = Campaign(config, space, shared, first)
+    campaign = Campaign(config, space, base, options_fixed, first)
     job = campaign.job_config(space.default)
     if campaign.search == "pbt" and (not space.mutable or job.workers > 1):
         raise UserError(
@@ -119,6 +122,18 @@ def plan_campaign(config: TuneConfig, space: Space, base: Mapping[str, Any], poi
             "dimensions (--fix NAME=VALUE), leave out --num-trials, or use --search random"
         )
     return campaign
+
+
+def nest(options: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"stage_1.lr": 0.1}`` as ``{"stage_1": {"lr": 0.1}}``."""
+    nested: dict[str, Any] = {}
+    for name, value in options.items():
+        *groups, last = name.split(".")
+        place = nested
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[last] = value
+    return nested
 
 
 def _typed(space: Space, name: str, value: Any) -> Any:
@@ -187,14 +202,15 @@ def run_campaign(campaign: Campaign, told: Sequence[Record]) -> tuple[RunFolder,
     watch.scheduler = make_scheduler(space, campaign.search, campaign.scheduler, rounds, before)
     searcher = _searcher(campaign, watch, before, told)
     threads = job.threads or max(1, (os.cpu_count() or 1) // (at_a_time * job.workers))
-    plan = replace(campaign._plan(folder, data, parent.uri), shared={**campaign.shared, "threads": threads})
+    plan = campaign.plan(folder, data, parent.uri)
+    plan.fixed["threads"] = threads
     print(
         f"campaign {run.name}: {campaign.num_trials} trials of up to {rounds} rounds, {left} left; "
         f"{campaign.search}, early stopping {campaign.scheduler}",
         flush=True,
     )
     session = {"began": time.time(), "ended": time.time()}
-    run.save(sessions=[*sessions, session])
+    run.save(sessions=[*sessions, session], at_a_time=at_a_time)
     _tune(campaign, plan, watch, searcher, at_a_time, left, minutes)
     session["ended"] = time.time()
     run.save(sessions=[*sessions, session])

@@ -27,7 +27,9 @@ class ClassifierTraining:
         dataset.split("val")
         return {"data": dataset.root}
 
-    def loop(self, config: TrainConfig, data: Settings, tracking: Run) -> tuple[Callable[[Settings], None], Settings]:
+    def loop(
+        self, config: TrainConfig, data: Settings, tracking: Run, folder: Path
+    ) -> tuple[Callable[[Settings], None], Settings]:
         from fer.classifier.model import new_spec
         from fer.classifier.plan import check
         from fer.classifier.train import train
@@ -41,7 +43,6 @@ class ClassifierTraining:
             "spec": spec.model_dump(),
             "data": dataset.root,
             "tracking": {"uri": tracking.uri, "run_id": tracking.run_id},
-            "resume": str(Path(config.resume).absolute()) if config.resume else None,
         }
         return train, settings
 

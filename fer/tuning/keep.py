@@ -38,7 +38,7 @@ class Keeper:
     @property
     def best(self) -> Path | None:
         """The checkpoint of the best score."""
-        return self._path(best_round(self.history)) if self.history else None
+        return self._path(best_entry(self.history)["round"]) if self.history else None
 
     def save(self, entry: dict[str, Any], checkpoint: Path) -> None:
         """Add a round's figures, which have a ``round`` and a ``score``, and copy its checkpoint."""
@@ -50,7 +50,7 @@ class Keeper:
         target = self._path(entry["round"])
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
-        for number in set(self._rounds()) - {entry["round"], best_round(self.history)}:
+        for number in set(self._rounds()) - {entry["round"], best_entry(self.history)["round"]}:
             shutil.rmtree(self._path(number))
 
     @property
@@ -68,9 +68,10 @@ class Keeper:
         return sorted(int(path.name.removeprefix(PREFIX)) for path in self.folder.glob(f"{PREFIX}*"))
 
 
-def best_round(history: list[dict[str, Any]]) -> int:
-    """The round of the highest score; of equal ones the first."""
-    return int(max(history, key=lambda entry: entry["score"])["round"])
+def best_entry(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The entry of the highest score; of equal ones the first. Of a training in stages, the last stage counts."""
+    stage = history[-1].get("stage")
+    return max((entry for entry in history if entry.get("stage") == stage), key=lambda entry: entry["score"])
 
 
 def write(path: Path, text: str) -> None:

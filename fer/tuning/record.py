@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from fer.tuning.keep import best_round, write
+from fer.tuning.keep import best_entry, write
 
 TRIALS = "trials"
 RECORD = "trial.json"
@@ -52,10 +52,7 @@ class Record(BaseModel):
     @property
     def best(self) -> dict[str, Any] | None:
         """The entry of the best round; None before the first is done."""
-        if not self.history:
-            return None
-        number = best_round(self.history)
-        return next(entry for entry in self.history if entry["round"] == number)
+        return best_entry(self.history) if self.history else None
 
     @property
     def score(self) -> float | None:

@@ -56,8 +56,8 @@ def as_optuna(record: Record, vary: Mapping[str, Domain], against: str | None) -
     failed = record.state == "failed"
     values = None
     if not failed:
-        assert record.best is not None and record.score is not None, "a trial that did not fail has a score"
-        values = [record.score, record.best[against]] if against else [record.score]
+        assert record.best is not None, "a trial that did not fail has a score"
+        values = [record.best["score"], record.best[against]] if against else [record.best["score"]]
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE,
         values=values,

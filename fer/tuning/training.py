@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -25,8 +26,13 @@ class Training(Protocol):
     def open_data(self, config: Any) -> Settings:
         """Prepare the data once for all trials; the entries of the loop's settings that say where it lies."""
 
-    def loop(self, config: Any, data: Settings, tracking: Run) -> tuple[Callable[[Settings], None], Settings]:
-        """The loop that the job runs on each worker, and its settings. Raises UserError for options that can't be."""
+    def loop(
+        self, config: Any, data: Settings, tracking: Run, folder: Path
+    ) -> tuple[Callable[[Settings], None], Settings]:
+        """The loop that the job runs on each worker, and its settings; the loop may leave files in ``folder``.
+
+        Raises UserError for options that can't be.
+        """
 
     def round(self, config: Any, figures: dict[str, Any]) -> int | None:
         """Which round, from 1, a report of the loop ends; None if it ends none."""
@@ -44,5 +50,7 @@ class Training(Protocol):
 def training_for(name: str) -> Training:
     """The training that a space names."""
     from fer.tuning.classifier import ClassifierTraining
+    from fer.tuning.dynamics import DynamicsTraining
 
-    return {"classifier": ClassifierTraining}[name]()
+    known: dict[str, type[Training]] = {"classifier": ClassifierTraining, "dynamics": DynamicsTraining}
+    return known[name]()

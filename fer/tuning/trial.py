@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,9 +22,10 @@ from ray.train import Checkpoint
 from fer.errors import UserError
 from fer.tracking import Run
 from fer.training.options import LaunchOptions
-from fer.tuning.keep import Keeper
+from fer.tuning.keep import Keeper, best_entry
 from fer.tuning.measure import latency_ms, millions_of_weights
 from fer.tuning.record import trial_folder
+from fer.tuning.schedule import SCORE
 from fer.tuning.space import Point, Space
 from fer.tuning.training import Settings, Training
 
@@ -35,8 +37,10 @@ class Plan:
     folder: Path
     space: Space
     training: Training
-    shared: dict[str, Any]
-    """Options of the job that are the same in every trial."""
+    base: dict[str, Any]
+    """Options of the job that a point may change."""
+    fixed: dict[str, Any]
+    """Options of the job that are the same in every trial, whatever the point says."""
     data: Settings
     tracking_uri: str
     against: str | None
@@ -50,15 +54,27 @@ class Plan:
         from fer.options import explain
 
         try:
-            return self.training.config_class.model_validate({**self.space.options(point), **self.shared})
+            return self.training.config_class.model_validate(
+                merge(merge(self.base, self.space.options(point)), self.fixed)
+            )
         except ValidationError as error:
             raise UserError(explain(error)) from None
+
+
+def merge(options: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with those of ``over`` laid over them, groups of options entry by entry."""
+    merged = dict(options)
+    for name, value in over.items():
+        below = merged.get(name)
+        merged[name] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def run_trial(config: dict[str, Any], plan: Plan) -> None:
     """What Ray Tune calls. ``config``: the trial's number and point, and its MLflow run."""
     number, point = int(config["number"]), config["point"]
-    reporter = Reporter(plan, plan.config(point), Keeper(trial_folder(plan.folder, number)))
+    folder = trial_folder(plan.folder, number)
+    reporter = Reporter(plan, plan.config(point), Keeper(folder))
     given = ray.tune.get_checkpoint() if plan.population else None
     if given is None:
         reporter.tell_again()
@@ -67,7 +83,7 @@ def run_trial(config: dict[str, Any], plan: Plan) -> None:
         return
     tracking = Run(plan.tracking_uri, config["run_id"])
     job: LaunchOptions = reporter.config
-    loop, settings = plan.training.loop(job, plan.data, tracking)
+    loop, settings = plan.training.loop(job, plan.data, tracking, folder)
     settings |= {"resume": str(resume) if resume else None, "new_rates": given is not None}
     if job.workers == 1:
         train_here(loop, settings, reporter)
@@ -106,8 +122,8 @@ class Reporter:
 
     def _with_best(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Tune compares trials by the best round so far: its weights are the ones that are kept."""
-        so_far = [each["score"] for each in self.keeper.history if each["round"] <= entry["round"]]
-        return {**entry, "best_score": max(so_far)}
+        so_far = [each for each in self.keeper.history if each["round"] <= entry["round"]]
+        return {**entry, SCORE: best_entry(so_far)["score"]}
 
 
 def train_here(loop: Any, settings: Settings, reporter: Reporter) -> None:
