@@ -35,7 +35,7 @@ AVERAGE = "average"
 def train(settings: dict[str, Any]) -> None:
     """The loop that Ray Train runs on each worker.
 
-    ``settings``: config, spec, data (folder of shards), tracking, resume; send, where reports go to if not to Ray Train;
+    ``settings``: config, spec, data (folder of shards), tracking, resume; send, where reports go if not to Ray Train;
     and new_rates, if learning rate and weight decay are not to be taken from the checkpoint.
     """
     config = TrainConfig.model_validate(settings["config"])

@@ -13,7 +13,6 @@ from fer.dynamics.options import STAGES, DynamicsConfig
 from fer.tracking import Run
 from fer.tuning.training import Settings
 
-
 LANDMARKS = 146
 
 
