@@ -182,9 +182,11 @@ def run_campaign(campaign: Campaign, told: Sequence[Record]) -> tuple[RunFolder,
     at_a_time = places(job, config)
     data = campaign.training.open_data(job)
     run = RunFolder(config, "tune", default_name=config.space)
+    if run.record.get("base", dict(campaign.base)) != dict(campaign.base):
+        raise UserError(f"campaign {run.name!r} began with other options in --base: choose another --name")
     folder = Path(run.root)
     parent = start_run(config, config.experiment, run.name, run.record.get("mlflow_run_id"))
-    run.save(mlflow_run_id=parent.run_id)
+    run.save(mlflow_run_id=parent.run_id, base=dict(campaign.base))
     parent.log_params(config.model_dump())
 
     rounds = campaign.training.rounds(job)

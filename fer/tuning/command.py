@@ -27,7 +27,7 @@ def flags(config: Options) -> Iterator[str]:
         elif isinstance(value, dict | list):
             yield from (flag, json.dumps(value))
         else:
-            yield from (flag, f"{value:.6g}" if isinstance(value, float) else str(value))
+            yield from (flag, str(value))
 
 
 def _changed(config: Options, prefix: str = "") -> Iterator[tuple[str, Any]]:
