@@ -40,6 +40,7 @@ def make_study(
 
     With ``against`` it has two objectives: the score, and a cost to be kept low.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=storage or optuna.storages.InMemoryStorage(),
         sampler=sampler,

@@ -17,7 +17,7 @@ from fer.errors import UserError
 from jobs.tune import Config, main
 
 ROOT = Path(__file__).parents[2]
-ROUNDS = 5
+ROUNDS = 4
 SMALL = {"img_size": 40, "backbone": "narrow", "epochs": ROUNDS, "decode_threads": 1, "threads": 1}
 
 
@@ -53,7 +53,7 @@ def test_a_killed_campaign_keeps_what_is_done_and_continues_the_rest(
     import ray
     from mlflow.tracking import MlflowClient
 
-    (tmp_path / "points.yaml").write_text("- {batch_size: 128}\n")
+    (tmp_path / "points.yaml").write_text("- {batch_size: 128}\n- {batch_size: 32}\n- {batch_size: 32}\n")
     arguments = ["--space", "classifier_cpu", "--data", str(shards), "--name", "c", "--out-dir", str(tmp_path)]
     arguments += ["--points", str(tmp_path / "points.yaml"), "--num-trials", "4", "--max-concurrent", "1"]
     arguments += ["--search", "random", "--scheduler", "none"]
@@ -116,9 +116,7 @@ def test_a_trial_can_have_workers_of_its_own(shards: Path, tmp_path: Path) -> No
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_population_exchanges_weights_and_changes_rates(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "points.yaml").write_text("- {lr: 0.0001}\n- {lr: 0.0100}\n")
-    found = run(
-        shards, tmp_path, search="pbt", num_trials=4, points=str(tmp_path / "points.yaml"), fix={"epochs": 4}
-    )
+    found = run(shards, tmp_path, search="pbt", num_trials=4, points=str(tmp_path / "points.yaml"), fix={"epochs": 4})
     assert {trial["state"] for trial in found.values()} == {"finished"}
     assert len(found) == 4
 
