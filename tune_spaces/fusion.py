@@ -61,6 +61,6 @@ SPACE = Space(
     search="tpe",
     scheduler="asha",
     num_trials=24,
-    grace=8,
-    reduction=2,
+    grace=1,  # after stage 1, by the flow net alone; then after stage 2b, by the landmark net alone
+    reduction=3,
 )

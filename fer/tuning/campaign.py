@@ -201,7 +201,7 @@ def run_campaign(campaign: Campaign, told: Sequence[Record]) -> tuple[RunFolder,
         return run, list(watch.records.values()), parent
 
     before = [record for record in watch.records.values() if record.state != "running"]
-    watch.scheduler = make_scheduler(space, campaign.search, campaign.scheduler, rounds, before)
+    watch.scheduler = make_scheduler(space, campaign.search, campaign.scheduler, campaign.training.rungs(job), before)
     searcher = _searcher(campaign, watch, before, told)
     threads = job.threads or max(1, (os.cpu_count() or 1) // (at_a_time * job.workers))
     plan = campaign.plan(folder, data, parent.uri)

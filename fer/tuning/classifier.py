@@ -15,7 +15,7 @@ from fer.tuning.training import Settings
 
 
 class ClassifierTraining:
-    """Rounds are epochs; the score is the one that `fer train` keeps its best weights by: validation accuracy."""
+    """Rounds and rungs are epochs; the score is the one that `fer train` keeps its best weights by: validation accuracy."""
 
     job = "train"
     config_class = TrainConfig
@@ -51,6 +51,12 @@ class ClassifierTraining:
 
     def rounds(self, config: TrainConfig) -> int:
         return config.epochs
+
+    def rung(self, config: TrainConfig, figures: dict[str, Any]) -> int | None:
+        return self.round(config, figures)
+
+    def rungs(self, config: TrainConfig) -> int:
+        return self.rounds(config)
 
     def score(self, figures: dict[str, Any]) -> float:
         return float(figures["val_score"])

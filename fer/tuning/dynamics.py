@@ -19,7 +19,7 @@ LANDMARKS = 146
 class DynamicsTraining:
     """Rounds are the epochs of all stages, one after the other; the score is the mean QWK of the two scores.
 
-    Trials are compared at the same round, which is in the same stage for all of them; in the end by their last stage.
+    Rungs are stages: trials are compared by what a stage has made of them when it is over, not while it learns.
     """
 
     job = "dynamics"
@@ -53,6 +53,14 @@ class DynamicsTraining:
 
     def rounds(self, config: DynamicsConfig) -> int:
         return sum(config.stage(stage).epochs for stage in config.stages)
+
+    def rung(self, config: DynamicsConfig, figures: dict[str, Any]) -> int | None:
+        stage = figures["stage"]
+        over = figures["epoch"] == config.stage(stage).epochs
+        return [name for name in STAGES if name in config.stages].index(stage) + 1 if over else None
+
+    def rungs(self, config: DynamicsConfig) -> int:
+        return len(config.stages)
 
     def score(self, figures: dict[str, Any]) -> float:
         return (float(figures["val_dynamics_kappa"]) + float(figures["val_synkinesis_kappa"])) / 2

@@ -8,22 +8,24 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 
+from fer.tuning.keep import best_entry
 from fer.tuning.record import Record
 from fer.tuning.search import SCORE
 from fer.tuning.space import Space
 
-ROUND = "round"
+RUNG = "rung"
+"""How far a trial is. Reports without it are not compared."""
 
 
 class Halving(AsyncHyperBandScheduler):
     """ASHA (Li et al., MLSys 2020), which remembers whom it stopped and can be told of trials that are over."""
 
-    def __init__(self, space: Space, rounds: int) -> None:
+    def __init__(self, space: Space, rungs: int) -> None:
         super().__init__(
-            time_attr=ROUND,
+            time_attr=RUNG,
             metric=SCORE,
             mode="max",
-            max_t=max(rounds, space.grace),
+            max_t=max(rungs, space.grace),
             grace_period=space.grace,
             reduction_factor=space.reduction,
             stop_last_trials=False,
@@ -42,17 +44,17 @@ class Halving(AsyncHyperBandScheduler):
             if record.state in ("finished", "stopped"):
                 trial = Trial("told", stub=True, trial_id=record.name)
                 self.on_trial_add(None, trial)  # type: ignore[arg-type]
-                best = float("-inf")
-                for entry in record.history:
-                    best = max(best, entry["score"])
-                    super().on_trial_result(None, trial, {ROUND: entry["round"], SCORE: best})  # type: ignore[arg-type]
+                for place, entry in enumerate(record.history, 1):
+                    if RUNG in entry:
+                        best = best_entry(record.history[:place])["score"]
+                        super().on_trial_result(None, trial, {RUNG: entry[RUNG], SCORE: best})  # type: ignore[arg-type]
                 self.on_trial_remove(None, trial)  # type: ignore[arg-type]
 
 
-def make_scheduler(space: Space, search: str, scheduler: str, rounds: int, records: Sequence[Record]) -> TrialScheduler:
+def make_scheduler(space: Space, search: str, scheduler: str, rungs: int, records: Sequence[Record]) -> TrialScheduler:
     if search == "pbt":
         return PopulationBasedTraining(
-            time_attr=ROUND,
+            time_attr="round",
             metric="score",
             mode="max",
             perturbation_interval=space.grace,
@@ -60,6 +62,6 @@ def make_scheduler(space: Space, search: str, scheduler: str, rounds: int, recor
         )
     if scheduler == "none":
         return FIFOScheduler()
-    halving = Halving(space, rounds)
+    halving = Halving(space, rungs)
     halving.tell(records)
     return halving

@@ -34,9 +34,9 @@ class Space:
     scheduler: Literal["asha", "none"] = "asha"
     num_trials: int = 24
     grace: int = 1
-    """Rounds (epochs) that every trial gets before it may be stopped."""
+    """Epochs (of `fer dynamics`: stages) that every trial gets before it may be stopped."""
     reduction: int = 3
-    """Of so many trials that reach a rung, one goes on. Rungs lie at grace, grace x reduction, ... rounds."""
+    """Of so many trials that get this far one goes on; likewise after grace x reduction, and so on."""
     mutable: tuple[str, ...] = ()
     """Dimensions that population based training may change while a trial runs."""
 

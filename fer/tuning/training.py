@@ -40,6 +40,12 @@ class Training(Protocol):
     def rounds(self, config: Any) -> int:
         """Rounds of a trial that is not stopped."""
 
+    def rung(self, config: Any, figures: dict[str, Any]) -> int | None:
+        """How far a trial is when it has made this report, for comparing it with others; None where it is not to be."""
+
+    def rungs(self, config: Any) -> int:
+        """How far a trial is at its end."""
+
     def score(self, figures: dict[str, Any]) -> float:
         """What the campaign maximises."""
 

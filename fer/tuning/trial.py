@@ -117,8 +117,12 @@ class Reporter:
         if not math.isfinite(figures["train_loss"]):
             raise UserError(f"training diverged: the loss of round {number} is {figures['train_loss']}")
         entry = {**figures, "round": number, "score": self.plan.training.score(figures), "time": time.time()}
-        self.keeper.save(entry | self.constant, checkpoint)
-        return self._with_best(entry | self.constant)
+        entry |= self.constant
+        rung = self.plan.training.rung(self.config, figures)
+        if rung is not None:
+            entry["rung"] = rung
+        self.keeper.save(entry, checkpoint)
+        return self._with_best(entry)
 
     def _with_best(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Tune compares trials by the best round so far: its weights are the ones that are kept."""

@@ -27,7 +27,7 @@ SPACE = Space(
 def record(
     number: int, scores: list[float], state: Literal["running", "finished", "stopped", "failed"] = "finished", **at: Any
 ) -> Record:
-    history = [{"round": place, "score": score, "size": 2.0} for place, score in enumerate(scores, 1)]
+    history = [{"round": place, "rung": place, "score": score, "size": 2.0} for place, score in enumerate(scores, 1)]
     return Record(number=number, point=SPACE.default | at, run_id="", state=state, began=0.0, history=history)
 
 
@@ -67,14 +67,14 @@ def test_the_search_proposes_given_points_first_and_learns_from_the_others() -> 
 
 def test_stopping_goes_on_where_an_earlier_session_left_it() -> None:
     """Nine trials passed round 1 before the kill: a tenth that is worse than the best third of them is stopped."""
-    told = Halving(SPACE, rounds=9)
+    told = Halving(SPACE, rungs=9)
     told.tell([record(number, [0.1 * number, 0.1 * number], "stopped") for number in range(9)])
-    fresh = Halving(SPACE, rounds=9)
+    fresh = Halving(SPACE, rungs=9)
     decisions = []
     for scheduler in (told, fresh):
         trial = Trial("x", stub=True, trial_id="tenth")
         scheduler.on_trial_add(None, trial)
-        decisions.append(scheduler.on_trial_result(None, trial, {"round": 1, SCORE: 0.4}))
+        decisions.append(scheduler.on_trial_result(None, trial, {"rung": 1, SCORE: 0.4}))
     assert decisions == [TrialScheduler.STOP, TrialScheduler.CONTINUE]
     assert told.stopped == {"tenth"}
 
