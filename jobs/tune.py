@@ -78,8 +78,8 @@ def show(name: str, space: Space) -> None:
 
     table = Table(title=f"{name}: {space.purpose}", title_justify="left", caption_justify="left")
     table.caption = (
-        f"{space.num_trials} trials, {space.search}, early stopping {space.scheduler} "
-        f"(one of {space.reduction} goes on after {space.grace}, {space.grace * space.reduction}, …); optimises {space.optimises}"
+        f"{space.num_trials} trials, {space.search}, early stopping {space.scheduler} (one of {space.reduction} goes "
+        f"on after {space.grace}, {space.grace * space.reduction}, …); optimises {space.optimises}"
     )
     for column in ("dimension", "range", "default"):
         table.add_column(column)

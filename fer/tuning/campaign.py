@@ -87,6 +87,8 @@ class Campaign:
 def plan_campaign(config: TuneConfig, space: Space, base: Mapping[str, Any], points: Sequence[Point]) -> Campaign:
     """Check everything that can be checked before a trial starts. Raises UserError."""
     assert config.data is not None, "the options ask for data"
+    if "://" in config.out_dir:
+        raise UserError(f"--out-dir {config.out_dir}: a campaign keeps its records in a folder that all nodes see")
     fixed = {name: _typed(space, name, value) for name, value in config.fix.items() if name in space.vary}
     check_point(space, fixed, "--fix")
     for number, point in enumerate(points, 1):
@@ -211,11 +213,16 @@ def run_campaign(campaign: Campaign, told: Sequence[Record]) -> tuple[RunFolder,
         f"{campaign.search}, early stopping {campaign.scheduler}",
         flush=True,
     )
-    session = {"began": time.time(), "ended": time.time()}
-    run.save(sessions=[*sessions, session], at_a_time=at_a_time)
+    began = time.time()
+
+    def log_time() -> None:
+        """At every report, so that a killed session's time counts too."""
+        run.save(sessions=[*sessions, {"began": began, "ended": time.time()}], at_a_time=at_a_time)
+
+    watch.on_report = log_time
+    log_time()
     _tune(campaign, plan, watch, searcher, at_a_time, left, minutes)
-    session["ended"] = time.time()
-    run.save(sessions=[*sessions, session])
+    log_time()
     return run, list(watch.records.values()), parent
 
 
@@ -248,8 +255,6 @@ def _tune(
     cpus = job.cpus_per_worker if alone else 0.01
     gpus = campaign.config.gpus_per_trial if alone and job.device != "cpu" and ray.cluster_resources().get("GPU") else 0
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's table, not its newer panels, which repeat every trial's figures
-    # A stopped trial's thread must have left before the next one gets its process.
-    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
     logging.getLogger("ray.tune").setLevel(logging.WARNING)
     reporter = ray.tune.CLIReporter(
         parameter_columns={f"point/{name}": name for name in campaign.space.vary},

@@ -15,7 +15,7 @@ from fer.tuning.training import Settings
 
 
 class ClassifierTraining:
-    """Rounds and rungs are epochs; the score is the one that `fer train` keeps its best weights by: validation accuracy."""
+    """Rounds and rungs are epochs; the score is what `fer train` keeps its best weights by: validation accuracy."""
 
     job = "train"
     config_class = TrainConfig

@@ -30,7 +30,8 @@ class DynamicsTraining:
 
         data = open_frames(config)
         split = plan_splits(config.model_copy(update={"folds": 0}), data.frames)[0]
-        return {"splits": list(split), "data": absolute(config.data)}
+        blendshapes = absolute(config.blendshapes) if config.blendshapes else None
+        return {"splits": list(split), "paths": {"data": absolute(config.data), "blendshapes": blendshapes}}
 
     def loop(
         self, config: DynamicsConfig, data: Settings, tracking: Run, folder: Path
@@ -38,10 +39,11 @@ class DynamicsTraining:
         from fer.dynamics.stages import start
         from fer.dynamics.train import train
 
+        config = config.model_copy(update=data["paths"])
         start(str(folder), config)
         run = {"uri": tracking.uri, "run_id": tracking.run_id}
         settings = {
-            "config": config.model_copy(update={"data": data["data"]}).model_dump(),
+            "config": config.model_dump(),
             "splits": data["splits"],
             "root": str(folder),
             "tracking": {stage: run | {"first_step": self._before(config, stage)} for stage in config.stages},

@@ -72,6 +72,8 @@ def merge(options: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 def run_trial(config: dict[str, Any], plan: Plan) -> None:
     """What Ray Tune calls. ``config``: the trial's number and point, and its MLflow run."""
+    # A stopped trial's thread must have left before the next trial gets this process; Ray gives it two seconds.
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
     number, point = int(config["number"]), config["point"]
     folder = trial_folder(plan.folder, number)
     reporter = Reporter(plan, plan.config(point), Keeper(folder))

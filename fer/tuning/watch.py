@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,7 @@ class Watch(Callback):
         self.records: dict[int, Record] = {}
         self.unfinished: list[Record] = []
         self.scheduler: TrialScheduler | None = None
+        self.on_report: Callable[[], None] = lambda: None
 
     def take_up(self, records: list[Record]) -> None:
         """The trials of earlier sessions; the interrupted ones are given out again when their points are proposed."""
@@ -69,6 +71,7 @@ class Watch(Callback):
         record.point = trial.config["point"]  # population based training changes it
         record.add({key: value for key, value in result.items() if key not in TUNES_OWN})
         save(self.campaign, record)
+        self.on_report()
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record = self._of(trial)
