@@ -53,7 +53,7 @@ def test_a_killed_campaign_keeps_what_is_done_and_continues_the_rest(
     import ray
     from mlflow.tracking import MlflowClient
 
-    (tmp_path / "points.yaml").write_text("- {batch_size: 128}\n- {batch_size: 32}\n- {batch_size: 32}\n")
+    (tmp_path / "points.yaml").write_text("- {batch_size: 128}\n- {batch_size: 32}\n- {batch_size: 64, tones: 0.5}\n")
     arguments = ["--space", "classifier_cpu", "--data", str(shards), "--name", "c", "--out-dir", str(tmp_path)]
     arguments += ["--points", str(tmp_path / "points.yaml"), "--num-trials", "4", "--max-concurrent", "1"]
     arguments += ["--search", "random", "--scheduler", "none"]
