@@ -57,6 +57,7 @@ def cross_validate(config: DynamicsConfig, data: FrameSet, splits: list[list[str
     """A training for each fold, all of them below one MLflow run, and the results of all frames together."""
     from fer.dynamics.campaign import go_through, log_results, open_campaign
     from fer.dynamics.results import join, judge_stages
+    from fer.dynamics.stages import histories
 
     run, tracking = open_campaign(config, data)
     folds = []
@@ -65,7 +66,7 @@ def cross_validate(config: DynamicsConfig, data: FrameSet, splits: list[list[str
         fold = config.model_copy(update={"name": f"{run.name}-fold-{number}"})
         campaign = go_through(fold, data, split, tracking)
         folds.append(judge_stages(campaign.run.root, data.frames, split))
-        campaign.tracking.finish()
+        log_results(fold, campaign.run, campaign.tracking, folds[-1], histories(campaign.run.root), campaign.stages)
     judged = join(folds)
     log_results(config, run, tracking, judged)
     show(judged)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from serve_apps.options import LimitOptions
+from serve_apps.options import DynamicsServeConfig, LimitOptions
 from serve_apps.schema import AnalyzeRequest, DynamicsRequest, PredictRequest
 
 FEW = 16  # text fields that a form may have beside its files
@@ -60,14 +60,16 @@ async def analyze_image(request: Request, limits: LimitOptions) -> bytes:
     return _checked(images, limits)[0]
 
 
-async def dynamics_input(request: Request, limits: LimitOptions) -> DynamicsFrame | bytes:
+async def dynamics_input(request: Request, config: DynamicsServeConfig) -> DynamicsFrame | bytes:
     """What ``POST /v1/dynamics`` scores: a frame and its baseline in JSON, or the file of a video in a form."""
     if _is_form(request):
-        videos = await _files(request, limits)
+        if config.landmarker is None:
+            raise HTTPException(422, "this server takes no videos: it was started without --landmarker")
+        videos = await _files(request, config)
         if len(videos) != 1:
             raise HTTPException(422, f"{len(videos)} files; send one video")
         return videos[0]
-    asked = await _json(request, limits, DynamicsRequest)
+    asked = await _json(request, config, DynamicsRequest)
     return DynamicsFrame(_decode(asked.flow, "flow"), asked.expression_landmarks, asked.baseline_landmarks)
 
 

@@ -46,7 +46,7 @@ def look(video: Path, landmarker: Landmarker, options: VideoOptions) -> tuple[li
 
     Raises UserError for a video that can't be read or shows no face, and a baseline that is not one of its faces.
     """
-    stream = tqdm(frames(video, options.every), unit="frame", desc=video.name, disable=None)
+    stream = tqdm(frames(video, options.every), unit="frame", desc=f"{video.name}: landmarks", disable=None)
     seen = [Seen(frame.number, frame.seconds, landmarker(frame.image)) for frame in stream]
     faces = [each for each in seen if each.landmarks is not None]
     if not faces:
@@ -81,7 +81,8 @@ def frame_pairs(
     still = next(frame.image for frame in frames(video, options.every) if frame.number == rest.number)
     still = _cut(still, to_square)
     baseline = _to_picture(move(rest.landmarks, to_square))
-    for frame, here in zip(frames(video, options.every), seen, strict=True):
+    stream = tqdm(frames(video, options.every), total=len(seen), unit="frame", desc=f"{video.name}: flow", disable=None)
+    for frame, here in zip(stream, seen, strict=True):
         if here.landmarks is None:
             continue
         matrix = _after(to_square, similarity(here.landmarks[STEADY], rest.landmarks[STEADY]))

@@ -51,7 +51,7 @@ def _parameters(data: bytes) -> tuple[list[np.ndarray], np.ndarray]:
     try:
         import tflite
     except ImportError:
-        raise UserError("reading a .tflite file needs the package tflite: pip install 'ferry-fer[landmarks]'") from None
+        raise UserError("a .tflite file is read with the package tflite: install the extra `landmarks`") from None
     if not tflite.Model.ModelBufferHasIdentifier(data, 0):
         raise ValueError("no tflite flatbuffer")
     model = tflite.Model.GetRootAs(data, 0)
@@ -69,9 +69,7 @@ def _parameters(data: bytes) -> tuple[list[np.ndarray], np.ndarray]:
             constants[output] = _values(model, graph.Tensors(inputs[0]))
         elif kind == operator.CONV_2D:  # with its weights and its bias
             found += [constants[inputs[1]], constants[inputs[2]]]
-        elif (
-            kind == operator.MUL and inputs[1] in constants and constants[inputs[1]].ndim == 1
-        ):  # the scale of a layer norm
+        elif kind == operator.MUL and np.ndim(constants.get(inputs[1])) == 1:  # the scale of a layer norm
             found.append(constants[inputs[1]])
         elif kind == operator.CONCATENATION and inputs[0] in constants:
             token = constants[inputs[0]]

@@ -33,7 +33,7 @@ class Landmarker:
             from mediapipe.tasks.python import BaseOptions, vision
         except ImportError as error:
             raise UserError(
-                f"videos need MediaPipe, which is not installed ({error}): pip install 'ferry-fer[landmarks]'"
+                f"videos need MediaPipe, which is not installed ({error}): install the extra `landmarks`"
             ) from None
         options = vision.FaceLandmarkerOptions(base_options=BaseOptions(model_asset_path=str(file)), num_faces=1)
         try:

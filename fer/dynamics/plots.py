@@ -23,24 +23,27 @@ def training_curves(histories: Mapping[str, History]) -> Figure:
     for stage, history in histories.items():
         epochs = begin + np.arange(1, len(history) + 1)
         for name, colour in (("train_loss", GREY), ("val_loss", BLUE)):
-            losses.plot(epochs, [entry[name] for entry in history], color=colour, label=_once(name, begin))
+            losses.plot(epochs, [entry[name] for entry in history], color=colour, marker=".", label=_once(name, begin))
         for score, colour in COLOURS.items():
             shares = [entry[f"val_{score}_accuracy"] for entry in history]
-            accuracies.plot(epochs, shares, color=colour, label=_once(f"{score}_accuracy", begin))
+            accuracies.plot(epochs, shares, color=colour, marker=".", label=_once(f"{score}_accuracy", begin))
         for axes in (losses, accuracies):
             axes.axvline(begin + 0.5, color=GRID, zorder=0)
-        losses.annotate(f"stage {stage}", (begin + 0.7, 1), xycoords=("data", "axes fraction"), va="top", color=INK)
+        losses.annotate(
+            f"stage {stage}", (begin + 0.6, 1.02), xycoords=("data", "axes fraction"), color=INK, fontsize=9
+        )
         begin += len(history)
     losses.set(ylabel="loss", yscale="log")
-    accuracies.set(xlabel="epoch, over all stages", ylabel="validation accuracy", ylim=(0, 1))
+    accuracies.set(xlabel="epoch, over all stages", ylabel="validation accuracy", ylim=(0, 1), xlim=(0.4, begin + 0.6))
+    accuracies.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (losses, accuracies):
         axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
 
 def stage_losses(histories: Mapping[str, History]) -> Figure:
-    """A panel for each stage: its loss on the training and on the validation part."""
-    figure, panels = _panels(len(histories), across=True, width=3.2 * len(histories), height=3)
+    """A panel for each stage, all on one scale: its loss on the training and on the validation part."""
+    figure, panels = _panels(len(histories), across=True, width=2.6 * len(histories), height=3.2, sharey=True)
     for axes, (stage, history) in zip(panels, histories.items(), strict=True):
         epochs = [entry["epoch"] for entry in history]
         for name, colour in (("train_loss", GREY), ("val_loss", BLUE)):
@@ -48,7 +51,7 @@ def stage_losses(histories: Mapping[str, History]) -> Figure:
             values = [entry[name] for entry in history]
             axes.plot(epochs, values, color=colour, marker=marker, ms=3, label=name.replace("_", " "))
         axes.set_title(f"stage {stage}", color=INK, fontsize=10)
-        axes.set(xlabel="epoch", ylim=(0, None))
+        axes.set(xlabel="epoch", yscale="log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0].set_ylabel("loss")
     panels[0].legend(frameon=False, labelcolor=INK, fontsize=9)
@@ -66,6 +69,7 @@ def agreement(true: np.ndarray, estimated: np.ndarray) -> Figure:
         axes.scatter(known, means, marker="D", s=36, color=ORANGE, label="mean")
         axes.plot([0, top], [0, top], color=GREY, linestyle="--", linewidth=1)
         axes.set(xlabel=f"true {score}", ylabel=f"estimated {score}", xlim=(-0.5, top + 0.5), ylim=(-0.3, top + 0.3))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0].legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
@@ -82,10 +86,10 @@ def curve(seconds: Sequence[float], scores: np.ndarray, title: str) -> Figure:
 
 
 def _panels(
-    count: int, across: bool = False, width: float = 6, height: float = 5, sharex: bool = False
+    count: int, across: bool = False, width: float = 6, height: float = 5, sharex: bool = False, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(*((1, count) if across else (count, 1)), squeeze=False, sharex=sharex)
+    grid = figure.subplots(*((1, count) if across else (count, 1)), squeeze=False, sharex=sharex, sharey=sharey)
     for axes in grid.flat:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(GRID)

@@ -29,7 +29,19 @@ PURPOSE = (
     "your own recordings before you rely on them. Intervals say how far a figure would move with other videos of the "
     "same kind.",
 )
-SHOWN = {"mse": "MSE", "mae": "MAE", "kappa": "kappa", "icc": "ICC", "accuracy": "accuracy"}
+NAMES = {
+    "mse": "MSE",
+    "mae": "MAE",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "kappa": "kappa",
+    "icc": "ICC",
+    "accuracy": "accuracy",
+    "within_half": "within 0.5",
+    "within_one": "within 1",
+}
+SHOWN = ("mse", "mae", "kappa", "icc", "accuracy")
+"""Figures of every stage; the last one has all of them."""
 MEANINGS = {
     "mse": "mean squared error",
     "kappa": "Cohen's kappa with quadratic weights, of rounded scores",
@@ -114,7 +126,7 @@ def write_results(
         title=title,
         summary=[sentence(judged)],
         headlines=[
-            Headline(f"{name.replace('_', ' ')}, {score}", getattr(figures, name), name == "within_one", meaning)
+            Headline(f"{NAMES[name]}, {score}", getattr(figures, name), name == "within_one", meaning)
             for score, figures in judged.figures.items()
             for name, meaning in MEANINGS.items()
         ],
@@ -152,7 +164,7 @@ def stage_table(judged: Judged) -> Table:
     for stage in judged.estimates:
         found = judged.of_stage(stage)
         rows.append([stage, *(f"{found[score][name]:.3f}" for score in SCORES for name in SHOWN)])
-    return Table("Stages", ("stage", *(f"{score} {name}" for score in SCORES for name in SHOWN.values())), rows)
+    return Table("Stages", ("stage", *(f"{score} {NAMES[name]}" for score in SCORES for name in SHOWN)), rows)
 
 
 def level_table(judged: Judged) -> Table:
@@ -167,16 +179,15 @@ def level_table(judged: Judged) -> Table:
 
 def figure_table(judged: Judged) -> Table:
     """Every figure of the last stage, with its interval."""
-    rows = [
-        [name.replace("_", " "), *(show(getattr(judged.figures[s], name), False) for s in SCORES)] for name in RANGES
-    ]
+    rows = [[NAMES[name], *(show(getattr(judged.figures[s], name), False) for s in SCORES)] for name in RANGES]
     return Table("Figures of the last stage", ("figure", *SCORES), rows, "With 95% intervals over videos.")
 
 
 def console(judged: Judged) -> RichTable:
-    """The table of the stages, for a terminal."""
-    table = stage_table(judged)
-    shown = RichTable(*table.columns, box=None, header_style="bold")
-    for row in table.rows:
-        shown.add_row(*row)
+    """The same for a terminal, where rows of both scores stand below each other."""
+    shown = RichTable("score", "stage", *(NAMES[name] for name in SHOWN), box=None, header_style="bold")
+    for score in SCORES:
+        for stage in judged.estimates:
+            found = judged.of_stage(stage)[score]
+            shown.add_row(score, stage, *(f"{found[name]:.3f}" for name in SHOWN))
     return shown

@@ -85,7 +85,6 @@ class Trainer:
         with opened(self.root, latest_before(self.root, name)) as folder:
             self.network, spec = load_model(folder, self.worker.device)
         self.spec = spec.model_copy(update={"branch": self.stage.branch})
-        self.best = self.network.state_dict()
         for parameter in self.network.parameters():
             parameter.requires_grad_(False)
         for part in self.stage.train:
@@ -99,8 +98,10 @@ class Trainer:
         self.optimizer = build_optimizer(options, self.network)
         self.schedule = Schedule(options, self.optimizer, self.feed.batches_per_epoch)
         self.position = Position(workers=self.worker.workers, stage=name)
-        if checkpoint is not None:
-            self.restore(checkpoint)
+        if checkpoint is None or not self.restore(checkpoint):
+            # What the stage begins with counts too: a stage that makes nothing better changes nothing.
+            self.best = self.weights()
+            self.position.best = -self.worker.share(self.validate()["val_loss"] if self.worker.leads else None)
         self.model = self.worker.prepare(self.network)
 
     def train_epoch(self) -> dict[str, float]:
@@ -138,6 +139,10 @@ class Trainer:
             figures |= {f"val_{score}_{name}": found[name] for name in ("mse", "kappa", "accuracy")}
         return figures
 
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the network's weights as they are now."""
+        return {name: value.clone() for name, value in self.network.state_dict().items()}
+
     def inputs(self, batch: dict[str, Tensor]) -> list[Tensor]:
         return [batch[name].to(self.worker.device) for name in ("pictures", "expression", "baseline")]
 
@@ -147,11 +152,11 @@ class Trainer:
         """Count the epoch, keep its weights if they are the best, and report with a checkpoint."""
         position = self.position
         score = -figures["val_loss"]
-        better = position.best is None or score > position.best
+        assert position.best is not None, "a stage begins with a figure"
+        better = score > position.best
         if better:
-            self.best = {name: value.clone() for name, value in self.network.state_dict().items()}
+            self.best, position.best = self.weights(), score
         position.stale = 0 if better else position.stale + 1
-        position.best = score if better else position.best
         position.epoch += 1
         position.stopped = bool(self.stage.patience) and position.stale >= self.stage.patience
         position.history.append({"epoch": position.epoch, **figures})
@@ -181,13 +186,14 @@ class Trainer:
         save_model(self.best, self.spec, folder / BEST)
         save_training(folder, self.position, optimizer=self.optimizer, schedule=self.schedule)
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Take up this stage at the epoch after the checkpoint's, if the checkpoint is of this stage."""
+    def restore(self, checkpoint: Checkpoint) -> bool:
+        """Take up this stage at the epoch after the checkpoint's; False if the checkpoint is of another stage."""
         with checkpoint.as_directory() as name:
             folder, device = Path(name), self.worker.device
             if read_position(folder).stage != self.position.stage:
-                return
+                return False
             self.network.load_state_dict(load_model(folder, device)[0].state_dict())
             self.best = load_model(folder / BEST, device)[0].state_dict()
             self.position = load_training(folder, device, optimizer=self.optimizer, schedule=self.schedule)
         self.position.workers = self.worker.workers
+        return True

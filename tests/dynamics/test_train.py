@@ -44,7 +44,7 @@ def weights(root: Path) -> dict[str, Any]:
 
 def test_sixty_videos_five_stages(tmp_path: Path, ray_cluster: None) -> None:
     """Split by video, so the people that are judged are new to the model; with the small recipe."""
-    write_sequences(tmp_path / "frames", videos=60, frames=12)
+    write_sequences(tmp_path / "frames", videos=60, frames=12, jitter=0.005)
     argv = ["--config", "small-cpu", "--data", str(tmp_path / "frames"), "--out-dir", str(tmp_path), "--name", "sixty"]
     config = parse(DynamicsConfig, argv, "dynamics", RECIPES / "dynamics")
     started = time.monotonic()
@@ -122,14 +122,18 @@ def kill_in_stage_2b(root: Path, killed: list[int]) -> None:
 
 
 def test_two_workers_two_folds_and_the_ordinal_loss(sequences: Path, out: Path) -> None:
+    """And a stage whose rate wrecks the network: it leaves the weights of the stage before."""
     config = small(sequences, out, "folds", workers=2, folds=2, batch_size=4, loss="ordinal", stages=["1", "3"])
-    run(config)
+    run(config.model_copy(update={"stage_3": config.stage_3.model_copy(update={"lr": 1000.0})}))
     metrics = json.loads((out / "folds" / "metrics.json").read_text())
     assert metrics["part"] == "cross-validation"
     assert metrics["final"]["dynamics"]["rows"] == 40
     assert metrics["final"]["dynamics"]["videos"] == 10
     assert list(metrics["stages"]) == ["1", "3"]
-    assert (out / "folds-fold-2" / "stages" / "3" / "model.safetensors").exists()
+    for fold in ("folds-fold-1", "folds-fold-2"):
+        before, after = (load_file(out / fold / "stages" / stage / "model.safetensors") for stage in ("1", "3"))
+        assert all((before[name] == after[name]).all() for name in before)
+        assert (out / fold / "stage_losses.png").exists()
 
 
 def test_changed_data_is_refused(

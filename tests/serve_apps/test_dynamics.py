@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from socket import socket
 
@@ -18,6 +19,10 @@ from jobs.dynamics_serve import start
 from serve_apps.options import DynamicsServeConfig
 
 TOKEN = "a token for the tests"
+BUNDLE = Path(__file__).parents[3] / "shared" / "data" / "models" / "face_landmarker_v2_with_blendshapes.task"
+VIDEOS = find_spec("mediapipe") is not None and BUNDLE.exists()
+
+needs_videos = pytest.mark.skipif(not VIDEOS, reason="needs the extra `landmarks`, and its data")
 
 
 @pytest.fixture(scope="module")
@@ -32,21 +37,23 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def landmarker(shared_data: Path) -> str:
-    pytest.importorskip("mediapipe", reason="needs the extra `landmarks`")
-    return str(shared_data / "models" / "face_landmarker_v2_with_blendshapes.task")
-
-
-@pytest.fixture(scope="module")
 def client(ray_cluster: None, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Of a server that takes videos where MediaPipe and its file are there."""
     from ray import serve
 
     with socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    out = str(tmp_path_factory.mktemp("runs"))
     config = DynamicsServeConfig(
-        model=str(model), out_dir=out, port=port, token=TOKEN, max_replicas=1, max_request_bytes=2_000_000, device="cpu"
+        model=str(model),
+        landmarker=str(BUNDLE) if VIDEOS else None,
+        out_dir=str(tmp_path_factory.mktemp("runs")),
+        port=port,
+        token=TOKEN,
+        max_replicas=1,
+        max_request_bytes=2_000_000,
+        max_frames=100,
+        device="cpu",
     )
     url = start(config)
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=120) as client:
@@ -74,7 +81,7 @@ def test_a_frame_is_scored(client: httpx.Client, frame: dict) -> None:
     assert scores["dynamics_level"] == int(scores["dynamics"] + 0.5)
     assert "not a diagnosis" in body["notice"]
     assert body["model"]["branch"] == "fusion"
-    assert body["model"]["takes_videos"] is False
+    assert body["model"]["takes_videos"] is VIDEOS
 
 
 @pytest.mark.parametrize(
@@ -98,9 +105,6 @@ def test_what_the_server_does_not_take(client: httpx.Client, frame: dict) -> Non
     assert client.post("/v1/dynamics", json=frame, headers={"Authorization": "Bearer wrong"}).status_code == 401
     assert client.post("/v1/dynamics", content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
     assert client.post("/v1/dynamics", files={"video": b"x" * 2_100_000}).status_code == 413
-    video = client.post("/v1/dynamics", files={"video": b"x"})
-    assert video.status_code == 422
-    assert "started without --landmarker" in video.json()["detail"]
 
 
 def test_health_and_documentation(client: httpx.Client) -> None:
@@ -111,35 +115,32 @@ def test_health_and_documentation(client: httpx.Client) -> None:
     assert "/v1/dynamics" in document["paths"]
 
 
-@pytest.fixture(scope="module")
-def scoring(model: Path, landmarker: str, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    """What a copy of the model does with a video, without the server around it."""
-    from functools import partial
-
-    from fer.dynamics.landmarker import open_landmarker
-    from serve_apps.dynamics_scoring import LiveScorer, answer_video
-
-    out = str(tmp_path_factory.mktemp("runs"))
-    config = DynamicsServeConfig(
-        model=str(model), landmarker=landmarker, out_dir=out, max_frames=100, max_pixels=500_000
-    )
-    with open_landmarker(landmarker) as opened:
-        yield partial(answer_video, loaded=LiveScorer(config).current, landmarker=opened, config=config)
+@needs_videos
+def test_a_video_is_scored_frame_by_frame(client: httpx.Client, shared_data: Path) -> None:
+    video = (shared_data / "videos" / "single_face.mp4").read_bytes()
+    answer = client.post("/v1/dynamics", files={"video": video})
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert len(body["frames"]) == 72
+    assert all(0 <= frame["dynamics"] <= 5 and 0 <= frame["synkinesis"] <= 3 for frame in body["frames"])
+    assert body["baseline_frame"] in [frame["frame"] for frame in body["frames"]]
+    assert "not a diagnosis" in body["notice"]
 
 
-def test_a_video_is_scored_frame_by_frame(scoring, shared_data: Path) -> None:  # type: ignore[no-untyped-def]
-    answer = scoring((shared_data / "videos" / "single_face.mp4").read_bytes())
-    assert len(answer.frames) == 72
-    assert all(0 <= frame.dynamics <= 5 and 0 <= frame.synkinesis <= 3 for frame in answer.frames)
-    assert answer.baseline_frame in [frame.frame for frame in answer.frames]
-    assert answer.model.takes_videos
-    assert "not a diagnosis" in answer.notice
-
-
-def test_videos_that_cannot_be_scored_get_a_reason(scoring, shared_data: Path) -> None:  # type: ignore[no-untyped-def]
-    videos = shared_data / "videos"
-    assert "no face was found" in scoring((videos / "no_face.mp4").read_bytes()).reason
-    assert "more than 100 frames" in scoring((videos / "two_people.mp4").read_bytes()).reason
-    told = scoring(b"no video").reason
-    assert "not a video" in told
-    assert "/tmp" not in told
+@needs_videos
+@pytest.mark.parametrize(
+    ("video", "told"),
+    [
+        ("no_face.mp4", "no face was found"),
+        ("two_people.mp4", "more than 100 frames"),
+        (b"no video", "not a video"),
+    ],
+)
+def test_a_video_that_cannot_be_scored_gets_a_reason(
+    client: httpx.Client, shared_data: Path, video: str | bytes, told: str
+) -> None:
+    data = (shared_data / "videos" / video).read_bytes() if isinstance(video, str) else video
+    answer = client.post("/v1/dynamics", files={"video": data})
+    assert answer.status_code == 422, answer.text
+    assert told in answer.json()["detail"]
+    assert "/tmp" not in answer.json()["detail"]

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_apps.access import check_token, choose_token, digest, is_loopback
-from serve_apps.incoming import analyze_image, predict_images
-from serve_apps.options import LimitOptions
+from serve_apps.incoming import analyze_image, dynamics_input, predict_images
+from serve_apps.options import DynamicsServeConfig, LimitOptions
 from serve_apps.schema import Box, Face, ImageFaces, to_deepface
 
 LIMITS = LimitOptions(max_request_bytes=4000, max_image_bytes=1000, max_images=2)
@@ -187,3 +187,11 @@ def test_options_import_nothing_heavy() -> None:
     code = "import sys, jobs.serve, jobs.promote; print({'torch', 'ray', 'mlflow', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_video_is_taken_where_there_is_a_landmarker() -> None:
+    frames_only, videos_too = (DynamicsServeConfig(model="m", landmarker=file) for file in (None, "face.task"))
+    video = form(("video", b"film"))
+    assert asyncio.run(dynamics_input(request(video, FORM), videos_too)) == b"film"
+    assert "started without --landmarker" in refusal(dynamics_input, video, FORM, frames_only).detail
+    assert refusal(dynamics_input, form(("a", b"1"), ("b", b"2")), FORM, videos_too).status_code == 422
