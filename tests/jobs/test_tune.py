@@ -121,6 +121,29 @@ def test_a_population_exchanges_weights_and_changes_rates(shards: Path, tmp_path
     assert len(found) == 4
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_fusion_is_tuned_and_trials_are_compared_after_stages(tmp_path: Path) -> None:
+    from fer.dynamics.sequences import write_sequences
+
+    write_sequences(tmp_path / "sequences", videos=6, frames=6, seed=0)
+    rates = ({"lr_flow": 0.01}, {"lr_flow": 0.0001}, {"lr_flow": 0.00011})
+    (tmp_path / "points.yaml").write_text(json.dumps(rates))
+    fix = {f"stage_{stage}.epochs": 2 if stage == "1" else 1 for stage in ("1", "2a", "2b", "3", "4")}
+    fix |= {"flow_width": 8, "batch_size": 16, "pretrained": False, "threads": 1}
+    fix |= {"model_kwargs": {"layers": [1, 1, 1, 1]}, "seed": 0}
+    options = {"space": "fusion", "data": str(tmp_path / "sequences"), "out_dir": str(tmp_path), "name": "c"}
+    main(Config(num_trials=4, max_concurrent=1, points=str(tmp_path / "points.yaml"), fix=fix, **options))
+    found = trials(tmp_path / "c")
+    assert {trial["state"] for trial in found.values()} <= {"finished", "stopped"}
+    assert found["000"]["state"] == "finished"
+    assert [entry["round"] for entry in found["000"]["history"]] == [1, 2, 3, 4, 5, 6]
+    assert [entry.get("rung") for entry in found["000"]["history"]] == [None, 1, 2, 3, 4, 5]
+    for trial in found.values():
+        if trial["state"] == "stopped":
+            assert trial["history"][-1]["rung"] in (1, 3)
+
+
 @pytest.mark.usefixtures("ray_cluster")
 def test_more_trials_at_a_time_than_fit_are_refused(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--max-concurrent 50 can't be scheduled: a trial needs 2 CPUs"):
