@@ -2,8 +2,9 @@
 
     python -m benchmarks.tune_search
 
-The two take turns, a campaign each for every seed, on a small network and rendered faces. What counts is the best
-validation score that a campaign found in its minutes; a campaign's start is not counted, trials' starts are.
+The two take turns, a campaign each for every seed, on a small network and rendered faces. Both begin with the default
+options; from the end of that trial on, everything counts: starting trials too. What is compared is the best validation
+score that each had found after the same number of seconds, which is the longest that all campaigns had.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from fer.options import Options, parse
+from fer.tuning.record import Record, read_all
 
 ARMS: dict[str, dict[str, Any]] = {
     "TPE and ASHA": {"search": "tpe", "scheduler": "asha"},
@@ -27,7 +29,7 @@ ARMS: dict[str, dict[str, Any]] = {
 class SearchBenchmark(Options):
     """Compare searches at equal wall time."""
 
-    minutes: float = Field(4, gt=0, description="Time budget of each campaign")
+    minutes: float = Field(4, gt=0, description="Time budget of each campaign, its first trial included")
     seeds: int = Field(3, ge=1, description="Campaigns of each kind")
     rows: int = Field(1400, ge=200, description="Rendered faces")
     epochs: int = Field(9, ge=1, description="Epochs of a trial that is not stopped")
@@ -41,26 +43,25 @@ def main(config: SearchBenchmark) -> None:
     from cluster.embedded import connect
 
     connect(2)
-    best: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    trials: dict[str, list[int]] = {arm: [] for arm in ARMS}
+    found: dict[str, list[list[Record]]] = {arm: [] for arm in ARMS}
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(config.out or scratch)
         shards = rendered_faces(out, config.rows, size=40, val_split=0.3)
         for seed in range(config.seeds):
             for number, arm in enumerate(ARMS):
-                found = campaign(config, shards, out, f"seed-{seed}-{number}", seed, **ARMS[arm])
-                best[arm].append(max(found))
-                trials[arm].append(len(found))
-                print({name: [round(value, 4) for value in values] for name, values in best.items()}, flush=True)
+                found[arm].append(campaign(config, shards, out, f"seed-{seed}-{number}", seed, **ARMS[arm]))
     ray.shutdown()
-    for arm in ARMS:
-        each = ", ".join(f"{value:.4f}" for value in best[arm])
-        print(f"{arm:<22} mean {statistics.mean(best[arm]):.4f}   ({each}; trials begun: {trials[arm]})")
+    seconds = min(spent(records) for campaigns in found.values() for records in campaigns)
+    print(f"after {seconds:.0f} s:")
+    for arm, campaigns in found.items():
+        best = [max(scores(records, seconds)) for records in campaigns]
+        begun = [len(records) - 1 for records in campaigns]
+        each = ", ".join(f"{value:.4f}" for value in best)
+        print(f"{arm:<22} mean {statistics.mean(best):.4f}   (seeds: {each}; trials begun in all: {begun})")
 
 
-def campaign(config: SearchBenchmark, shards: Path, out: Path, name: str, seed: int, **arm: Any) -> list[float]:
-    """The scores that a campaign's trials reached. The default point is left out of neither."""
-    from fer.tuning.record import read_all
+def campaign(config: SearchBenchmark, shards: Path, out: Path, name: str, seed: int, **arm: Any) -> list[Record]:
+    """The trials of one campaign, the default first."""
     from jobs.tune import Config, main
 
     fix = {"img_size": 40, "backbone": "narrow", "epochs": config.epochs, "warmup_epochs": 0.5, "threads": 1}
@@ -78,7 +79,21 @@ def campaign(config: SearchBenchmark, shards: Path, out: Path, name: str, seed: 
             **arm,
         )
     )
-    return [record.score for record in read_all(out / "runs" / name) if record.score is not None]
+    return read_all(out / "runs" / name)
+
+
+def since_default(records: list[Record]) -> list[tuple[float, float]]:
+    """Seconds since the default trial ended, and the score, of every round of the others."""
+    began = records[0].history[-1]["time"]
+    return [(entry["time"] - began, entry["score"]) for record in records[1:] for entry in record.history]
+
+
+def spent(records: list[Record]) -> float:
+    return max(seconds for seconds, _ in since_default(records))
+
+
+def scores(records: list[Record], seconds: float) -> list[float]:
+    return [score for at, score in since_default(records) if at <= seconds]
 
 
 if __name__ == "__main__":
