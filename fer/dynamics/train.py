@@ -71,6 +71,7 @@ class Trainer:
         done = self.worker.share(finished(self.root) if self.worker.leads else None)
         for name in (name for name in STAGES if name in self.config.stages and name not in done):
             self.begin(name, checkpoint)
+            checkpoint = None  # it may be gone by the next stage, which it is not of
             while self.position.epoch < self.stage.epochs and not self.position.stopped:
                 figures = self.train_epoch()
                 figures |= self.worker.share(self.validate() if self.worker.leads else None)
