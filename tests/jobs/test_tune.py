@@ -62,7 +62,7 @@ def test_a_killed_campaign_keeps_what_is_done_and_continues_the_rest(
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "PYTHONPATH": str(ROOT)}
 
     driver = subprocess.Popen(command, env=environment, cwd=tmp_path)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
         seen = trials(tmp_path / "c")
         if sum(trial["state"] == "finished" for trial in seen.values()) == 1 and any(
@@ -77,7 +77,7 @@ def test_a_killed_campaign_keeps_what_is_done_and_continues_the_rest(
     states = [trial["state"] for trial in before.values()]
     assert sorted(states) == ["failed", "finished", "running"]
 
-    subprocess.run(command, env=environment, cwd=tmp_path, check=True, timeout=200)
+    subprocess.run(command, env=environment, cwd=tmp_path, check=True, timeout=400)
     after = trials(tmp_path / "c")
     assert list(after) == ["000", "001", "002", "003"]
     for number, trial in before.items():
