@@ -105,7 +105,7 @@ def test_a_killed_campaign_keeps_what_is_done_and_continues_the_rest(
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_trial_can_have_workers_of_its_own(shards: Path, tmp_path: Path) -> None:
-    fix = {"workers": 2, "epochs": 2, "cpus_per_worker": 1}
+    fix = {"workers": 2, "epochs": 2, "batch_size": 32}
     found = run(shards, tmp_path, num_trials=1, against="size", fix=fix)
     assert found["000"]["state"] == "finished"
     assert [entry["round"] for entry in found["000"]["history"]] == [1, 2]
