@@ -204,7 +204,7 @@ def run_campaign(campaign: Campaign, told: Sequence[Record]) -> tuple[RunFolder,
 
     before = [record for record in watch.records.values() if record.state != "running"]
     watch.scheduler = make_scheduler(space, campaign.search, campaign.scheduler, campaign.training.rungs(job), before)
-    searcher = _searcher(campaign, watch, before, told)
+    searcher, choices = _searcher(campaign, watch, before, told)
     threads = job.threads or max(1, (os.cpu_count() or 1) // (at_a_time * job.workers))
     plan = campaign.plan(folder, data, parent.uri)
     plan.fixed["threads"] = threads
@@ -221,13 +221,16 @@ def run_campaign(campaign: Campaign, told: Sequence[Record]) -> tuple[RunFolder,
 
     watch.on_report = log_time
     log_time()
-    _tune(campaign, plan, watch, searcher, at_a_time, left, minutes)
+    _tune(campaign, plan, watch, (searcher, choices), at_a_time, left, minutes)
     log_time()
     return run, list(watch.records.values()), parent
 
 
-def _searcher(campaign: Campaign, watch: Watch, before: Sequence[Record], told: Sequence[Record]) -> Any:
-    """Interrupted trials are proposed first, then the points that are given and not tried yet, then new ones."""
+def _searcher(campaign: Campaign, watch: Watch, before: Sequence[Record], told: Sequence[Record]) -> tuple[Any, dict]:
+    """Who proposes trials, and what it chooses from, as Ray Tune takes them.
+
+    Interrupted trials are proposed first, then the points that are given and not tried yet, then new ones.
+    """
     config, space = campaign.config, campaign.space
     tried = [record.point for record in before]
     first = [record.point for record in watch.unfinished]
@@ -237,27 +240,37 @@ def _searcher(campaign: Campaign, watch: Watch, before: Sequence[Record], told: 
         left = campaign.num_trials - len(before)
         population = draw(space.vary, first, left, config.seed + len(before))
         proposals = [watch.start(point) for point in population]
-        return BasicVariantGenerator(points_to_evaluate=proposals)
+        return BasicVariantGenerator(), {"trial": ray.tune.grid_search(proposals)}
     storage = optuna.storages.InMemoryStorage()
     sampler = make_sampler(campaign.search, config.seed, len(before))
     study = make_study(space.vary, [*told, *before], config.against, sampler, storage)
     for point in first:
         study.enqueue_trial(point)
-    return CampaignSearch(space.vary, watch.start, config.against, sampler, storage)
+    return CampaignSearch(space.vary, watch.start, config.against, sampler, storage), {}
 
 
 def _tune(
-    campaign: Campaign, plan: Plan, watch: Watch, searcher: Any, at_a_time: int, left: int, minutes: float | None
+    campaign: Campaign,
+    plan: Plan,
+    watch: Watch,
+    search: tuple[Any, dict],
+    at_a_time: int,
+    left: int,
+    minutes: float | None,
 ) -> None:
     """Ray Tune's part."""
     job = campaign.job_config(campaign.space.default)
-    alone = job.workers == 1
+    alone, population = job.workers == 1, campaign.search == "pbt"
+    searcher, choices = search
     cpus = job.cpus_per_worker if alone else 0.01
+    if population:
+        # Tune holds trials back by resources alone here: each takes so much that no more than the right number fit.
+        cpus = ray.cluster_resources()["CPU"] / (at_a_time + 1) + 0.01
     gpus = campaign.config.gpus_per_trial if alone and job.device != "cpu" and ray.cluster_resources().get("GPU") else 0
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's table, not its newer panels, which repeat every trial's figures
     logging.getLogger("ray.tune").setLevel(logging.WARNING)
     reporter = ray.tune.CLIReporter(
-        parameter_columns={f"point/{name}": name for name in campaign.space.vary},
+        parameter_columns={f"trial/point/{name}": name for name in campaign.space.vary},
         metric_columns={"round": "round", "score": "score", "best_score": "best"},
         max_report_frequency=60,
         print_intermediate_tables=True,
@@ -266,15 +279,16 @@ def _tune(
         ray.tune.with_resources(
             ray.tune.with_parameters(run_trial, plan=plan), {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
         ),
+        param_space=choices,
         tune_config=ray.tune.TuneConfig(
             search_alg=searcher,
             scheduler=watch.scheduler,
-            num_samples=left,
-            max_concurrent_trials=None if campaign.search == "pbt" else at_a_time,
+            num_samples=1 if population else left,
+            max_concurrent_trials=None if population else at_a_time,
             time_budget_s=None if minutes is None else minutes * 60,
             reuse_actors=alone,
-            trial_dirname_creator=lambda trial: f"trial-{trial.config['number']:03}",
-            trial_name_creator=lambda trial: f"trial-{trial.config['number']:03}",
+            trial_dirname_creator=lambda trial: f"trial-{trial.config['trial']['number']:03}",
+            trial_name_creator=lambda trial: f"trial-{trial.config['trial']['number']:03}",
         ),
         run_config=ray.tune.RunConfig(
             name="tune",

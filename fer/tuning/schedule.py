@@ -58,7 +58,7 @@ def make_scheduler(space: Space, search: str, scheduler: str, rungs: int, record
             metric="score",
             mode="max",
             perturbation_interval=space.grace,
-            hyperparam_mutations={"point": {name: space.vary[name] for name in space.mutable}},
+            hyperparam_mutations={"trial": {"point": {name: space.vary[name] for name in space.mutable}}},
         )
     if scheduler == "none":
         return FIFOScheduler()

@@ -93,7 +93,7 @@ class CampaignSearch(OptunaSearch):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         point = super().suggest(trial_id)
-        return self.start(point) if point is not None else None
+        return {"trial": self.start(point)} if point is not None else None
 
     def save(self, checkpoint_path: str) -> None:
         """The records are what is saved (see `fer.tuning.record`)."""

@@ -71,19 +71,19 @@ def merge(options: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def run_trial(config: dict[str, Any], plan: Plan) -> None:
-    """What Ray Tune calls. ``config``: the trial's number and point, and its MLflow run."""
+    """What Ray Tune calls. ``config["trial"]``: the trial's number and point, and its MLflow run."""
     # A stopped trial's thread must have left before the next trial gets this process; Ray gives it two seconds.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
-    number, point = int(config["number"]), config["point"]
-    folder = trial_folder(plan.folder, number)
-    reporter = Reporter(plan, plan.config(point), Keeper(folder))
+    sent = config["trial"]
+    folder = trial_folder(plan.folder, sent["number"])
+    reporter = Reporter(plan, plan.config(sent["point"]), Keeper(folder))
     given = ray.tune.get_checkpoint() if plan.population else None
     if given is None:
         reporter.tell_again()
     resume = Path(given.path) if given else reporter.keeper.last
     if reporter.keeper.complete:
         return
-    tracking = Run(plan.tracking_uri, config["run_id"])
+    tracking = Run(plan.tracking_uri, sent["run_id"])
     job: LaunchOptions = reporter.config
     loop, settings = plan.training.loop(job, plan.data, tracking, folder)
     settings |= {"resume": str(resume) if resume else None, "new_rates": given is not None}

@@ -68,7 +68,7 @@ class Watch(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         record = self._of(trial)
-        record.point = trial.config["point"]  # population based training changes it
+        record.point = trial.config["trial"]["point"]  # population based training changes it
         record.add({key: value for key, value in result.items() if key not in TUNES_OWN})
         save(self.campaign, record)
         self.on_report()
@@ -87,7 +87,7 @@ class Watch(Callback):
         self._over(record, "failed", "FAILED")
 
     def _of(self, trial: Trial) -> Record:
-        return self.records[int(trial.config["number"])]
+        return self.records[int(trial.config["trial"]["number"])]
 
     def _over(
         self,

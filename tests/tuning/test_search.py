@@ -59,7 +59,7 @@ def test_the_search_proposes_given_points_first_and_learns_from_the_others() -> 
     for number in range(13):
         sent = search.suggest(str(number))
         assert sent is not None
-        proposed.append(sent["point"])
+        proposed.append(sent["trial"]["point"])
         search.on_trial_complete(str(number), {SCORE: math.log10(proposed[-1]["lr"])})
     assert proposed[0] == SPACE.default
     assert sum(point["lr"] > 3e-3 for point in proposed[1:]) >= 9
