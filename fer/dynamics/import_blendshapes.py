@@ -69,8 +69,8 @@ def _parameters(data: bytes) -> tuple[list[np.ndarray], np.ndarray]:
             constants[output] = _values(model, graph.Tensors(inputs[0]))
         elif kind == operator.CONV_2D:  # with its weights and its bias
             found += [constants[inputs[1]], constants[inputs[2]]]
-        elif kind == operator.MUL and np.ndim(constants.get(inputs[1])) == 1:  # the scale of a layer norm
-            found.append(constants[inputs[1]])
+        elif kind == operator.MUL and (scale := constants.get(inputs[1])) is not None and scale.ndim == 1:
+            found.append(scale)  # of a layer norm
         elif kind == operator.CONCATENATION and inputs[0] in constants:
             token = constants[inputs[0]]
     return found, token
