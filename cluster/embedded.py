@@ -59,7 +59,7 @@ def _start(cpus: float) -> None:
         try:
             _init(address="local", num_cpus=logical, include_dashboard=False)
             return
-        except (RuntimeError, TimeoutError, ConnectionError) as error:
+        except Exception as error:  # Ray raises the bare class when its node was not up in time
             ray.shutdown()
             if attempt == START_ATTEMPTS:
                 raise

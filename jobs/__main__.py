@@ -18,6 +18,7 @@ JOBS = {
     "train": "Train an expression classifier",
     "tune": "Search for good hyperparameters: many trainings, the poor ones stopped early",
     "sft": "Fine-tune a vision-language model on questions and answers about faces",
+    "grpo": "Reinforce a vision-language model with verifiable rewards",
     "merge": "Merge an adapter of a vision-language model into its base model",
     "ferbench": "Let models answer questions about faces, and score their answers as FERBench does",
     "evaluate": "Judge a model on a labelled data set, with intervals, plots and a report",

@@ -15,9 +15,8 @@ def main(config: SftConfig) -> None:
 
     from cluster.embedded import connect
     from fer.data.prepare_questions import open_questions
-    from fer.tracking import start_run
     from fer.training.launch import cpus_needed, launch
-    from fer.training.run import RunFolder
+    from fer.training.run import open_run
     from fer.vlm.finish import finish
     from fer.vlm.model import locate
     from fer.vlm.plan import check
@@ -28,11 +27,7 @@ def main(config: SftConfig) -> None:
     check(config, model, dataset)
     connect(cpus_needed(config))
 
-    run = RunFolder(config, "sft", default_name="sft")
-    tracking = start_run(config, config.experiment, run.name, run.record.get("mlflow_run_id"))
-    run.save(mlflow_run_id=tracking.run_id, data_hash=dataset.manifest.content_hash)
-    tracking.log_params(config.model_dump())
-    tracking.set_tags({"commit": run.record["commit"], "data_hash": dataset.manifest.content_hash})
+    run, tracking = open_run(config, "sft", default_name="sft", data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
     print(f"run {run.name}: {config.model} on {rows}, {config.workers} worker(s), {config.deepspeed}", flush=True)
 

@@ -17,20 +17,15 @@ def main(config: TrainConfig) -> None:
     from fer.classifier.plan import check
     from fer.classifier.train import train
     from fer.data.prepare import open_dataset
-    from fer.tracking import start_run
     from fer.training.launch import cpus_needed, launch
-    from fer.training.run import RunFolder
+    from fer.training.run import open_run
 
     dataset = open_dataset(config, cache=f"{config.out_dir}/data")
     spec = new_spec(config, dataset.manifest.space)
     check(config, spec, dataset)
     connect(cpus_needed(config))
 
-    run = RunFolder(config, "train", default_name=config.backbone)
-    tracking = start_run(config, config.experiment, run.name, run.record.get("mlflow_run_id"))
-    run.save(mlflow_run_id=tracking.run_id, data_hash=dataset.manifest.content_hash)
-    tracking.log_params(config.model_dump())
-    tracking.set_tags({"commit": run.record["commit"], "data_hash": dataset.manifest.content_hash})
+    run, tracking = open_run(config, "train", default_name=config.backbone, data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
     print(f"run {run.name}: {config.backbone} on {rows}, {config.workers} worker(s)", flush=True)
 

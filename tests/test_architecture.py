@@ -45,6 +45,7 @@ def test_imports_run_one_way(package: str) -> None:
         ["evaluate", "--help"],
         ["serve", "--help"],
         ["ferbench", "run", "--help"],
+        ["grpo", "--help"],
         ["dynamics", "--help"],
         ["dynamics", "extract", "--help"],
         ["dynamics", "predict", "--help"],

@@ -19,10 +19,9 @@ from fer.dynamics.plan import FrameSet, absolute
 from fer.dynamics.results import Judged, write_results
 from fer.dynamics.stages import History, finished, opened, start
 from fer.dynamics.train import train
-from fer.errors import UserError
 from fer.tracking import MODEL, Run, register, start_run
 from fer.training.launch import launch
-from fer.training.run import RunFolder
+from fer.training.run import RunFolder, open_run
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,8 @@ class Campaign:
 
 def open_campaign(config: DynamicsConfig, data: FrameSet, parent: Run | None = None) -> tuple[RunFolder, Run]:
     """The run's folder and its MLflow run, new or continued. Raises UserError if settings or data have changed."""
-    run = RunFolder(config, "dynamics", default_name="dynamics")
-    fingerprint = data.fingerprint()
-    if run.record.get("data_hash", fingerprint) != fingerprint:
-        raise UserError(f"the data of run {run.name!r} has changed since it began: choose another --name")
-    tracking = start_run(config, config.experiment, run.name, run.record.get("mlflow_run_id"), parent)
-    run.save(mlflow_run_id=tracking.run_id, data_hash=fingerprint)
+    run, tracking = open_run(config, "dynamics", "dynamics", data.fingerprint(), parent)
     run.write("set_aside.json", json.dumps(data.set_aside, indent=2, ensure_ascii=False))
-    tracking.log_params(config.model_dump())
-    tracking.set_tags({"commit": run.record["commit"], "data_hash": fingerprint})
     return run, tracking
 
 

@@ -7,7 +7,7 @@ import re
 from fer.labels import emotion
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_FORM = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
+FORM = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 
 
 def tagged_answer(text: str) -> str | None:
@@ -18,7 +18,7 @@ def tagged_answer(text: str) -> str | None:
 
 def well_formed(text: str) -> bool:
     """Whether the whole text is ``<think>...</think><answer>...</answer>``, UniFER's form (arXiv 2511.00389)."""
-    return _FORM.fullmatch(text.strip()) is not None
+    return FORM.fullmatch(text.strip()) is not None
 
 
 def same_label(one: str, other: str) -> bool:

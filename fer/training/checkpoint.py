@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from fer.errors import UserError
+from fer.training.options import RunOptions
+
 STATE = "state.json"
 OPTIMIZER = "optimizer.pt"
 
@@ -32,7 +35,7 @@ class Position:
     stale: int = 0
     """Epochs since the best."""
     stopped: bool = False
-    """Stopped early, for good."""
+    """Over for good: ended, or stopped early."""
     stage: str = ""
     """The stage in progress, in a run of several; the other entries are the stage's own."""
     history: list[dict[str, float]] = field(default_factory=list)
@@ -61,3 +64,18 @@ def write_position(folder: Path, position: Position) -> None:
 def read_position(folder: Path) -> Position:
     """What `write_position` wrote."""
     return Position(**json.loads((folder / STATE).read_text()))
+
+
+def check_resume(options: RunOptions) -> None:
+    """Raise UserError if ``--resume`` names no checkpoint, or one that is cut up for another number of workers."""
+    if not options.resume:
+        return
+    try:
+        workers = read_position(Path(options.resume)).workers
+    except OSError:
+        raise UserError(f"--resume {options.resume} holds no checkpoint ({STATE})") from None
+    if workers != options.workers:
+        raise UserError(
+            f"--resume {options.resume} is cut up for {workers} workers: continue it with --workers {workers}, or "
+            "start a new run from its weights with --model"
+        )

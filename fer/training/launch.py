@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import fsspec
 import ray
 from ray.train import (
     CheckpointConfig,
@@ -24,6 +25,9 @@ from fer.errors import UserError
 from fer.training.options import LaunchOptions
 from fer.training.run import RunFolder
 
+MISTAKE = "mistake.txt"
+"""File of a run's folder with the error that ended it, if it was the user's to mend."""
+
 
 def cpus_needed(options: LaunchOptions) -> float:
     """CPUs that a run occupies: its workers and, at least one CPU, their readers.
@@ -33,14 +37,16 @@ def cpus_needed(options: LaunchOptions) -> float:
     return options.workers * options.cpus_per_worker + max(1.0, options.workers * CPUS_PER_READER)
 
 
-def use_gpu(options: LaunchOptions) -> bool:
-    """Whether the workers get GPUs. Raises UserError if they are asked for and too few."""
+def use_gpu(options: LaunchOptions, others: int = 0) -> bool:
+    """Whether the workers get GPUs, and ``others`` beside them. Raises UserError if they are asked for and too few."""
     gpus = ray.cluster_resources().get("GPU", 0)
-    if options.device == "gpu" and gpus < options.workers:
+    needed = options.workers + others
+    if options.device == "gpu" and gpus < needed:
+        beside = f" and {others} engines" if others else ""
         raise UserError(
-            f"--device gpu: the cluster has {gpus:g} GPUs for {options.workers} workers; use fewer --workers"
+            f"--device gpu: the cluster has {gpus:g} GPUs for {options.workers} workers{beside}; use fewer --workers"
         )
-    return options.device != "cpu" and gpus >= options.workers
+    return options.device != "cpu" and gpus >= needed
 
 
 class Place(NamedTuple):
@@ -62,13 +68,28 @@ def launch(
 
     A worker that dies takes the group down with it; the group starts again from the last checkpoint, up to
     ``max_failures`` times. A run of the same name continues from its last checkpoint. The last checkpoint is kept and
-    the one of the best ``score``, unless ``checkpoints`` says otherwise. ``callbacks`` hear of every report.
+    the one of the best ``score``, unless ``checkpoints`` says otherwise. ``callbacks`` hear of every report. Raises
+    UserError if a worker did.
     """
+    filesystem, path = fsspec.url_to_fs(f"{run.root}/{MISTAKE}")
+    if filesystem.exists(path):
+        filesystem.rm_file(path)
+
+    def told(settings: dict[str, Any]) -> None:
+        """Ray starts again what a person has to mend: leave word of it, so that the next attempt ends at once."""
+        if filesystem.exists(path):
+            raise UserError(filesystem.cat_file(path).decode())
+        try:
+            loop(settings)
+        except UserError as error:
+            filesystem.pipe_file(path, str(error).encode())
+            raise
+
     # Seconds, not the default half minute, until a dead worker is noticed; minutes for slow imports on small machines.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     trainer = TorchTrainer(
-        loop,
+        told,
         train_loop_config=loop_config,
         scaling_config=ScalingConfig(
             num_workers=options.workers,
@@ -87,8 +108,7 @@ def launch(
     )
     try:
         return trainer.fit()
-    except WorkerGroupError as error:
-        mistakes = [cause for cause in error.worker_failures.values() if isinstance(cause, UserError)]
-        if mistakes:
-            raise mistakes[0] from None
+    except WorkerGroupError:
+        if filesystem.exists(path):
+            raise UserError(filesystem.cat_file(path).decode()) from None
         raise

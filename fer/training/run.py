@@ -13,7 +13,8 @@ from typing import Any
 import fsspec
 
 from fer.errors import UserError
-from fer.training.options import NamedOptions
+from fer.tracking import Run, start_run
+from fer.training.options import LaunchOptions, NamedOptions
 
 RECORD = "run.json"
 PACKAGES = (
@@ -78,6 +79,23 @@ class RunFolder:
         filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
         filesystem.pipe_file(path, text.encode())
         return f"{self.root}/{name}"
+
+
+def open_run(
+    options: LaunchOptions, job: str, default_name: str, data_hash: str, parent: Run | None = None
+) -> tuple[RunFolder, Run]:
+    """The run's folder and its MLflow run, new or continued; what it runs with is recorded in both.
+
+    Raises UserError if the run there has other settings or other data.
+    """
+    folder = RunFolder(options, job, default_name)
+    if folder.record.get("data_hash", data_hash) != data_hash:
+        raise UserError(f"the data of run {folder.name!r} has changed since it began: choose another --name")
+    tracking = start_run(options, options.experiment, folder.name, folder.record.get("mlflow_run_id"), parent)
+    folder.save(mlflow_run_id=tracking.run_id, data_hash=data_hash)
+    tracking.log_params(options.model_dump())
+    tracking.set_tags({"commit": folder.record["commit"], "data_hash": data_hash})
+    return folder, tracking
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], name: str) -> None:

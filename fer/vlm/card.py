@@ -8,9 +8,12 @@ from typing import Any
 from fer.card import USE
 
 MEANINGS = {
-    "val_loss": "mean cross-entropy of an answer's tokens",
-    "val_accuracy": "share of greedy answers that name the right label",
-    "val_well_formed": "share of greedy answers of the form <think>...</think><answer>...</answer>",
+    "val_loss": "mean cross-entropy of an answer's tokens, on validation rows",
+    "val_accuracy": "share of greedy answers that name the right label, on validation rows",
+    "val_well_formed": "share of greedy answers of the form <think>...</think><answer>...</answer>, on validation rows",
+    "reward": "mean reward of sampled answers to training rows, at the end of training",
+    "reward_accuracy": "share of them that name the right label",
+    "reward_format": "share of them of the form <think>...</think><answer>...</answer>",
 }
 LIMITS = """\
 ## Limits
@@ -74,7 +77,7 @@ def _figures(figures: Mapping[str, float]) -> list[str]:
     if not known:
         return ["None recorded: judge it before you rely on it."]
     return [
-        "On a sample of the validation rows, agreement with their labels, not with what people felt.",
+        "On a sample of rows: agreement with their labels, not with what people felt.",
         "",
         "| figure | value | meaning |",
         "|---|---|---|",

@@ -130,7 +130,7 @@ class ChatFormat:
         sequences, labels = [], []
         for i, row in enumerate(rows):
             prompt = ids[i][mask[i]].tolist()
-            text = [self.loss_on == "all" and token not in self._placeholders for token in prompt]
+            text = [self.loss_on == "all" and token not in self.placeholders for token in prompt]
             said = row.learned if self.loss_on == "assistant" else [True] * len(row.tokens)
             whole = (prompt + row.tokens)[: self.max_tokens]
             learned = (text + said)[: self.max_tokens]
@@ -168,7 +168,7 @@ class ChatFormat:
         )
 
     @property
-    def _placeholders(self) -> set[int]:
+    def placeholders(self) -> set[int]:
         """Tokens that stand for the image, and can't be learned."""
         ids = self.tokenizer.convert_tokens_to_ids
         names = [

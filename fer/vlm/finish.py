@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import fsspec
@@ -15,14 +16,15 @@ from fer.tracking import MODEL, SPEC, Run, register
 from fer.training.checkpoint import read_position
 from fer.training.run import RunFolder
 from fer.vlm.card import model_card
-from fer.vlm.options import SftConfig
+from fer.vlm.options import LearnOptions
 
 
 def finish(
-    config: SftConfig, run: RunFolder, result: Result, tracking: Run
+    config: LearnOptions, run: RunFolder, result: Result, tracking: Run, last: int = 1
 ) -> tuple[str, dict[str, float], str | None]:
-    """Write ``<run>/model`` and ``<run>/history.json``, register; the folder, last figures and the registered version.
+    """Write ``<run>/model`` and ``<run>/history.json``, register; the folder, figures and the registered version.
 
+    The figures are the means of the ``last`` entries of the history.
     Weights are large: they go to MLflow only when they are registered, the card and the settings always.
     """
     assert result.checkpoint is not None, "a finished run has a last checkpoint"
@@ -30,7 +32,8 @@ def finish(
         model = Path(scratch) / MODEL
         shutil.copytree(Path(checkpoint) / MODEL, model)
         history = read_position(Path(checkpoint)).history
-        figures = {name: value for name, value in (history[-1] if history else {}).items() if name != "step"}
+        ends = history[-last:]
+        figures = {name: fmean(entry[name] for entry in ends) for name in (ends or [{}])[-1] if name != "step"}
         describe(model, base=config.model, config=config.model_dump(mode="json"), run=run.record, figures=figures)
         run.write("history.json", json.dumps(history, indent=2))
         filesystem, target = fsspec.url_to_fs(f"{run.root}/{MODEL}")

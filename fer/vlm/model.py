@@ -58,6 +58,13 @@ def load_processor(name: str, trust_remote_code: bool = False) -> Any:
     return processor
 
 
+def load_config(name: str, trust_remote_code: bool = False) -> Any:
+    """A model's configuration alone. Raises UserError where it can't be had."""
+    from transformers import AutoConfig
+
+    return _load(AutoConfig, name, trust_remote_code=trust_remote_code)
+
+
 def load_model(name: str, options: ModelOptions) -> nn.Module:
     """An image-text model with all its weights. Raises UserError where it can't be had."""
     from transformers import AutoModelForMultimodalLM

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -57,8 +57,37 @@ class LoraOptions(Options):
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapters' input")
 
 
+class StepOptions(Options):
+    """How the loss is minimised."""
+
+    epochs: int = Field(1, ge=1, description="Passes over the training rows")
+    lr: float = Field(1e-5, gt=0, description="Learning rate at its peak")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay; biases and normalisation are exempt")
+    scheduler: Literal["cosine", "linear", "constant_with_warmup"] = Field(
+        "cosine", description="Learning rate schedule after the warm-up"
+    )
+    warmup: float = Field(0.03, ge=0, lt=1, description="Share of all steps in which the learning rate rises")
+    clip_grad: float = Field(1.0, gt=0, description="Largest norm of a step's gradient")
+    deepspeed: str = Field("zero2", description="DeepSpeed configuration: zero2, zero2-offload, zero3, or a JSON file")
+
+
+class LearnOptions(ModelOptions, ImageOptions, LoraOptions, StepOptions, RunOptions):
+    """What every training of a vision-language model has."""
+
+    save_total_limit: int = Field(2, ge=1, description="Checkpoints that are kept")
+    peak_tflops: float | None = Field(
+        None, gt=0, description="The device's peak for MFU, in 1e12 operations a second; unset: known for some GPUs"
+    )
+
+    @model_validator(mode="after")
+    def _image_fits(self) -> Self:
+        if (self.min_pixels or 0) > (self.max_pixels or float("inf")):
+            raise ValueError("--min-pixels is above --max-pixels")
+        return self
+
+
 class BatchOptions(Options):
-    """What a step consists of."""
+    """What a step of supervised fine-tuning consists of."""
 
     batch_size: int = Field(1, ge=1, description="Rows per worker in one forward pass")
     grad_accum_steps: int = Field(4, ge=1, description="Forward passes whose gradients make one optimizer step")
@@ -74,20 +103,6 @@ class BatchOptions(Options):
     decode_threads: int = Field(1, ge=1, le=64, description="Threads per worker that decode images and tokenise")
 
 
-class StepOptions(Options):
-    """How the loss is minimised."""
-
-    epochs: int = Field(1, ge=1, description="Passes over the training rows")
-    lr: float = Field(1e-5, gt=0, description="Learning rate at its peak")
-    weight_decay: float = Field(0.0, ge=0, description="Weight decay; biases and normalisation are exempt")
-    scheduler: Literal["cosine", "linear", "constant_with_warmup"] = Field(
-        "cosine", description="Learning rate schedule after the warm-up"
-    )
-    warmup: float = Field(0.03, ge=0, lt=1, description="Share of all steps in which the learning rate rises")
-    clip_grad: float = Field(1.0, gt=0, description="Largest norm of a step's gradient")
-    deepspeed: str = Field("zero2", description="DeepSpeed configuration: zero2, zero2-offload, zero3, or a JSON file")
-
-
 class WatchOptions(Options):
     """What is looked at while training runs."""
 
@@ -100,22 +115,10 @@ class WatchOptions(Options):
         64, ge=0, description="Validation rows that are answered, to judge answers and their form, at most"
     )
     eval_new_tokens: int = Field(512, ge=8, description="Longest generated answer, in tokens")
-    peak_tflops: float | None = Field(
-        None, gt=0, description="The device's peak for MFU, in 1e12 operations a second; unset: known for some GPUs"
-    )
-    save_total_limit: int = Field(2, ge=1, description="Checkpoints that are kept")
 
 
-class SftConfig(
-    QuestionOptions, ModelOptions, ImageOptions, LoraOptions, BatchOptions, StepOptions, WatchOptions, RunOptions
-):
+class SftConfig(QuestionOptions, LearnOptions, BatchOptions, WatchOptions):
     """Fine-tune a vision-language model on questions and answers about faces (SFT), whole or with adapters."""
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> SftConfig:
-        if (self.min_pixels or 0) > (self.max_pixels or float("inf")):
-            raise ValueError("--min-pixels is above --max-pixels")
-        return self
 
 
 class MergeConfig(Options):

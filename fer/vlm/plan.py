@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import fsspec
 import pyarrow.parquet as pq
 
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
-from fer.training.checkpoint import read_position
+from fer.training.checkpoint import check_resume
 from fer.training.zero import zero_config
 from fer.vlm.chat import ChatFormat
 from fer.vlm.feed import image_of, turns_of
@@ -31,16 +29,7 @@ def check(config: SftConfig, model: str, dataset: ShardedDataset) -> None:
             f"{rows} training rows for {config.workers} worker(s) make {steps} batches of {config.batch_size}, less "
             f"than one step of --grad-accum-steps {config.grad_accum_steps}: lower one of the three"
         )
-    if config.resume:
-        try:
-            workers = read_position(Path(config.resume)).workers
-        except OSError:
-            raise UserError(f"--resume {config.resume} holds no checkpoint (state.json)") from None
-        if workers != config.workers:
-            raise UserError(
-                f"--resume {config.resume} is cut up for {workers} workers: continue it with --workers {workers}, or "
-                "start a new run from its weights with --model"
-            )
+    check_resume(config)
     chat = ChatFormat(
         load_processor(model, config.trust_remote_code), config, max_tokens=config.max_tokens, loss_on=config.loss_on
     )

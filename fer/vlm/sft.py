@@ -9,25 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
-import ray.train
 import torch
-import torch.distributed as dist
-from ray.train import Checkpoint, CheckpointUploadMode
-from torch import Tensor
 
 from fer.data.manifest import ShardedDataset
-from fer.tracking import MODEL, Run
-from fer.training.checkpoint import Position, read_position, write_position
-from fer.training.flops import count_flops, peak_flops
+from fer.tracking import Run
+from fer.training.flops import count_flops
 from fer.training.seeding import mix
 from fer.training.worker import Worker
-from fer.training.zero import load_shards, save_shards, start_engine, whole_weights, zero_config
 from fer.vlm.chat import ChatFormat
 from fer.vlm.feed import Batch, Feed
 from fer.vlm.judge import Sample, answer, sum_losses, tally, to_device
-from fer.vlm.loss import takes_logits_to_keep, token_loss
-from fer.vlm.model import choose_weights, count, load_model, load_processor, prepare_for_training
+from fer.vlm.learner import Learner
+from fer.vlm.loss import token_loss
 from fer.vlm.options import SftConfig
 
 SAMPLES_KEPT = 8
@@ -43,53 +36,29 @@ def train_sft(settings: dict[str, Any]) -> None:
     trainer.run()
 
 
-class Trainer:
+class Trainer(Learner):
     """The state of a run on one worker, and its verbs: restore, run, take a step, validate, save."""
 
     def __init__(self, config: SftConfig, model: str, dataset: ShardedDataset, worker: Worker, run: Run) -> None:
-        torch.manual_seed(config.seed)
-        self.config, self.worker, self.tracking = config, worker, run
-        self.processor = load_processor(model, config.trust_remote_code)
+        super().__init__(config, model, worker, run)
+        self.config = config
         self.chat = ChatFormat(self.processor, config, max_tokens=config.max_tokens, loss_on=config.loss_on)
         self.feed = Feed(dataset, config, self.chat, config.seed, worker.rank, worker.workers)
         self.step_sizes = self.feed.step_sizes()
-        self.total_steps = len(self.step_sizes) * config.epochs
         self.has_validation = "val" in dataset.manifest.splits
-
-        network = choose_weights(load_model(model, config), config, config)
-        self.only_needed = takes_logits_to_keep(network)
-        self.counts = count(network)
-        self.engine = start_engine(
-            prepare_for_training(network, config.grad_checkpointing),
-            zero_config(
-                config.deepspeed,
-                batch_size=config.batch_size,
-                grad_accum_steps=config.grad_accum_steps,
-                clip_grad=config.clip_grad,
-                bf16=config.precision == "bf16",
-                lr=config.lr,
-                weight_decay=config.weight_decay,
-            ),
-            self.schedule,
-            worker.device,
+        self.start(
+            len(self.step_sizes) * config.epochs,
+            batch_size=config.batch_size,
+            grad_accum_steps=config.grad_accum_steps,
         )
-        self.peak = peak_flops(worker.device, config.peak_tflops)
         self.flops_per_token: float | None = None
-        self.position = Position(workers=worker.workers)
         self.log = StepLog()
-
-    def schedule(self, optimizer: torch.optim.Optimizer) -> Any:
-        """The learning rate over all steps of the run."""
-        from transformers import get_scheduler
-
-        warmup = round(self.config.warmup * self.total_steps)
-        return get_scheduler(self.config.scheduler, optimizer, warmup, self.total_steps)
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Train from the position to the end. A run that was at its end already has its model in its checkpoint."""
-        if self.position.epoch < self.config.epochs:
+        if not self.position.stopped:
             while self.position.epoch < self.config.epochs:
                 self.train_epoch()
             self.finish()
@@ -135,10 +104,6 @@ class Trainer:
         position.update += 1
         self.log.add(step, total.item(), learned.item(), self.worker.workers)
 
-    @property
-    def rate(self) -> float:
-        return self.engine.get_lr()[0]
-
     def report_progress(self) -> None:
         """Figures of the steps since the last time, over all workers: to MLflow, and in a line."""
         log, workers = self.log, self.worker.workers
@@ -156,10 +121,7 @@ class Trainer:
             "memory_gb": self.memory_gb(),
         }
         if self.flops_per_token and self.peak:
-            factor = 2 + self.counts["learning"] / sum(
-                self.counts[part] for part in ("vision", "projector", "language")
-            )
-            figures["mfu"] = tokens / workers / seconds * self.flops_per_token * factor / self.peak
+            figures["mfu"] = tokens / workers / seconds * self.flops_per_token * self.flops_factor / self.peak
         if self.worker.leads:
             self.tracking.log_series("step_loss", log.losses, first_step=self.position.update - len(log.losses) + 1)
             self.tracking.log_metrics(figures, step=self.position.update)
@@ -172,12 +134,6 @@ class Trainer:
                 flush=True,
             )
         self.log = StepLog()
-
-    def memory_gb(self) -> float:
-        """Peak of this worker's device memory; on CPUs what its process holds now."""
-        if self.worker.device.type == "cuda":
-            return torch.cuda.max_memory_allocated() / 1e9
-        return psutil.Process().memory_info().rss / 1e9
 
     def measure_flops(self, batch: Batch) -> float:
         inputs = to_device(batch.inputs, self.worker.device)
@@ -221,55 +177,6 @@ class Trainer:
             lines = [json.dumps(asdict(sample), ensure_ascii=False) for sample in samples[:SAMPLES_KEPT]]
             file.write_text("\n".join(lines) + "\n")
             self.tracking.log_artifacts(Path(folder), "samples")
-
-    # -- checkpoints ---------------------------------------------------------------------------------------------------
-
-    @property
-    def adapters_only(self) -> bool:
-        return self.config.lora != "off"
-
-    def report(self, figures: dict[str, float]) -> None:
-        """Report to Ray Train with a checkpoint, each worker with its shard of it. Every worker must call it."""
-        folder = Path(tempfile.mkdtemp(prefix="ferry-checkpoint-"))
-        save_shards(self.engine, folder, self.adapters_only)
-        if self.worker.leads:
-            write_position(folder, self.position)
-        ray.train.report(
-            {"step": self.position.update, **figures},
-            checkpoint=Checkpoint.from_directory(folder),
-            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,  # training goes on while storage is written
-            delete_local_checkpoint_after_upload=True,
-        )
-
-    def finish(self) -> None:
-        """The last report: the model alone, as a folder that transformers, PEFT and vLLM load."""
-        weights = whole_weights(self.engine)
-        with tempfile.TemporaryDirectory() as name:
-            folder, checkpoint = Path(name), None
-            if self.worker.leads:
-                self.engine.module.save_pretrained(folder / MODEL, state_dict=weights)
-                self.processor.save_pretrained(folder / MODEL)
-                write_position(folder, self.position)
-                checkpoint = Checkpoint.from_directory(folder)
-            ray.train.report({"step": self.position.update}, checkpoint=checkpoint)
-
-    def restore(self, resume: str | None) -> None:
-        """Continue from Ray Train's last checkpoint of this run, or from the folder ``resume``."""
-        checkpoint = ray.train.get_checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
-        if checkpoint is None:
-            return
-        with checkpoint.as_directory() as name:
-            position = read_position(Path(name))
-            assert position.workers == self.worker.workers, "a run's settings do not change, and --resume was checked"
-            if position.epoch < self.config.epochs:
-                load_shards(self.engine, Path(name), self.adapters_only)
-            self.position = position
-
-    def over_workers(self, values: Tensor) -> Tensor:
-        """The sum over all workers."""
-        values = values.to(self.worker.device, torch.float64)
-        dist.all_reduce(values)
-        return values.cpu()
 
 
 class StepLog:
