@@ -55,6 +55,10 @@ class Place(NamedTuple):
     name: str
     storage: str
 
+    @property
+    def root(self) -> str:
+        return f"{self.storage}/{self.name}"
+
 
 def launch(
     loop: Callable[[dict[str, Any]], None],
