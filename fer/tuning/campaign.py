@@ -294,6 +294,7 @@ def _tune(
             name="tune",
             storage_path=str(plan.folder),
             callbacks=[watch],
+            stop={"round": watch.rounds} if population else None,
             progress_reporter=reporter,
             verbose=1,
         ),

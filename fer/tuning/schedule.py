@@ -58,6 +58,7 @@ def make_scheduler(space: Space, search: str, scheduler: str, rungs: int, record
             metric="score",
             mode="max",
             perturbation_interval=space.grace,
+            synch=True,  # else, one trial at a time, the one that runs copies one that waits again and again
             hyperparam_mutations={"trial": {"point": {name: space.vary[name] for name in space.mutable}}},
         )
     if scheduler == "none":

@@ -77,7 +77,7 @@ class Watch(Callback):
         record = self._of(trial)
         if isinstance(self.scheduler, Halving) and trial.trial_id in self.scheduler.stopped:
             self._over(record, "stopped", "KILLED")
-        elif Keeper(trial_folder(self.campaign, record.number)).complete:
+        elif record.rounds >= self.rounds or Keeper(trial_folder(self.campaign, record.number)).complete:
             self._over(record, "finished", "FINISHED")
         # Else the time budget ended it: it stays as it is, to be continued.
 
