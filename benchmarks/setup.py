@@ -16,14 +16,14 @@ from fer.data.prepare import prepare
 from fer.data.synthetic import write_faces
 
 
-def rendered_faces(root: Path, rows: int, size: int) -> Path:
+def rendered_faces(root: Path, rows: int, size: int, val_split: float = 0.05) -> Path:
     """A folder of about ``rows`` rendered faces as JPEG files, ``root/faces``, and shards of it, ``root/shards``."""
     write_faces(root / "faces", per_class=-(-rows // 7), size=size)
     for file in (root / "faces").rglob("*.png"):
         pixels = cv2.cvtColor(decode_rgb(file.read_bytes()), cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(file.with_suffix(".jpg")), pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])
         file.unlink()
-    prepare(PrepareOptions(data=str(root / "faces"), out=str(root / "shards"), val_split=0.05))
+    prepare(PrepareOptions(data=str(root / "faces"), out=str(root / "shards"), val_split=val_split))
     return root / "shards"
 
 

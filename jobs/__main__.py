@@ -16,6 +16,7 @@ JOBS = {
     "prepare": "Turn a data set into checked, shuffled Parquet shards",
     "questions": "Make questions about faces, with or without answers, from a data set of faces",
     "train": "Train an expression classifier",
+    "tune": "Search for good hyperparameters: many trainings, the poor ones stopped early",
     "sft": "Fine-tune a vision-language model on questions and answers about faces",
     "grpo": "Reinforce a vision-language model with verifiable rewards",
     "merge": "Merge an adapter of a vision-language model into its base model",

@@ -44,6 +44,7 @@ def test_imports_run_one_way(package: str) -> None:
         ["train", "--help"],
         ["evaluate", "--help"],
         ["serve", "--help"],
+        ["tune", "--help"],
         ["ferbench", "run", "--help"],
         ["grpo", "--help"],
         ["dynamics", "--help"],

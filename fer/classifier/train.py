@@ -9,10 +9,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import ray.train
 import torch
 from ray.train import Checkpoint
-from ray.train.torch import prepare_model
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
@@ -35,11 +33,16 @@ AVERAGE = "average"
 
 
 def train(settings: dict[str, Any]) -> None:
-    """The loop that Ray Train runs on each worker. ``settings``: config, spec, data (folder of shards), tracking."""
+    """The loop that Ray Train runs on each worker.
+
+    ``settings``: config, spec, data (folder of shards), tracking, resume; send, where reports go if not to Ray Train;
+    and new_rates, if learning rate and weight decay are not to be taken from the checkpoint.
+    """
     config = TrainConfig.model_validate(settings["config"])
     spec = ModelSpec.model_validate(settings["spec"])
-    trainer = Trainer(config, spec, ShardedDataset(settings["data"]), Worker.start(config), Run(**settings["tracking"]))
-    trainer.restore(settings["resume"])
+    worker = Worker.start(config, settings.get("send"))
+    trainer = Trainer(config, spec, ShardedDataset(settings["data"]), worker, Run(**settings["tracking"]))
+    trainer.restore(settings["resume"], settings.get("new_rates", False))
     trainer.run()
 
 
@@ -53,7 +56,7 @@ class Trainer:
         self.raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.grad_checkpointing:
             self.raw.backbone.set_grad_checkpointing()
-        self.model: Any = prepare_model(self.raw)
+        self.model = worker.prepare(self.raw)
         self.average = ModelEmaV3(self.raw, decay=config.ema, use_warmup=True) if config.ema else None
         self.feed = Feed(dataset, config, spec, worker.rank, worker.workers)
         self.updates_per_epoch = -(-self.feed.batches_per_epoch // config.grad_accum_steps)
@@ -216,7 +219,7 @@ class Trainer:
             if save and self.worker.leads:
                 self.save(Path(folder))
                 checkpoint = Checkpoint.from_directory(folder)
-            ray.train.report(metrics, checkpoint=checkpoint)
+            self.worker.report(metrics, checkpoint)
 
     def save(self, folder: Path) -> None:
         """A checkpoint is a model folder with the training state beside it."""
@@ -225,9 +228,12 @@ class Trainer:
             save_model(self.raw, self.spec, folder / AVERAGE)
         save_training(folder, self.position, optimizer=self.optimizer, schedule=self.schedule, scaler=self.scaler)
 
-    def restore(self, resume: str | None) -> None:
-        """Continue from Ray Train's last checkpoint of this run, or from the folder ``resume``."""
-        checkpoint = ray.train.get_checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
+    def restore(self, resume: str | None, new_rates: bool = False) -> None:
+        """Continue from Ray Train's last checkpoint of this run, or from the folder ``resume``.
+
+        With ``new_rates`` learning rate and weight decay are this run's own, not those of the checkpoint.
+        """
+        checkpoint = self.worker.checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
         if checkpoint is None:
             return
         with checkpoint.as_directory() as name:
@@ -237,8 +243,16 @@ class Trainer:
                 self.average.module.load_state_dict(kept)
                 kept = load_model(folder / AVERAGE, device)[0].state_dict()
             self.raw.load_state_dict(kept)
-            parts = {"optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}
+            parts = {"optimizer": self.optimizer, "scaler": self.scaler}
+            decay = [group["weight_decay"] for group in self.optimizer.param_groups]
+            if not new_rates:
+                parts["schedule"] = self.schedule
             self.position = load_training(folder, device, **parts)
+            if new_rates:
+                for group, own in zip(self.optimizer.param_groups, decay, strict=True):
+                    group["weight_decay"] = own
+                for update in range(1, self.position.update + 1):
+                    self.schedule.advance(update)
         if self.position.workers != self.worker.workers:
             self.position.update -= -(-self.position.batch // self.config.grad_accum_steps)
             self.position.batch, self.position.loss_sum, self.position.workers = 0, 0.0, self.worker.workers

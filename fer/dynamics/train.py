@@ -8,11 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ray.train
 import torch
 from ray.train import Checkpoint
-from ray.train.collective import barrier, broadcast_from_rank_zero
-from ray.train.torch import prepare_model
 from torch import Tensor
 
 from fer.classifier.options import OptimizerOptions
@@ -37,7 +34,8 @@ BEST = "best"
 def train(settings: dict[str, Any]) -> None:
     """The loop that Ray Train runs on each worker.
 
-    ``settings``: config, splits (the part of each frame), root (the run's folder), tracking (MLflow runs by stage).
+    ``settings``: config, splits (the part of each frame), root (the run's folder), tracking (MLflow runs by stage); and
+    of a worker that is alone, send (where reports go to) and resume (the folder of a checkpoint, or None).
     """
     config = DynamicsConfig.model_validate(settings["config"])
     frames, _ = read_frames(config.data)
@@ -45,7 +43,8 @@ def train(settings: dict[str, Any]) -> None:
     for pair, part in zip(frames, settings["splits"], strict=True):
         parts[part].append(pair)
     runs = {stage: Run(**run) for stage, run in settings["tracking"].items()}
-    Trainer(config, parts["train"], parts["val"], Worker.start(config), settings["root"], runs).run()
+    worker = Worker.start(config, settings.get("send"))
+    Trainer(config, parts["train"], parts["val"], worker, settings["root"], runs).run(settings.get("resume"))
 
 
 class Trainer:
@@ -66,19 +65,20 @@ class Trainer:
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
+    def run(self, resume: str | None) -> None:
         """Go through the stages that are asked for and not finished, from the last checkpoint on."""
-        checkpoint = ray.train.get_checkpoint()
-        done = broadcast_from_rank_zero(finished(self.root) if self.worker.leads else None)
+        checkpoint = self.worker.checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
+        done = self.worker.share(finished(self.root) if self.worker.leads else None)
         for name in (name for name in STAGES if name in self.config.stages and name not in done):
             self.begin(name, checkpoint)
+            checkpoint = None  # it may be gone by the next stage, which it is not of
             while self.position.epoch < self.stage.epochs and not self.position.stopped:
                 figures = self.train_epoch()
-                figures |= broadcast_from_rank_zero(self.validate() if self.worker.leads else None)
+                figures |= self.worker.share(self.validate() if self.worker.leads else None)
                 self.finish_epoch(figures)
             if self.worker.leads:
                 store(self.root, name, self.best, self.spec, self.position.history)
-            barrier()  # the next stage begins with what was stored
+            self.worker.wait()  # the next stage begins with what was stored
 
     def begin(self, name: StageName, checkpoint: Checkpoint | None) -> None:
         """Build the network with the weights of the stage before, or take up the stage where a checkpoint left it."""
@@ -102,8 +102,8 @@ class Trainer:
         if checkpoint is None or not self.restore(checkpoint):
             # What the stage begins with counts too: a stage that makes nothing better changes nothing.
             self.best = self.weights()
-            self.position.best = -broadcast_from_rank_zero(self.validate()["val_loss"] if self.worker.leads else None)
-        self.model: Any = prepare_model(self.network)
+            self.position.best = -self.worker.share(self.validate()["val_loss"] if self.worker.leads else None)
+        self.model = self.worker.prepare(self.network)
 
     def train_epoch(self) -> dict[str, float]:
         """One pass over the training frames; its mean loss."""
@@ -169,7 +169,7 @@ class Trainer:
             if self.worker.leads:
                 self.save(Path(folder))
                 checkpoint = Checkpoint.from_directory(folder)
-            ray.train.report({"stage": position.stage, "epoch": position.epoch, **figures}, checkpoint=checkpoint)
+            self.worker.report({"stage": position.stage, "epoch": position.epoch, **figures}, checkpoint)
 
     def say(self, figures: dict[str, float], better: bool) -> None:
         """One line for the person who watches."""

@@ -22,7 +22,7 @@ def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> 
     support = table.sum(axis=1, keepdims=True)
     share = table / np.maximum(support, 1)
     side = 2.2 + 0.78 * len(labels)
-    figure, (axes,) = _figure(side + 0.6, side, 1)
+    figure, (axes,) = new_figure(side + 0.6, side, 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(
@@ -49,7 +49,7 @@ def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> 
 def heat_map(rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequence[float]]) -> Figure:
     """Shares (R, C) in [0, 1] as colour and percentage; NaN is left empty."""
     table = np.asarray(shares, float)
-    figure, (axes,) = _figure(2.6 + 1.0 * len(columns), 1.4 + 0.45 * len(rows), 1)
+    figure, (axes,) = new_figure(2.6 + 1.0 * len(columns), 1.4 + 0.45 * len(rows), 1)
     axes.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(rows)), rows)
@@ -65,7 +65,7 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], shares: Sequence[Seque
 def class_bars(classes: Sequence[ClassFigures]) -> Figure:
     """Precision, recall and F1 of each class that the data has, with their intervals."""
     shown = [each for each in classes if each.support]
-    figure, (axes,) = _figure(1.8 + 1.1 * len(shown), 4, 1)
+    figure, (axes,) = new_figure(1.8 + 1.1 * len(shown), 4, 1)
     for offset, name, colour in ((-0.27, "precision", BLUE), (0.0, "recall", ORANGE), (0.27, "f1", GREEN)):
         figures = [getattr(each, name) for each in shown]
         values = np.array([each.value for each in figures])
@@ -84,7 +84,7 @@ def class_bars(classes: Sequence[ClassFigures]) -> Figure:
 
 def reliability(bins: Sequence[Bin]) -> Figure:
     """Accuracy against confidence, and how many predictions have each confidence."""
-    figure, (axes, below) = _figure(5, 5.4, 2, height_ratios=(4, 1), sharex=True)
+    figure, (axes, below) = new_figure(5, 5.4, 2, height_ratios=(4, 1), sharex=True)
     middle = [(each.low + each.high) / 2 for each in bins]
     width = [each.high - each.low for each in bins]
     axes.bar(middle, [each.accuracy for each in bins], width, color=BLUE, edgecolor="white", label="accuracy")
@@ -115,7 +115,7 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure | None:
     panels = [(title, chosen) for title, chosen in (("loss", losses), ("score", scores)) if chosen]
     if not panels:
         return None
-    figure, all_axes = _figure(4.6 * len(panels), 3.4, len(panels), across=True)
+    figure, all_axes = new_figure(4.6 * len(panels), 3.4, len(panels), across=True)
     for axes, (title, chosen) in zip(all_axes, panels, strict=True):
         for name, colour in zip(chosen, (BLUE, ORANGE, GREEN, GREY, "#7b6aa8", "#b0566b"), strict=False):
             points = [(entry["epoch"], entry[name]) for entry in history if entry.get(name) is not None]
@@ -131,7 +131,7 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure | None:
 
 def valence_arousal(true: np.ndarray, predicted: np.ndarray) -> Figure:
     """Estimates against true values, both (N, 2) in [-1, 1]; NaN in ``true`` is not drawn."""
-    figure, all_axes = _figure(8.6, 4.3, 2, across=True)
+    figure, all_axes = new_figure(8.6, 4.3, 2, across=True)
     for column, (axes, name) in enumerate(zip(all_axes, ("valence", "arousal"), strict=True)):
         known = ~np.isnan(true[:, column])
         strength = float(np.clip(600 / max(known.sum(), 1), 0.1, 0.7))
@@ -152,7 +152,7 @@ def png(figure: Figure, dpi: int = 130) -> bytes:
     return file.getvalue()
 
 
-def _figure(
+def new_figure(
     width: float,
     height: float,
     panels: int,
@@ -160,6 +160,7 @@ def _figure(
     height_ratios: Sequence[float] | None = None,
     sharex: bool = False,
 ) -> tuple[Figure, list[Axes]]:
+    """A figure of so many panels, one below the other or side by side, and their axes, in the style of all reports."""
     figure = Figure(figsize=(width, height), layout="constrained")
     rows, columns = (1, panels) if across else (panels, 1)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, height_ratios=height_ratios)

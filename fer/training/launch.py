@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import ray
@@ -49,11 +49,22 @@ def use_gpu(options: LaunchOptions, others: int = 0) -> bool:
     return options.device != "cpu" and gpus >= needed
 
 
+class Place(NamedTuple):
+    """Where Ray Train keeps its checkpoints: ``<storage>/<name>``."""
+
+    name: str
+    storage: str
+
+    @property
+    def root(self) -> str:
+        return f"{self.storage}/{self.name}"
+
+
 def launch(
     loop: Callable[[dict[str, Any]], None],
     loop_config: dict[str, Any],
     options: LaunchOptions,
-    run: RunFolder,
+    run: RunFolder | Place,
     checkpoints: CheckpointConfig | None = None,
     callbacks: Sequence[UserCallback] = (),
 ) -> Result:

@@ -20,8 +20,8 @@ class TrackingOptions(Options):
     )
 
 
-class LaunchOptions(TrackingOptions):
-    """How a training job runs."""
+class NamedOptions(TrackingOptions):
+    """What has a name: a run or a campaign, and the model it leaves."""
 
     name: str | None = Field(
         None,
@@ -31,6 +31,11 @@ class LaunchOptions(TrackingOptions):
     experiment: str = Field("ferry", description="MLflow experiment that the run belongs to")
     register_as: str | None = Field(None, description="Register the trained model in MLflow under this name")
     alias: str = Field("challenger", description="Alias that the registered model gets")
+
+
+class LaunchOptions(NamedOptions):
+    """How a training job runs."""
+
     workers: int = Field(
         1, ge=1, description="Training workers (processes of Ray Train; one GPU each, if there are GPUs)"
     )

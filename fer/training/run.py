@@ -14,7 +14,7 @@ import fsspec
 
 from fer.errors import UserError
 from fer.tracking import Run, start_run
-from fer.training.options import LaunchOptions
+from fer.training.options import LaunchOptions, NamedOptions
 
 RECORD = "run.json"
 PACKAGES = (
@@ -33,13 +33,16 @@ FREE = {
     "resume",
     "name",
     "stages",
+    "num_trials",
+    "time_budget",
+    "max_concurrent",
 }
 
 
 class RunFolder:
     """``<out_dir>/<name>``, on local disk or any fsspec URI."""
 
-    def __init__(self, options: LaunchOptions, job: str, default_name: str) -> None:
+    def __init__(self, options: NamedOptions, job: str, default_name: str) -> None:
         """Make the run's folder, or open it if a run of this name is there.
 
         Raises UserError if the run there has other settings: its checkpoints would not mean the same.
