@@ -73,10 +73,19 @@ def save(campaign: Path, record: Record) -> None:
     write(folder / RECORD, json.dumps(record.model_dump(), indent=1))
 
 
+def number_of(name: str) -> int:
+    """The number of the trial that Ray Tune knows by this name. (A population's trials copy each other's config.)"""
+    return int(name.removeprefix("trial-"))
+
+
+def read(campaign: Path, number: int) -> Record:
+    return Record.model_validate(json.loads((trial_folder(campaign, number) / RECORD).read_text()))
+
+
 def read_all(campaign: Path) -> list[Record]:
     """Every trial of a campaign, by number."""
-    files = sorted((campaign / TRIALS).glob(f"*/{RECORD}"))
-    return [Record.model_validate(json.loads(file.read_text())) for file in files]
+    numbers = sorted(int(file.parent.name) for file in (campaign / TRIALS).glob(f"*/{RECORD}"))
+    return [read(campaign, number) for number in numbers]
 
 
 def ranked(records: list[Record]) -> list[Record]:

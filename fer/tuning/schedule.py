@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.search.sample import Float, Integer
 
 from fer.tuning.keep import best_entry
 from fer.tuning.record import Record
@@ -51,6 +53,16 @@ class Halving(AsyncHyperBandScheduler):
                 self.on_trial_remove(None, trial)  # type: ignore[arg-type]
 
 
+def keep_within(space: Space, config: dict[str, Any]) -> dict[str, Any]:
+    """A population's changed values, back in the ranges of the space: PBT multiplies them by 0.8 or 1.2."""
+    point = config["trial"]["point"]
+    for name in space.mutable:
+        domain = space.vary[name]
+        if isinstance(domain, Float | Integer):
+            point[name] = min(max(point[name], domain.lower), domain.upper)
+    return config
+
+
 def make_scheduler(space: Space, search: str, scheduler: str, rungs: int, records: Sequence[Record]) -> TrialScheduler:
     if search == "pbt":
         return PopulationBasedTraining(
@@ -58,6 +70,7 @@ def make_scheduler(space: Space, search: str, scheduler: str, rungs: int, record
             metric="score",
             mode="max",
             perturbation_interval=space.grace,
+            custom_explore_fn=partial(keep_within, space),
             synch=True,  # else, one trial at a time, the one that runs copies one that waits again and again
             hyperparam_mutations={"trial": {"point": {name: space.vary[name] for name in space.mutable}}},
         )

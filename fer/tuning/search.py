@@ -21,7 +21,7 @@ GRID_VALUES = 3
 """Values of a numeric dimension in a grid."""
 
 Start = Callable[[Point], dict[str, Any]]
-"""Opens the record of a trial at this point, and returns what the trial is sent: number, point, MLflow run."""
+"""Opens the record of a trial at this point, and returns what the trial is sent: number and point."""
 
 
 def distributions(vary: Mapping[str, Domain]) -> dict[str, BaseDistribution]:

@@ -24,7 +24,7 @@ from fer.tracking import Run
 from fer.training.options import LaunchOptions
 from fer.tuning.keep import Keeper, best_entry
 from fer.tuning.measure import latency_ms, millions_of_weights
-from fer.tuning.record import trial_folder
+from fer.tuning.record import number_of, read, trial_folder
 from fer.tuning.schedule import SCORE
 from fer.tuning.space import Point, Space
 from fer.tuning.training import Settings, Training
@@ -71,19 +71,19 @@ def merge(options: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def run_trial(config: dict[str, Any], plan: Plan) -> None:
-    """What Ray Tune calls. ``config["trial"]``: the trial's number and point, and its MLflow run."""
+    """What Ray Tune calls. ``config["trial"]["point"]`` is the point, which a population changes as it goes."""
     # A stopped trial's thread must have left before the next trial gets this process; Ray gives it two seconds.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
-    sent = config["trial"]
-    folder = trial_folder(plan.folder, sent["number"])
-    reporter = Reporter(plan, plan.config(sent["point"]), Keeper(folder))
+    record = read(plan.folder, number_of(ray.tune.get_context().get_trial_name()))
+    folder = trial_folder(plan.folder, record.number)
+    reporter = Reporter(plan, plan.config(config["trial"]["point"]), Keeper(folder))
     given = ray.tune.get_checkpoint() if plan.population else None
     if given is None:
         reporter.tell_again()
     resume = Path(given.path) if given else reporter.keeper.last
     if reporter.keeper.complete:
         return
-    tracking = Run(plan.tracking_uri, sent["run_id"])
+    tracking = Run(plan.tracking_uri, record.run_id)
     job: LaunchOptions = reporter.config
     loop, settings = plan.training.loop(job, plan.data, tracking, folder)
     settings |= {"resume": str(resume) if resume else None, "new_rates": given is not None}

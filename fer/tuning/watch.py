@@ -17,7 +17,7 @@ from fer.errors import UserError
 from fer.tracking import Run, start_run
 from fer.training.options import NamedOptions
 from fer.tuning.keep import Keeper
-from fer.tuning.record import Record, ranked, save, trial_folder
+from fer.tuning.record import Record, number_of, ranked, save, trial_folder
 from fer.tuning.schedule import Halving
 from fer.tuning.space import Point
 
@@ -60,7 +60,7 @@ class Watch(Callback):
             record = Record(number=number, point=point, run_id=run.run_id, began=time.time())
             self.records[number] = record
         save(self.campaign, record)
-        return {"number": record.number, "point": point, "run_id": record.run_id}
+        return {"number": record.number, "point": point}
 
     # -- what Ray Tune calls -------------------------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Watch(Callback):
         self._over(record, "failed", "FAILED")
 
     def _of(self, trial: Trial) -> Record:
-        return self.records[int(trial.config["trial"]["number"])]
+        return self.records[number_of(str(trial))]
 
     def _over(
         self,

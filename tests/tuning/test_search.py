@@ -1,6 +1,7 @@
 """What the searcher and the scheduler are told of earlier trials, and the points they propose."""
 
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 import optuna
@@ -11,7 +12,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from fer.tuning.record import Record
 from fer.tuning.report import importance
-from fer.tuning.schedule import Halving
+from fer.tuning.schedule import Halving, keep_within
 from fer.tuning.search import SCORE, CampaignSearch, draw, grid, make_sampler, make_study
 from fer.tuning.space import Space
 
@@ -99,3 +100,9 @@ def test_importance_finds_the_dimension_that_matters() -> None:
     assert shares is not None
     assert shares["lr"] > 0.9
     assert importance(make_study(SPACE.vary, [record(0, [0.5])])) is None
+
+
+def test_a_population_stays_in_the_space() -> None:
+    space = replace(SPACE, mutable=("lr",))
+    assert keep_within(space, {"trial": {"point": {"lr": 9e-5}}}) == {"trial": {"point": {"lr": 1e-4}}}
+    assert keep_within(space, {"trial": {"point": {"lr": 0.012}}}) == {"trial": {"point": {"lr": 0.01}}}
