@@ -52,8 +52,9 @@ def main(config: GrpoConfig) -> None:
         "banned": banned,
     }
     with running_engines(config, model, banned, gpus) as engines:
+        placed = config.model_copy(update={"device": "gpu" if gpus else "cpu"})  # where the engines are
         checkpoints = CheckpointConfig(num_to_keep=config.save_total_limit)
-        result = launch(train_grpo, settings | {"engines": engines}, config, run, checkpoints)
+        result = launch(train_grpo, settings | {"engines": engines}, placed, run, checkpoints)
 
     folder, figures, version = finish(config, run, result, tracking, last=LAST)
     draw_curves(run, tracking)
