@@ -56,7 +56,22 @@ def small_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def kill_in_mid_epoch() -> Callable[[Path, list[int]], threading.Thread]:
+def own_processes() -> Callable[[str], list[int]]:
+    """Finds the processes of this session's Ray, and no other's, whose command line has a name."""
+
+    def find(name: str) -> list[int]:
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # it has just ended
+                if name in " ".join(process.cmdline()):
+                    found.append(process.pid)
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def kill_in_mid_epoch(own_processes: Callable[[str], list[int]]) -> Callable[[Path, list[int]], threading.Thread]:
     """Starts a thread that, once a run has a checkpoint inside its second epoch, kills -9 one of its workers.
 
     Arguments: the run's folder, and a list that gets the process number.
@@ -70,8 +85,7 @@ def kill_in_mid_epoch() -> Callable[[Path, list[int]], threading.Thread]:
                 with suppress(ValueError):  # it is being written
                     states.append(json.loads(file.read_text()))
             if any(state["epoch"] >= 1 and state["batch"] > 0 for state in states):
-                processes = psutil.process_iter(["cmdline"])
-                worker = next(p.pid for p in processes if "ray::RayTrainWorker" in str(p.info["cmdline"]))
+                worker = own_processes("ray::RayTrainWorker")[0]
                 killed.append(worker)
                 os.kill(worker, signal.SIGKILL)
                 return

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 import yaml
@@ -130,7 +129,9 @@ def test_models_are_scored_and_reported_side_by_side(
 
 
 @pytest.mark.slow
-def test_an_engine_that_dies_is_replaced(place: Path, ray_cluster: None) -> None:
+def test_an_engine_that_dies_is_replaced(
+    place: Path, ray_cluster: None, own_processes: Callable[[str], list[int]]
+) -> None:
     """Its process is killed once it has answered some; in the end there are the same results."""
     assert run("one", "--device", "cpu", "--name", "calm") == 0
     many = results("sfew_qa.json") * 30
@@ -142,8 +143,7 @@ def test_an_engine_that_dies_is_replaced(place: Path, ray_cluster: None) -> None
         while time.monotonic() < deadline:
             parts = list(Path("out/hit/parts").glob("*.jsonl"))
             if parts and len(parts[0].read_bytes().splitlines()) > 100:
-                processes = psutil.process_iter(["cmdline"])
-                found = [p.pid for p in processes if "MapWorker" in str(p.info["cmdline"])]
+                found = own_processes("MapWorker")
                 for pid in found:
                     os.kill(pid, signal.SIGKILL)
                 killed.extend(found)
