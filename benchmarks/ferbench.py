@@ -68,8 +68,8 @@ def ask_one_by_one(model: str, file: str, image_root: str, alone: str, new_token
     import torch
     from PIL import Image
 
-    from fer.data.questions import ImageRoot
-    from fer.training.options import TrackingOptions
+    from fer.data.vqa.questions import ImageRoot
+    from fer.tracking import TrackingOptions
     from fer.vlm.chat import chat_prompt
     from fer.vlm.model import load_model, load_processor, locate
     from fer.vlm.options import ModelOptions

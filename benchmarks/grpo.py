@@ -45,7 +45,7 @@ class GrpoBenchmark(Options):
 
 
 def main(config: GrpoBenchmark) -> None:
-    from cluster.embedded import connect
+    from cluster.local import connect
 
     connect(cpus=4)
     with tempfile.TemporaryDirectory() as scratch:
@@ -81,7 +81,7 @@ def summarise(steps: list[dict[str, float]], config: GrpoBenchmark) -> dict[str,
 
 
 def grpo_config(config: GrpoBenchmark, root: Path, **others: Any) -> Any:
-    from fer.vlm.grpo.options import GrpoConfig
+    from fer.grpo.options import GrpoConfig
 
     return GrpoConfig(
         data=str(root / "grpo.jsonl"),
@@ -129,8 +129,8 @@ def run_trl(config: GrpoBenchmark, root: Path) -> list[dict[str, float]]:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from fer.vlm.grpo.engines import running_engines
-    from fer.vlm.grpo.plan import banned_tokens
+    from fer.grpo.engine_pool import running_engines
+    from fer.grpo.preflight import banned_tokens
 
     options, model, out = grpo_config(config, root), str(root / "model"), root / "trl.json"
     settings = {"config": config.model_dump(), "root": str(root), "out": str(out)}
@@ -165,12 +165,12 @@ def trl_worker(settings: dict[str, Any]) -> None:
     from trl import GRPOConfig, GRPOTrainer
     from trl.generation.vllm_generation import VLLMGeneration
 
-    from fer.data.questions import Turn
+    from fer.data.vqa.questions import Turn
+    from fer.grpo.engine_pool import Engines
+    from fer.grpo.vllm_engine import Prompt
+    from fer.grpo.weight_sync import Policy
     from fer.training.worker import Worker
     from fer.vlm.chat import ChatFormat
-    from fer.vlm.grpo.engines import Engines
-    from fer.vlm.grpo.rollout import Prompt
-    from fer.vlm.grpo.weights import Policy
     from fer.vlm.model import load_processor
     from fer.vlm.options import ImageOptions
 

@@ -39,8 +39,8 @@ class CurveBenchmark(Options):
 
 
 def main(config: CurveBenchmark) -> None:
-    from cluster.embedded import connect
-    from fer.vlm.grpo.curves import draw
+    from cluster.local import connect
+    from fer.grpo.plots import draw
 
     connect(cpus=4)  # for the largest of the jobs
     root = Path(config.out).absolute()
@@ -72,7 +72,7 @@ def write_questions(root: Path, per_label: int) -> None:
     """``sft.jsonl`` with the right form and random labels, and ``grpo.jsonl`` with the right labels, about plates."""
     import numpy as np
 
-    from fer.vlm.prompts import ferbench_prompt, reasoned
+    from fer.data.vqa.prompts import ferbench_prompt, reasoned
 
     write_plates(root / "plates", per_label)
     random = np.random.default_rng(1)

@@ -39,7 +39,7 @@ class SftBenchmark(Options):
 
 
 def main(config: SftBenchmark) -> None:
-    from cluster.embedded import connect
+    from cluster.local import connect
 
     connect(cpus=3)  # for the largest of the jobs
     with tempfile.TemporaryDirectory() as scratch:
@@ -74,9 +74,9 @@ def make_data(config: SftBenchmark, root: Path) -> None:
     from fer.data.options import PrepareOptions
     from fer.data.prepare import prepare
     from fer.data.synthetic import write_faces
-    from fer.vlm.build import BUILDERS, faces, write_jsonl
-    from fer.vlm.prompts import CUES, reasoned
-    from fer.vlm.questions_options import QuestionsConfig
+    from fer.data.vqa.build import BUILDERS, faces, write_jsonl
+    from fer.data.vqa.options import QuestionsConfig
+    from fer.data.vqa.prompts import CUES, reasoned
 
     write_faces(root / "faces", per_class=-(-config.rows // 7), size=64, seed=0)
     random = np.random.default_rng(0)

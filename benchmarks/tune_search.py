@@ -40,7 +40,7 @@ def main(config: SearchBenchmark) -> None:
     import ray
 
     from benchmarks.setup import rendered_faces
-    from cluster.embedded import connect
+    from cluster.local import connect
 
     connect(2)
     found: dict[str, list[list[Record]]] = {arm: [] for arm in ARMS}

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from pydantic import Field
+
 from fer.errors import UserError
-from fer.training.options import TrackingOptions
+from fer.options import Options
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -34,6 +36,17 @@ SPEC = "model.json"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferry" / "models"
 PARAMS_PER_CALL = 100  # MLflow's limit
 METRICS_PER_CALL = 1000  # likewise
+
+
+class TrackingOptions(Options):
+    """Where runs, metrics and registered models are kept."""
+
+    out_dir: str = Field(
+        "runs", description="Folder for runs, checkpoints and MLflow's database; local or a URI that all nodes reach"
+    )
+    tracking_uri: str | None = Field(
+        None, description="MLflow server or database; unset: MLFLOW_TRACKING_URI, else SQLite in --out-dir"
+    )
 
 
 def tracking_uri(options: TrackingOptions) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from fer.training.options import TrackingOptions
+from fer.tracking import TrackingOptions
 
 MODEL = "ferry-demo"
 
@@ -28,10 +28,10 @@ Config = DemoConfig
 
 def main(config: DemoConfig) -> None:
     """Run every step as its own command would, then sum up."""
+    from fer.classifier.evaluate.options import EvaluateConfig
     from fer.classifier.options import TrainConfig
     from fer.data.options import PrepareOptions
     from fer.data.synthetic import write_faces
-    from fer.evaluation.options import EvaluateConfig
     from jobs import evaluate, prepare, promote, train
 
     began = time.monotonic()

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from fer.dynamics.options import DynamicsConfig
 
 if TYPE_CHECKING:
-    from fer.dynamics.plan import FrameSet
-    from fer.dynamics.results import Judged
+    from fer.dynamics.evaluate import Judged
+    from fer.dynamics.preflight import FrameSet
 
 Config = DynamicsConfig
 
 
 def main(config: DynamicsConfig) -> None:
     """Train as ``config`` says; a stopped run of the same name is continued."""
-    from cluster.embedded import connect
-    from fer.dynamics.plan import describe, open_frames, plan_splits
+    from cluster.local import connect
+    from fer.dynamics.preflight import describe, open_frames, plan_splits
     from fer.dynamics.scores import NOTICE
     from fer.training.launch import cpus_needed
 
@@ -37,8 +37,8 @@ def main(config: DynamicsConfig) -> None:
 
 def train_once(config: DynamicsConfig, data: FrameSet, split: list[str]) -> None:
     """One training, its model, and its results."""
-    from fer.dynamics.campaign import go_through, keep_model, log_results
-    from fer.dynamics.results import judge_stages
+    from fer.dynamics.evaluate import judge_stages
+    from fer.dynamics.runner import go_through, keep_model, log_results
     from fer.dynamics.stages import histories
 
     campaign = go_through(config, data, split)
@@ -55,8 +55,8 @@ def train_once(config: DynamicsConfig, data: FrameSet, split: list[str]) -> None
 
 def cross_validate(config: DynamicsConfig, data: FrameSet, splits: list[list[str]]) -> None:
     """A training for each fold, all of them below one MLflow run, and the results of all frames together."""
-    from fer.dynamics.campaign import go_through, log_results, open_campaign
-    from fer.dynamics.results import join, judge_stages
+    from fer.dynamics.evaluate import join, judge_stages
+    from fer.dynamics.runner import go_through, log_results, open_campaign
     from fer.dynamics.stages import histories
 
     run, tracking = open_campaign(config, data)
@@ -77,7 +77,7 @@ def show(judged: Judged) -> None:
     """The table of the stages."""
     import rich
 
-    from fer.dynamics.results import console, sentence
+    from fer.dynamics.evaluate import console, sentence
 
     print(f"\n{sentence(judged)}\n")
     rich.print(console(judged))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fer.dynamics.use_options import ExtractConfig
+from fer.dynamics.predict.options import ExtractConfig
 
 Config = ExtractConfig
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fer.dynamics.use_options import ScorePredictConfig
+from fer.dynamics.predict.options import ScorePredictConfig
 
 Config = ScorePredictConfig
 
@@ -17,10 +17,10 @@ def main(config: ScorePredictConfig) -> None:
     from fer.data.video import is_video
     from fer.dynamics.extract import check_names
     from fer.dynamics.landmarker import open_landmarker
-    from fer.dynamics.plan import describe
     from fer.dynamics.plots import curve
-    from fer.dynamics.predict import score_frames, score_video, video_table
-    from fer.dynamics.scorer import Scorer
+    from fer.dynamics.predict.reader import score_frames, score_video, video_table
+    from fer.dynamics.predictor import Scorer
+    from fer.dynamics.preflight import describe
     from fer.dynamics.scores import NOTICE
     from fer.errors import UserError
     from fer.evaluation.plots import png

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fer.evaluation.options import EvaluateConfig
+from fer.classifier.evaluate.options import EvaluateConfig
 
 Config = EvaluateConfig
 
@@ -14,11 +14,11 @@ def main(config: EvaluateConfig) -> None:
     """Judge ``config.model`` on ``config.data``, print the figures, and write them with a report."""
     import rich
 
+    from fer.classifier.evaluate.evaluator import default_split, evaluate
+    from fer.classifier.evaluate.results import Subject, find_history, write_results
+    from fer.classifier.evaluate.summary import console, coverage_sentences
     from fer.classifier.predictor import Predictor
     from fer.data.prepare import open_dataset
-    from fer.evaluation.classifier import default_split, evaluate
-    from fer.evaluation.results import Subject, find_history, write_results
-    from fer.evaluation.summary import console, coverage_sentences
     from fer.tracking import resolve_model
 
     folder = resolve_model(config.model, config)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer.errors import UserError
-from fer.evaluation.ferbench.options import JudgedModel, ReportConfig, RunConfig, ScoreConfig
+from fer.ferbench.options import JudgedModel, ReportConfig, RunConfig, ScoreConfig
 from fer.options import Options
 
 if TYPE_CHECKING:
-    from fer.evaluation.ferbench.collect import ModelResults
-    from fer.evaluation.ferbench.compare import Comparison
-    from fer.evaluation.ferbench.judge import ModelScores
+    from fer.ferbench.collect import ModelResults
+    from fer.ferbench.compare import Comparison
+    from fer.ferbench.evaluate import ModelScores
 
 
 class Verb(NamedTuple):
@@ -29,8 +29,8 @@ def run(config: RunConfig) -> None:
     """Every model answers every question that it has not answered yet."""
     from tqdm import tqdm
 
-    from fer.evaluation.ferbench.models import models_of
-    from fer.evaluation.ferbench.run import answer_questions, check_images, read_questions_files
+    from fer.ferbench.models import models_of
+    from fer.ferbench.run import answer_questions, check_images, read_questions_files
 
     models = models_of(config)
     files = read_questions_files(config.questions)
@@ -47,14 +47,14 @@ def run(config: RunConfig) -> None:
 
 def _connect(model: JudgedModel) -> None:
     """A cluster, for whoever computes on one; an endpoint is asked from here."""
-    from cluster.embedded import connect
+    from cluster.local import connect
 
     if not model.endpoint:
         connect((os.cpu_count() or 1) + 1)  # one CPU to read with, beside those that compute
 
 
 def _outcome(config: RunConfig, model: JudgedModel) -> str:
-    from fer.evaluation.ferbench.collect import collect
+    from fer.ferbench.collect import collect
 
     folder = Path(config.out) / str(model.name)
     results = [result for file in collect([str(folder)])[0].files for result in file.results]
@@ -67,9 +67,9 @@ def score(config: ScoreConfig) -> None:
     """Print the figures of both protocols, or of one, and why they differ."""
     import rich
 
-    from fer.evaluation.ferbench.page import as_json
-    from fer.evaluation.ferbench.predict import PROTOCOLS
-    from fer.evaluation.ferbench.tables import answers_table, comparison_table, console, differences_table, scores_table
+    from fer.ferbench.predictions import PROTOCOLS
+    from fer.ferbench.report import as_json
+    from fer.ferbench.tables import answers_table, comparison_table, console, differences_table, scores_table
 
     _, scores, comparisons = _judged(config)
     if config.protocol == "unifer" and not any(part.unifer for model in scores for part in model.parts):
@@ -88,7 +88,7 @@ def score(config: ScoreConfig) -> None:
 
 def report(config: ReportConfig) -> None:
     """Write the page, the Markdown table and all figures."""
-    from fer.evaluation.ferbench.page import write_page
+    from fer.ferbench.report import write_page
 
     models, scores, comparisons = _judged(config)
     page = write_page(models, scores, comparisons, config)
@@ -97,9 +97,9 @@ def report(config: ReportConfig) -> None:
 
 
 def _judged(config: ScoreConfig | ReportConfig) -> tuple[list[ModelResults], list[ModelScores], list[Comparison]]:
-    from fer.evaluation.ferbench.collect import clear_majority, collect
-    from fer.evaluation.ferbench.compare import compare
-    from fer.evaluation.ferbench.judge import judge
+    from fer.ferbench.collect import clear_majority, collect
+    from fer.ferbench.compare import compare
+    from fer.ferbench.evaluate import judge
 
     clear = clear_majority(config.ferplus_votes) if config.ferplus_votes else None
     models = collect(config.results)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fer.vlm.grpo.options import GrpoConfig
+from fer.grpo.options import GrpoConfig
 
 Config = GrpoConfig
 LAST = 10  # steps whose mean is a run's result
@@ -14,15 +14,15 @@ def main(config: GrpoConfig) -> None:
     """Train as ``config`` says; a stopped run of the same name is continued."""
     from ray.train import CheckpointConfig
 
-    from cluster.embedded import connect
-    from fer.data.prepare_questions import open_questions
+    from cluster.local import connect
+    from fer.data.vqa.prepare import open_questions
+    from fer.grpo.engine_pool import running_engines
+    from fer.grpo.plots import draw_curves
+    from fer.grpo.preflight import banned_tokens, check, describe
+    from fer.grpo.trainer import train_grpo
     from fer.training.launch import cpus_needed, launch, use_gpu
     from fer.training.run import open_run
-    from fer.vlm.finish import finish
-    from fer.vlm.grpo.curves import draw_curves
-    from fer.vlm.grpo.engines import running_engines
-    from fer.vlm.grpo.plan import banned_tokens, check, describe
-    from fer.vlm.grpo.train import train_grpo
+    from fer.vlm.export import finish
     from fer.vlm.model import locate
 
     dataset = open_questions(config, cache=f"{config.out_dir}/data")

@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.classifier.predict_options import PredictConfig as Config
+from fer.classifier.predict.options import PredictConfig as Config
 from fer.errors import UserError
 
 if TYPE_CHECKING:
-    from fer.classifier.predict import PredictionRow
+    from fer.classifier.predict.reader import PredictionRow
 
 
 def main(config: Config) -> None:
     from tqdm import tqdm
 
-    from fer.classifier.predict import FileReader, find_files, predict_files
-    from fer.classifier.predict_output import Tally, choose_format, open_writer
+    from fer.classifier.predict.reader import FileReader, find_files, predict_files
+    from fer.classifier.predict.writers import Tally, choose_format, open_writer
     from fer.tracking import resolve_model
 
     folders = [resolve_model(reference, config) for reference in (config.model, *config.ensemble)]
@@ -41,8 +41,8 @@ def main(config: Config) -> None:
 
 
 def _on_ray(config: Config, folders: list[Path], paths: list[str]) -> Iterator[list[PredictionRow]]:
-    from cluster.embedded import connect
-    from fer.classifier.predict_ray import predict_files_on_ray
+    from cluster.local import connect
+    from fer.classifier.predict.distributed import predict_files_on_ray
 
     connect(cpus=max(config.workers, 1) + 1)
     return predict_files_on_ray(folders, config, Path.cwd(), paths)

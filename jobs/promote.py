@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field
 from pydantic_settings import CliPositionalArg
 
-from fer.training.options import TrackingOptions
+from fer.tracking import TrackingOptions
 
 
 class Config(TrackingOptions):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from fer.vlm.questions_options import QuestionsConfig
+from fer.data.vqa.options import QuestionsConfig
 
 Config = QuestionsConfig
 
 
 def main(config: QuestionsConfig) -> None:
-    from fer.vlm.build import BUILDERS, faces, write_jsonl
+    from fer.data.vqa.build import BUILDERS, faces, write_jsonl
 
     space, rows = faces(config)
     if config.teacher:
-        from fer.vlm.teach import teach
+        from fer.inference.teacher import teach
 
         kept, thrown = teach(config, space, rows)
         total = kept + thrown

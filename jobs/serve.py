@@ -61,8 +61,8 @@ def run(config: C, build_app: Callable[[C, str | None, float], Application], nam
     import ray
     from ray import serve
 
-    from cluster.embedded import connect
-    from serve_apps.access import choose_token
+    from cluster.local import connect
+    from serve_apps.auth import choose_token
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     connect(cpus=config.min_replicas * config.cpus_per_replica + 1)

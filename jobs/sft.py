@@ -13,13 +13,13 @@ def main(config: SftConfig) -> None:
     """Train as ``config`` says; a stopped run of the same name is continued."""
     from ray.train import CheckpointConfig
 
-    from cluster.embedded import connect
-    from fer.data.prepare_questions import open_questions
+    from cluster.local import connect
+    from fer.data.vqa.prepare import open_questions
     from fer.training.launch import cpus_needed, launch
     from fer.training.run import open_run
-    from fer.vlm.finish import finish
+    from fer.vlm.export import finish
     from fer.vlm.model import locate
-    from fer.vlm.plan import check
+    from fer.vlm.preflight import check
     from fer.vlm.sft import train_sft
 
     dataset = open_questions(config, cache=f"{config.out_dir}/data")

@@ -11,10 +11,10 @@ Config = TrainConfig
 
 def main(config: TrainConfig) -> None:
     """Train as ``config`` says; a stopped run of the same name is continued."""
-    from cluster.embedded import connect
-    from fer.classifier.finish import finish, history_of
+    from cluster.local import connect
+    from fer.classifier.export import finish, history_of
     from fer.classifier.model import new_spec
-    from fer.classifier.plan import check
+    from fer.classifier.preflight import check
     from fer.classifier.train import train
     from fer.data.prepare import open_dataset
     from fer.training.launch import cpus_needed, launch

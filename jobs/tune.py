@@ -13,9 +13,9 @@ from fer.training.options import NamedOptions
 from fer.tuning.options import TuneConfig
 
 if TYPE_CHECKING:
-    from fer.tuning.campaign import Campaign
     from fer.tuning.record import Record
     from fer.tuning.space import Point, Space
+    from fer.tuning.sweep import Campaign
 
 Config = TuneConfig
 RECIPES = Path(__file__).parent / "recipes"
@@ -28,11 +28,11 @@ def main(config: TuneConfig) -> None:
         show(config.space, space)
         return
 
-    from cluster.embedded import connect
+    from cluster.local import connect
     from fer.training.launch import cpus_needed
-    from fer.tuning.campaign import plan_campaign, run_campaign
     from fer.tuning.report import write_report
-    from fer.tuning.training import training_for
+    from fer.tuning.sweep import plan_campaign, run_campaign
+    from fer.tuning.trainables.registry import training_for
 
     base = read_base(config.base, training_for(space.trains).job)
     campaign = plan_campaign(config, space, base, read_points(config.points))

@@ -15,10 +15,10 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 
 from fer import __version__
-from serve_apps.access import check_token, digest
-from serve_apps.asking import FILE, PROBLEMS, RETRY_SECONDS, ask, body
-from serve_apps.incoming import analyze_image, predict_images
+from serve_apps.auth import check_token, digest
+from serve_apps.handle import FILE, PROBLEMS, RETRY_SECONDS, ask, body
 from serve_apps.options import ServeConfig
+from serve_apps.request_parsing import analyze_image, predict_images
 from serve_apps.schema import (
     Analysis,
     AnalyzeRequest,

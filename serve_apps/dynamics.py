@@ -16,10 +16,10 @@ from ray.serve.handle import DeploymentHandle
 
 from fer import __version__
 from fer.dynamics.scores import NOTICE
-from serve_apps.access import check_token, digest
-from serve_apps.asking import FILE, PROBLEMS, RETRY_SECONDS, ask, body
-from serve_apps.incoming import DynamicsFrame, dynamics_input
+from serve_apps.auth import check_token, digest
+from serve_apps.handle import FILE, PROBLEMS, RETRY_SECONDS, ask, body
 from serve_apps.options import DynamicsServeConfig
+from serve_apps.request_parsing import DynamicsFrame, dynamics_input
 from serve_apps.schema import DynamicsRequest, DynamicsScores, Problem, ScorerHealth, ScorerInfo, Unreadable
 
 UNDER_WAY = 2  # requests in a copy of the model: one is computed, one has arrived

@@ -11,13 +11,13 @@ import numpy as np
 from fer.data.video import frames
 from fer.dynamics.frames import FramePair, check_flow, check_landmarks
 from fer.dynamics.landmarker import Landmarker
-from fer.dynamics.predict import score_video
-from fer.dynamics.scorer import Scorer, levels
-from fer.dynamics.use_options import VideoOptions
+from fer.dynamics.predict.options import VideoOptions
+from fer.dynamics.predict.reader import score_video
+from fer.dynamics.predictor import Scorer, levels
 from fer.errors import BadRow, UserError
-from serve_apps.incoming import DynamicsFrame
 from serve_apps.live_model import LiveModel
 from serve_apps.options import DynamicsServeConfig
+from serve_apps.request_parsing import DynamicsFrame
 from serve_apps.schema import DynamicsScores, FrameScores, ScorerInfo, Unreadable
 
 

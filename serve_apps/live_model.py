@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fer.classifier.predictor import Predictor
-from fer.tracking import model_version, resolve_model
-from fer.training.options import TrackingOptions
+from fer.tracking import TrackingOptions, model_version, resolve_model
 from serve_apps.schema import ModelInfo
 
 log = logging.getLogger("ray.serve")

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg
 
-from fer.training.options import TrackingOptions
+from fer.tracking import TrackingOptions
 
 
 class LimitOptions(TrackingOptions):

@@ -35,7 +35,7 @@ def ray_cluster() -> Iterator[None]:
     """One embedded Ray for all tests: a second driver in the same process could not authenticate."""
     import ray
 
-    from cluster.embedded import connect
+    from cluster.local import connect
 
     connect(cpus=4)
     yield

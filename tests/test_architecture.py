@@ -1,8 +1,9 @@
-"""The house keeps its shape: imports run one way, and option modules stay light."""
+"""The structure holds: imports run one way, no file imports itself in a circle, and option modules stay light."""
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ ALLOWED = {
     "serve_apps": {"fer"},
     "jobs": {"fer", "cluster", "tune_spaces", "serve_apps"},
 }
+
+
+# The sub-packages of `fer`, ground floor first: each may import the ones before it.
+LAYERS = (
+    *("errors", "options", "labels", "answers", "faces", "tracking", "models", "data", "training", "evaluation"),
+    *("classifier", "vlm", "inference", "grpo", "ferbench", "dynamics", "tuning"),
+)
 
 
 def imported(file: Path) -> set[str]:
@@ -35,6 +43,38 @@ def test_imports_run_one_way(package: str) -> None:
     forbidden = set(ALLOWED) - ALLOWED[package] - {package}
     wrong = {str(file.relative_to(ROOT)): imported(file) & forbidden for file in files}
     assert not {file: names for file, names in wrong.items() if names}
+
+
+def module_imports() -> dict[str, set[str]]:
+    """Each module of `fer` and the modules of `fer` that it imports, anywhere in it."""
+    files = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in (ROOT / "fer").rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): file for name, file in files.items()}
+    found: dict[str, set[str]] = {name: set() for name in modules}
+    for name, file in modules.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "fer":
+                targets = {f"{node.module}.{alias.name}" for alias in node.names}
+                found[name] |= {target if target in modules else str(node.module) for target in targets}
+            elif isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names if alias.name in modules}
+    return found
+
+
+def test_sub_packages_import_only_the_layers_below_them() -> None:
+    wrong = []
+    for name, targets in module_imports().items():
+        if name == "fer":  # the public API looks down on all of them
+            continue
+        layer = LAYERS.index(name.split(".")[1])
+        wrong += [f"{name} imports {t}" for t in targets if t != "fer" and LAYERS.index(t.split(".")[1]) > layer]
+    assert not wrong
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    try:
+        list(TopologicalSorter(module_imports()).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 @pytest.mark.parametrize(

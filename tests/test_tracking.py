@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from fer.errors import UserError
-from fer.tracking import Run, model_version, promote, register, resolve_model, start_run, tracking_uri
-from fer.training.options import TrackingOptions
+from fer.tracking import Run, TrackingOptions, model_version, promote, register, resolve_model, start_run, tracking_uri
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +168,7 @@ def test_folders_of_models_runs_and_checkpoints_are_found(tmp_path: Path) -> Non
 
 def test_first_use_of_a_database_is_quiet(tmp_path: Path) -> None:
     code = (
-        "from fer.tracking import start_run\nfrom fer.training.options import TrackingOptions\n"
+        "from fer.tracking import start_run\nfrom fer.tracking import TrackingOptions\n"
         f"start_run(TrackingOptions(out_dir={str(tmp_path / 'runs')!r}), 'quiet', 'run').finish()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fer.card import USE
 from fer.classifier.model import ModelSpec
+from fer.models.card import USE
 
 MEANINGS = {
     "accuracy": "share of right labels",

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from fer.classifier.heads import MarginHead
 from fer.classifier.options import ModelOptions
-from fer.errors import UserError
 from fer.labels import LabelSpace
-
-WEIGHTS = "model.safetensors"
-SPEC = "model.json"
+from fer.models.backbone import build_backbone
+from fer.models.folder import load_folder, save_folder
 
 
 class ModelSpec(BaseModel):
@@ -80,31 +76,6 @@ class FaceModel(nn.Module):
         return Outputs(logits, affect)
 
 
-def build_backbone(options: ModelOptions, pretrained: bool) -> Any:
-    """The timm model without its classifier. Raises UserError for a wrong name, argument or missing weights."""
-    if not timm.is_model(options.backbone):
-        close = timm.list_models(f"*{options.backbone[:6]}*")[:5]
-        raise UserError(
-            f"--backbone: timm has no model {options.backbone!r}" + (f"; close: {', '.join(close)}" if close else "")
-        )
-    arguments: dict[str, Any] = {"num_classes": 0, "in_chans": options.in_chans, **options.model_kwargs}
-    known = timm.models.get_pretrained_cfg(options.backbone)
-    if known is not None and known.fixed_input_size:
-        arguments["img_size"] = options.img_size
-    try:
-        return timm.create_model(options.backbone, pretrained=pretrained, **arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"--model-kwargs: {options.backbone} does not take them: {error}") from None
-    except (OSError, RuntimeError) as error:
-        if not pretrained:
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"no pretrained weights for {options.backbone} could be loaded ({reason}); train from scratch with "
-            '--no-pretrained, or name a local file: --model-kwargs \'{"checkpoint_path": "weights.safetensors"}\''
-        ) from None
-
-
 def new_spec(options: ModelOptions, space: LabelSpace) -> ModelSpec:
     """The spec of a model to be trained: input statistics are the backbone's own, averaged for grey input."""
     default = timm.models.get_pretrained_cfg(options.backbone) if timm.is_model(options.backbone) else None
@@ -120,21 +91,13 @@ def build_model(spec: ModelSpec, pretrained: bool = False) -> FaceModel:
 
 
 def save_model(model: FaceModel, spec: ModelSpec, folder: Path) -> None:
-    """Write the two files of a model folder: weights as safetensors, and the spec as JSON."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
-    (folder / SPEC).write_text(json.dumps(spec.model_dump(), indent=2))
+    """Write a model folder (see `fer.models.folder`)."""
+    save_folder(model.state_dict(), spec, folder)
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[FaceModel, ModelSpec]:
-    """A model from its folder, in evaluation mode on ``device``. Raises UserError if the folder holds none."""
-    try:
-        spec = ModelSpec.model_validate_json((folder / SPEC).read_text())
-        weights = load_file(folder / WEIGHTS, device=str(device))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is not a classifier: no {Path(error.filename or WEIGHTS).name} in it") from None
-    except ValidationError as error:
-        raise UserError(f"{folder / SPEC} is not a spec that this version reads: {error.errors()[0]['msg']}") from None
+    """A classifier from its folder, in evaluation mode on ``device``. Raises UserError if the folder holds none."""
+    weights, spec = load_folder(folder, ModelSpec, device)
     model = build_model(spec).to(device)
     model.load_state_dict(weights)
     return model.eval(), spec

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from fer.data.options import DataOptions
+from fer.models.options import BackboneOptions
 from fer.options import Options
-from fer.training.options import RunOptions
+from fer.training.options import OptimizerOptions, RunOptions
 
 
-class ModelOptions(Options):
+class ModelOptions(BackboneOptions):
     """What the network is."""
 
-    backbone: str = Field("resnet18", description="Any timm model name")
-    model_kwargs: dict[str, bool | int | float | str | list[int]] = Field(
-        {}, description="Further arguments of the timm model, as JSON"
-    )
     pretrained: bool = Field(False, description="Start from timm's pretrained weights")
-    img_size: int = Field(224, ge=16, le=2048, description="Side of the square input, in pixels")
-    in_chans: int = Field(3, ge=1, le=3, description="Input channels: 3 for colour, 1 for grey")
     head: Literal["classification", "valence-arousal", "both"] = Field(
         "classification",
         description="What is predicted: an expression, valence and arousal in [-1, 1], or both from one backbone",
@@ -30,13 +25,6 @@ class ModelOptions(Options):
     )
     margin_size: float = Field(0.2, ge=0, le=1, description="Margin: radians for arcface, cosine for cosface")
     margin_scale: float = Field(30.0, gt=0, description="Scale of the cosine logits of a margin head")
-
-    @field_validator("in_chans")
-    @classmethod
-    def _grey_or_colour(cls, value: int) -> int:
-        if value == 2:
-            raise ValueError("use 1 for grey or 3 for colour")
-        return value
 
 
 class AugmentOptions(Options):
@@ -64,29 +52,6 @@ class LossOptions(Options):
     focal_gamma: float = Field(2.0, ge=0, description="Focusing exponent of the focal loss")
     class_weights: bool = Field(False, description="Weigh classes by the inverse of their training counts")
     soft_labels: bool = Field(False, description="Train on the annotators' votes where the data has them (FER+)")
-
-
-class OptimizerOptions(Options):
-    """How the loss is minimised."""
-
-    epochs: int = Field(30, ge=1, description="Passes over the training data")
-    batch_size: int = Field(64, ge=1, description="Images per worker and step")
-    grad_accum_steps: int = Field(1, ge=1, description="Batches whose gradients are added up before one optimizer step")
-    opt: str = Field("adamw", description="Optimizer, by timm's name")
-    lr: float = Field(3e-4, gt=0, description="Learning rate at its peak (with --max-lr: where onecycle starts)")
-    max_lr: float | None = Field(None, gt=0, description="Peak of the onecycle schedule; unset: --lr")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum, for optimizers that have one")
-    weight_decay: float = Field(1e-4, ge=0, description="Weight decay; biases and normalisation are exempt")
-    scheduler: Literal["cosine", "onecycle"] = Field("cosine", description="Learning rate schedule")
-    warmup_epochs: float = Field(1.0, ge=0, description="Linear warm-up of the cosine schedule, in epochs")
-    pct_start: float = Field(0.1, gt=0, lt=1, description="Rising share of the onecycle schedule")
-    clip_grad: float | None = Field(None, gt=0, description="Clip the gradient to this norm")
-    patience: int = Field(0, ge=0, description="Stop after so many epochs without a better validation score; 0: never")
-    amp: bool = Field(True, description="Mixed precision (bfloat16)")
-    grad_checkpointing: bool = Field(False, description="Recompute activations in the backward pass, to save memory")
-    ema: float = Field(
-        0.0, ge=0, lt=1, description="Decay of the moving average of the weights that is judged and kept; 0: off"
-    )
 
 
 class TrainConfig(DataOptions, ModelOptions, AugmentOptions, LossOptions, OptimizerOptions, RunOptions):

@@ -15,6 +15,7 @@ from torch import Tensor
 from fer.classifier.model import FaceModel, ModelSpec, load_model
 from fer.classifier.preprocess import normalize, to_input
 from fer.errors import UserError
+from fer.models.device import torch_device
 
 
 @dataclass
@@ -86,19 +87,6 @@ class Predictor:
             probabilities.append(none if outputs.logits is None else outputs.logits.softmax(dim=1))
             affect.append(none if outputs.valence_arousal is None else outputs.valence_arousal)
         return torch.stack(probabilities).mean(0).cpu(), torch.stack(affect).mean(0).cpu()
-
-
-def torch_device(name: str) -> torch.device:
-    """`auto` (a GPU if there is one), `cpu`, `gpu` or torch's own name. Raises UserError for one that is not there."""
-    if name == "auto":
-        name = "gpu" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device("cuda" if name == "gpu" else name)
-    except RuntimeError:
-        raise UserError(f"--device: no device is called {name!r}; use auto, cpu or gpu") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device: there is no GPU that torch can use on this machine; use cpu")
-    return device
 
 
 def _join(batches: list[Tensor], width: int) -> np.ndarray:

@@ -15,16 +15,17 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from fer.classifier.augment import BatchAugment
-from fer.classifier.feed import Batch, Feed
-from fer.classifier.judge import Judge
+from fer.classifier.data_loader import Batch, Feed
 from fer.classifier.losses import affect_loss, build_loss, class_weights
-from fer.classifier.model import WEIGHTS, FaceModel, ModelSpec, Outputs, build_model, load_model, save_model
+from fer.classifier.model import FaceModel, ModelSpec, Outputs, build_model, load_model, save_model
 from fer.classifier.options import TrainConfig
 from fer.classifier.preprocess import normalize
-from fer.classifier.schedule import Schedule, build_optimizer
+from fer.classifier.validation import Judge
 from fer.data.manifest import ShardedDataset
+from fer.models.folder import WEIGHTS
 from fer.tracking import Run
 from fer.training.checkpoint import Position, load_training, save_training
+from fer.training.optim import Schedule, build_optimizer
 from fer.training.seeding import mix
 from fer.training.worker import Worker, amp_dtype
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from fer.data.rows import FaceRow
+from fer.data.schema import FaceRow
 from fer.errors import BadRow
 from fer.labels import LabelSpace, map_labels
 

@@ -11,17 +11,17 @@ import fsspec
 import numpy as np
 from tqdm import tqdm
 
-from fer.data.ahead import load_image, read_ahead
+from fer.data.filesystem import locate
 from fer.data.manifest import MANIFEST, QUARANTINE, Manifest, ShardedDataset, Split
 from fer.data.mapping import resolve
 from fer.data.options import DataOptions, PrepareOptions
-from fer.data.prepare_questions import prepare_questions
-from fer.data.quarantine import Quarantine
-from fer.data.rows import FACE_SCHEMA, SPLITS, FaceRow, Source
+from fer.data.rejected import Quarantine
+from fer.data.schema import FACE_SCHEMA, SPLITS, FaceRow, Source
 from fer.data.shards import ShardWriter, holds_shards, is_done, staged
 from fer.data.sources import open_source
 from fer.data.splits import assign
-from fer.data.tree import locate
+from fer.data.stream.prefetch import load_image, read_ahead
+from fer.data.vqa.prepare import prepare_questions
 from fer.errors import BadRow, UserError
 from fer.labels import LabelSpace, get_space
 

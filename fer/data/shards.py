@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from fer.data.filesystem import locate
 from fer.data.manifest import MANIFEST, QUARANTINE, Shard, ShardedDataset, Split
-from fer.data.tree import locate
 from fer.errors import UserError
 
 GROUP_ROWS = 512

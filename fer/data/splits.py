@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from fer.data.rows import SPLITS, FaceRow
+from fer.data.schema import SPLITS, FaceRow
 
 
 def assign(rows: Sequence[FaceRow], *, val_split: float, test_split: float, seed: int) -> list[str]:

@@ -21,7 +21,7 @@ from fer.data.video import frames
 from fer.dynamics import flow
 from fer.dynamics.frames import FramePair
 from fer.dynamics.landmarker import Landmarker
-from fer.dynamics.use_options import VideoOptions
+from fer.dynamics.predict.options import VideoOptions
 from fer.errors import UserError
 
 WORKING_SIDE = 2 * flow.SIDE

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from fer.data.filesystem import Tree
 from fer.data.images import check_image
 from fer.data.landmarks import INDICES
-from fer.data.rows import FaceRow
+from fer.data.schema import FaceRow
 from fer.data.splits import assign
-from fer.data.tree import Tree
 from fer.dynamics.flow import SIDE
 from fer.dynamics.scores import SCORES
 from fer.errors import BadRow

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, mean_absolute_error, mean_squared_error
 
-from fer.dynamics.scorer import levels
+from fer.dynamics.predictor import levels
 from fer.evaluation.bootstrap import RESAMPLES, Figure, interval
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ConfigDict
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from fer.classifier.model import SPEC, WEIGHTS, build_backbone
-from fer.classifier.options import ModelOptions
 from fer.dynamics.blendshapes import BLENDSHAPES, BlendshapeNet
 from fer.dynamics.flow import SIDE
 from fer.dynamics.options import Branch, Part, ScorerOptions
 from fer.dynamics.scores import SCORES
-from fer.errors import UserError
+from fer.models.backbone import build_backbone
+from fer.models.folder import load_folder, save_folder
+from fer.models.options import BackboneOptions
 
 
 class ScorerSpec(BaseModel):
@@ -43,7 +41,7 @@ class FlowNet(nn.Module):
 
     def __init__(self, options: ScorerOptions, pretrained: bool) -> None:
         super().__init__()
-        timm_options = ModelOptions(backbone=options.backbone, model_kwargs=options.model_kwargs, img_size=SIDE)
+        timm_options = BackboneOptions(backbone=options.backbone, model_kwargs=options.model_kwargs, img_size=SIDE)
         self.backbone = build_backbone(timm_options, pretrained)
         width = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
         self.head = nn.Linear(width, len(SCORES))
@@ -114,21 +112,13 @@ class DynamicsModel(nn.Module):
 
 
 def save_model(weights: Mapping[str, Tensor], spec: ScorerSpec, folder: Path) -> None:
-    """Write the two files of a model folder: a state dict as safetensors, and the spec as JSON."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, folder / WEIGHTS)
-    (folder / SPEC).write_text(json.dumps(spec.model_dump(), indent=2))
+    """Write a model folder (see `fer.models.folder`) from a state dict."""
+    save_folder(weights, spec, folder)
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[DynamicsModel, ScorerSpec]:
-    """A scorer from its folder, in evaluation mode on ``device``. Raises UserError if the folder holds none."""
-    try:
-        spec = ScorerSpec.model_validate_json((folder / SPEC).read_text())
-        weights = load_file(folder / WEIGHTS, device=str(device))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is no scorer: no {Path(error.filename or WEIGHTS).name} in it") from None
-    except ValidationError:
-        raise UserError(f"{folder} holds another kind of model; train a scorer with `fer dynamics`") from None
+    """A dynamics model from its folder, in evaluation mode on ``device``. Raises UserError if the folder holds none."""
+    weights, spec = load_folder(folder, ScorerSpec, device)
     model = DynamicsModel(spec.options).to(device)
     model.load_state_dict(weights)
     return model.eval(), spec

@@ -16,10 +16,11 @@ import fsspec
 import torch
 from torch import Tensor
 
-from fer.classifier.model import SPEC, WEIGHTS
 from fer.dynamics.blendshapes import load_blendshapes
 from fer.dynamics.model import DynamicsModel, ScorerSpec, save_model
 from fer.dynamics.options import STAGES, DynamicsConfig, StageName
+from fer.models.folder import WEIGHTS
+from fer.tracking import SPEC
 
 START = "start"
 HISTORY = "history.json"

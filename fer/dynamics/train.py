@@ -12,9 +12,7 @@ import torch
 from ray.train import Checkpoint
 from torch import Tensor
 
-from fer.classifier.options import OptimizerOptions
-from fer.classifier.schedule import Schedule, build_optimizer
-from fer.dynamics.feed import Feed, judging
+from fer.dynamics.data_loader import Feed, judging
 from fer.dynamics.frames import FramePair, read_frames
 from fer.dynamics.losses import build_loss
 from fer.dynamics.metrics import values
@@ -24,6 +22,8 @@ from fer.dynamics.scores import SCORES
 from fer.dynamics.stages import finished, latest_before, opened, store
 from fer.tracking import Run
 from fer.training.checkpoint import Position, load_training, read_position, save_training
+from fer.training.optim import Schedule, build_optimizer
+from fer.training.options import OptimizerOptions
 from fer.training.seeding import mix
 from fer.training.worker import Worker
 

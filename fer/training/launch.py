@@ -20,7 +20,7 @@ from ray.train import (
 )
 from ray.train.torch import TorchTrainer
 
-from fer.data.stream import CPUS_PER_READER
+from fer.data.stream.reader import CPUS_PER_READER
 from fer.errors import UserError
 from fer.training.options import LaunchOptions
 from fer.training.run import RunFolder

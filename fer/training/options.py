@@ -7,17 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from fer.options import Options
-
-
-class TrackingOptions(Options):
-    """Where runs, metrics and registered models are kept."""
-
-    out_dir: str = Field(
-        "runs", description="Folder for runs, checkpoints and MLflow's database; local or a URI that all nodes reach"
-    )
-    tracking_uri: str | None = Field(
-        None, description="MLflow server or database; unset: MLFLOW_TRACKING_URI, else SQLite in --out-dir"
-    )
+from fer.tracking import TrackingOptions
 
 
 class NamedOptions(TrackingOptions):
@@ -59,4 +49,27 @@ class RunOptions(LaunchOptions):
     )
     checkpoint_every: int = Field(
         0, ge=0, description="Also save a checkpoint every so many optimizer steps; 0: each epoch only"
+    )
+
+
+class OptimizerOptions(Options):
+    """How the loss is minimised."""
+
+    epochs: int = Field(30, ge=1, description="Passes over the training data")
+    batch_size: int = Field(64, ge=1, description="Images per worker and step")
+    grad_accum_steps: int = Field(1, ge=1, description="Batches whose gradients are added up before one optimizer step")
+    opt: str = Field("adamw", description="Optimizer, by timm's name")
+    lr: float = Field(3e-4, gt=0, description="Learning rate at its peak (with --max-lr: where onecycle starts)")
+    max_lr: float | None = Field(None, gt=0, description="Peak of the onecycle schedule; unset: --lr")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum, for optimizers that have one")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay; biases and normalisation are exempt")
+    scheduler: Literal["cosine", "onecycle"] = Field("cosine", description="Learning rate schedule")
+    warmup_epochs: float = Field(1.0, ge=0, description="Linear warm-up of the cosine schedule, in epochs")
+    pct_start: float = Field(0.1, gt=0, lt=1, description="Rising share of the onecycle schedule")
+    clip_grad: float | None = Field(None, gt=0, description="Clip the gradient to this norm")
+    patience: int = Field(0, ge=0, description="Stop after so many epochs without a better validation score; 0: never")
+    amp: bool = Field(True, description="Mixed precision (bfloat16)")
+    grad_checkpointing: bool = Field(False, description="Recompute activations in the backward pass, to save memory")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="Decay of the moving average of the weights that is judged and kept; 0: off"
     )

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from fer.tuning.keep import best_entry, write
+from fer.tuning.checkpoints import best_entry, write
 
 TRIALS = "trials"
 RECORD = "trial.json"

@@ -18,11 +18,11 @@ from fer.evaluation.report import Plot, Report, Table, render
 from fer.tracking import Run
 from fer.training.run import RunFolder
 from fer.tuning import plots
-from fer.tuning.campaign import Campaign
+from fer.tuning.checkpoints import Keeper
 from fer.tuning.command import command
-from fer.tuning.keep import Keeper
 from fer.tuning.record import Record, ranked, trial_folder
 from fer.tuning.search import make_study
+from fer.tuning.sweep import Campaign
 
 PAGE = "report.html"
 WINNER = "winner.yaml"

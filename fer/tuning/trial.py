@@ -22,12 +22,12 @@ from ray.train import Checkpoint
 from fer.errors import UserError
 from fer.tracking import Run
 from fer.training.options import LaunchOptions
-from fer.tuning.keep import Keeper, best_entry
-from fer.tuning.measure import latency_ms, millions_of_weights
+from fer.tuning.checkpoints import Keeper, best_entry
+from fer.tuning.profile import latency_ms, millions_of_weights
 from fer.tuning.record import number_of, read, trial_folder
-from fer.tuning.schedule import SCORE
+from fer.tuning.scheduler import SCORE
 from fer.tuning.space import Point, Space
-from fer.tuning.training import Settings, Training
+from fer.tuning.trainables.base import Settings, Training
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fer.card import USE
+from fer.models.card import USE
 
 MEANINGS = {
     "val_loss": "mean cross-entropy of an answer's tokens, on validation rows",

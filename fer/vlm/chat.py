@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from fer.data.images import decode_rgb
-from fer.data.questions import Turn
+from fer.data.vqa.questions import Turn
 from fer.errors import UserError
 from fer.vlm.options import ImageOptions
 

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 from fer.errors import UserError
-from fer.tracking import SPEC
-from fer.training.options import TrackingOptions
-from fer.vlm.finish import describe
+from fer.tracking import SPEC, TrackingOptions
+from fer.vlm.export import describe
 from fer.vlm.model import load_model, load_processor, locate
 from fer.vlm.options import MergeConfig, ModelOptions
 

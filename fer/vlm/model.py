@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from fer.errors import UserError
-from fer.tracking import resolve_model
-from fer.training.options import TrackingOptions
+from fer.tracking import TrackingOptions, resolve_model
 from fer.vlm.options import LoraOptions, ModelOptions
 from fer.vlm.tiny import PREFIX, build_tiny
 

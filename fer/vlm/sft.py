@@ -16,12 +16,12 @@ from fer.tracking import Run
 from fer.training.flops import count_flops
 from fer.training.seeding import mix
 from fer.training.worker import Worker
+from fer.vlm.base_trainer import Learner
 from fer.vlm.chat import ChatFormat
-from fer.vlm.feed import Batch, Feed
-from fer.vlm.judge import Sample, answer, sum_losses, tally, to_device
-from fer.vlm.learner import Learner
+from fer.vlm.data_loader import Batch, Feed
 from fer.vlm.loss import token_loss
 from fer.vlm.options import SftConfig
+from fer.vlm.validation import Sample, answer, sum_losses, tally, to_device
 
 SAMPLES_KEPT = 8
 """Generated answers that each evaluation leaves among the run's artifacts."""

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from fer.data.vqa.prompts import CUES, ferbench_prompt, first_turn, second_turn, template_answer
 from fer.errors import UserError
 from fer.labels import EMOTIONS, SPACES
-from fer.vlm.prompts import CUES, ferbench_prompt, first_turn, second_turn, template_answer
 
 PREFIX = "tiny:"
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from fer.classifier.heads import MarginHead
-from fer.classifier.judge import Judge
-from fer.classifier.model import WEIGHTS, Outputs, build_model, load_model, new_spec, save_model
+from fer.classifier.model import Outputs, build_model, load_model, new_spec, save_model
 from fer.classifier.options import ModelOptions
+from fer.classifier.validation import Judge
 from fer.errors import UserError
 from fer.labels import SPACES
+from fer.models.folder import WEIGHTS
 
 IMAGES = torch.randn(2, 3, 32, 32)
 
@@ -38,7 +39,7 @@ def test_heads(head: str, logits: int, affect: int, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_model_is_a_users_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not a classifier"):
+    with pytest.raises(UserError, match="is not a model folder"):
         load_model(tmp_path)
     (tmp_path / "model.json").write_text('{"labels": []}')
     (tmp_path / WEIGHTS).write_bytes(b"")

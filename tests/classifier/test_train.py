@@ -11,11 +11,12 @@ import pytest
 from ray.train import Result
 from safetensors.torch import load_file
 
-from fer.classifier.finish import history_of
-from fer.classifier.model import WEIGHTS, new_spec
+from fer.classifier.export import history_of
+from fer.classifier.model import new_spec
 from fer.classifier.options import TrainConfig
 from fer.classifier.train import train
 from fer.data.manifest import ShardedDataset
+from fer.models.folder import WEIGHTS
 from fer.tracking import Run, start_run
 from fer.training.launch import launch
 from fer.training.run import RunFolder

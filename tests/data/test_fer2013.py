@@ -13,7 +13,7 @@ import pytest
 from fer.data.images import check_image, decode_rgb
 from fer.data.mapping import resolve
 from fer.data.options import DataOptions
-from fer.data.rows import Source
+from fer.data.schema import Source
 from fer.data.sources import open_source
 from fer.data.sources.ferplus import COLUMNS, distribution, majority
 from fer.errors import BadRow, UserError

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from fer.data import ahead as ahead_module
 from fer.data import prepare as prepare_module
 from fer.data import shards
 from fer.data.manifest import ShardedDataset
 from fer.data.options import DataOptions, PrepareOptions
 from fer.data.prepare import open_dataset, prepare
-from fer.data.rows import FACE_SCHEMA
+from fer.data.schema import FACE_SCHEMA
+from fer.data.stream import prefetch as prefetch_module
 from fer.errors import UserError
 from jobs import prepare as job
 
@@ -138,7 +138,7 @@ def test_interrupted_run_leaves_nothing_that_looks_complete(
 
 def test_few_images_are_held_at_a_time(faces: Path, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, written, ahead = [], [], []
-    monkeypatch.setattr(ahead_module, "READ_AHEAD", 4)
+    monkeypatch.setattr(prefetch_module, "READ_AHEAD", 4)
     load, add = prepare_module._load, shards.ShardWriter.add
     monkeypatch.setattr(prepare_module, "_load", lambda row: loaded.append(row) or load(row))
 

@@ -11,7 +11,7 @@ import pytest
 from fer.data.images import check_image
 from fer.data.mapping import resolve
 from fer.data.options import DataOptions
-from fer.data.rows import FaceRow, Source
+from fer.data.schema import FaceRow, Source
 from fer.data.sources import open_source
 from fer.errors import BadRow, UserError
 

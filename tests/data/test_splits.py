@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer.data.rows import FaceRow
+from fer.data.schema import FaceRow
 from fer.data.splits import assign
 
 LABELS = ("happy", "sad", "fear")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fer.dynamics.frames import BASELINE, EXPRESSION, FLOW, LABELS, FramePair, read_frames, split_by_video
 from fer.dynamics.options import DynamicsConfig
-from fer.dynamics.plan import open_frames, plan_splits
+from fer.dynamics.preflight import open_frames, plan_splits
 from fer.errors import UserError
 
 

@@ -11,7 +11,7 @@ from fer.dynamics.frames import read_frames
 from fer.dynamics.losses import build_loss
 from fer.dynamics.model import DynamicsModel, load_model
 from fer.dynamics.options import STAGES, DynamicsConfig
-from fer.dynamics.scorer import Scorer, levels
+from fer.dynamics.predictor import Scorer, levels
 from fer.errors import UserError
 
 

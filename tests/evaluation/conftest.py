@@ -17,7 +17,7 @@ from fer.classifier.model import build_model, new_spec, save_model
 from fer.classifier.options import ModelOptions
 from fer.data.images import encode_png
 from fer.data.manifest import MANIFEST, Manifest, Shard, ShardedDataset, Split
-from fer.data.rows import FACE_SCHEMA
+from fer.data.schema import FACE_SCHEMA
 from fer.labels import LabelSpace, get_space
 
 Row = dict[str, Any]

@@ -25,8 +25,8 @@ import yaml
 from fer.classifier.model import build_model, new_spec, save_model
 from fer.classifier.options import ModelOptions
 from fer.data.images import encode_png
+from fer.data.vqa.prompts import ferbench_prompt, first_turn, second_turn
 from fer.labels import get_space
-from fer.vlm.prompts import ferbench_prompt, first_turn, second_turn
 from jobs.__main__ import main
 
 ROOT = Path(__file__).parents[2]

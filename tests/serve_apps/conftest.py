@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fer.tracking import register, start_run
-from fer.training.options import TrackingOptions
+from fer.tracking import TrackingOptions, register, start_run
 
 
 def tiny_model(folder: Path, head: str = "classification") -> Path:

@@ -17,8 +17,7 @@ import pytest
 
 from fer.data.images import encode_png
 from fer.errors import UserError
-from fer.tracking import promote
-from fer.training.options import TrackingOptions
+from fer.tracking import TrackingOptions, promote
 from jobs.serve import start
 from serve_apps.options import ServeConfig
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from fer.errors import UserError
-from fer.tracking import promote
-from fer.training.options import TrackingOptions
+from fer.tracking import TrackingOptions, promote
 from serve_apps.live_model import LiveModel
 
 

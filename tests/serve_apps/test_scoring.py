@@ -12,7 +12,7 @@ import pytest
 from fer.data.images import encode_png
 from fer.faces import FaceBox
 from fer.labels import likely_compound
-from fer.training.options import TrackingOptions
+from fer.tracking import TrackingOptions
 from serve_apps.live_model import LiveModel, Loaded
 from serve_apps.options import ServeConfig
 from serve_apps.schema import Prediction, Unreadable

@@ -7,7 +7,7 @@ import pytest
 import tune_spaces
 from fer.tuning.search import draw
 from fer.tuning.space import Space, check_point
-from fer.tuning.training import training_for
+from fer.tuning.trainables.registry import training_for
 from jobs.tune import Config, find_space, main
 
 SPACES = sorted(module.name for module in iter_modules(tune_spaces.__path__))

@@ -12,7 +12,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from fer.tuning.record import Record
 from fer.tuning.report import importance
-from fer.tuning.schedule import Halving, keep_within
+from fer.tuning.scheduler import Halving, keep_within
 from fer.tuning.search import SCORE, CampaignSearch, draw, grid, make_sampler, make_study
 from fer.tuning.space import Space
 

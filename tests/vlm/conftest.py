@@ -10,8 +10,8 @@ from fer.data.manifest import ShardedDataset
 from fer.data.options import PrepareOptions
 from fer.data.prepare import prepare
 from fer.data.synthetic import write_faces
-from fer.vlm.build import BUILDERS, faces, write_jsonl
-from fer.vlm.questions_options import QuestionsConfig
+from fer.data.vqa.build import BUILDERS, faces, write_jsonl
+from fer.data.vqa.options import QuestionsConfig
 from fer.vlm.tiny import build_tiny
 
 ARCHITECTURES = ("qwen2.5-vl", "smolvlm")
@@ -88,6 +88,6 @@ def merged_model(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def merged_engine(merged_model: Path):  # type: ignore[no-untyped-def]
     """vLLM with that model: the session's one engine."""
-    from fer.vlm.ask import Engine
+    from fer.inference.vllm import Engine
 
     return Engine(str(merged_model), max_model_len=1024, dtype="float32")

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from fer.data.manifest import ShardedDataset
 from fer.tracking import Run
 from fer.training.worker import Worker
-from fer.vlm.feed import Batch, image_of, turns_of
+from fer.vlm.data_loader import Batch, image_of, turns_of
 from fer.vlm.options import SftConfig
 from fer.vlm.sft import Trainer
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fer.data.images import encode_png
-from fer.data.questions import Turn
+from fer.data.vqa.questions import Turn
 from fer.vlm.chat import IGNORED, ChatFormat
 from fer.vlm.model import load_processor
 from fer.vlm.options import ImageOptions

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fer.data.questions import Turn
+from fer.data.vqa.questions import Turn
 from fer.vlm.chat import IGNORED, ChatFormat
 from fer.vlm.loss import takes_logits_to_keep, token_loss
 from fer.vlm.model import load_model, load_processor

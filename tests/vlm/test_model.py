@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fer.errors import UserError
-from fer.training.options import TrackingOptions
+from fer.tracking import TrackingOptions
 from fer.vlm.model import choose_weights, load_model, load_processor, locate, part_of
 from fer.vlm.options import LoraOptions, ModelOptions
 

@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
-from fer.tracking import Run
-from fer.training.options import TrackingOptions
+from fer.tracking import Run, TrackingOptions
 from fer.vlm.options import MergeConfig, SftConfig
 from jobs import merge as merge_job
 from jobs import sft as job

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from fer.data.manifest import ShardedDataset
-from fer.training.zero import CONFIGS
 from fer.vlm.chat import ChatFormat
-from fer.vlm.feed import image_of, turns_of
+from fer.vlm.data_loader import image_of, turns_of
+from fer.vlm.deepspeed import CONFIGS
 from fer.vlm.model import load_model, load_processor
 from fer.vlm.options import ImageOptions, ModelOptions
 

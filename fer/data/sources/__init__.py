@@ -6,8 +6,9 @@ import posixpath
 from collections.abc import Mapping
 from typing import Protocol
 
+from fer.data.filesystem import Tree
 from fer.data.options import DataOptions
-from fer.data.rows import Source
+from fer.data.schema import Source
 from fer.data.sources.affectnet import AffectNetSource
 from fer.data.sources.fer2013 import Fer2013Source
 from fer.data.sources.ferplus import FerPlusSource
@@ -15,7 +16,6 @@ from fer.data.sources.folder import FolderSource
 from fer.data.sources.mix import MixSource
 from fer.data.sources.rafdb import RafDbCompoundSource, RafDbSource
 from fer.data.sources.sfew import SfewSource
-from fer.data.tree import Tree
 from fer.errors import UserError
 
 

@@ -19,9 +19,9 @@ from itertools import chain
 
 import numpy as np
 
-from fer.data.rows import FaceRow
+from fer.data.filesystem import Tree
+from fer.data.schema import FaceRow
 from fer.data.sources.folder import class_files, is_image, split_of
-from fer.data.tree import Tree
 from fer.errors import BadRow, UserError
 from fer.labels import get_space
 

@@ -13,9 +13,9 @@ from functools import partial
 
 import numpy as np
 
+from fer.data.filesystem import Tree
 from fer.data.images import encode_png
-from fer.data.rows import FaceRow
-from fer.data.tree import Tree
+from fer.data.schema import FaceRow
 from fer.errors import BadRow, UserError
 from fer.labels import get_space
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from fer.data.rows import FaceRow
+from fer.data.filesystem import Tree
+from fer.data.schema import FaceRow
 from fer.data.sources.fer2013 import SPLIT_OF_USAGE, PixelsCsv
-from fer.data.tree import Tree
 from fer.errors import UserError
 from fer.labels import get_space
 

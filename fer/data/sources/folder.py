@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from functools import partial
 from posixpath import basename, splitext
 
-from fer.data.rows import FaceRow
-from fer.data.tree import Tree
+from fer.data.filesystem import Tree
+from fer.data.schema import FaceRow
 from fer.errors import UserError
 from fer.labels import emotion, infer_space
 

@@ -20,10 +20,10 @@ import yaml
 from pydantic import Field, ValidationError
 
 from fer.data import sources
+from fer.data.filesystem import Tree
 from fer.data.mapping import resolve
 from fer.data.options import DataOptions, Format
-from fer.data.rows import FaceRow
-from fer.data.tree import Tree
+from fer.data.schema import FaceRow
 from fer.errors import UserError
 from fer.labels import get_space
 from fer.options import Options, explain

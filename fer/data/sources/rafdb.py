@@ -12,8 +12,8 @@ import posixpath
 from collections.abc import Iterator
 from functools import partial
 
-from fer.data.rows import FaceRow
-from fer.data.tree import Tree
+from fer.data.filesystem import Tree
+from fer.data.schema import FaceRow
 from fer.errors import UserError
 from fer.labels import get_space
 

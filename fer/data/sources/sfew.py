@@ -9,8 +9,8 @@ from __future__ import annotations
 import posixpath
 import re
 
+from fer.data.filesystem import Tree
 from fer.data.sources.folder import FolderSource, split_of
-from fer.data.tree import Tree
 from fer.labels import get_space
 
 FRAME = re.compile(r"[^_/]+_\d{9}_\d{8}\.")

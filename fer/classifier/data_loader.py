@@ -1,0 +1,121 @@
+"""The classifier's batches: from shards (`fer.data.stream`) to tensors, in training order or stored order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import torch
+from ray.data.collate_fn import ArrowBatchCollateFn
+from torch import Tensor
+
+from fer.classifier.augment import Augment
+from fer.classifier.model import ModelSpec
+from fer.classifier.options import TrainConfig
+from fer.classifier.preprocess import to_input
+from fer.data.images import decode_rgb
+from fer.data.manifest import ShardedDataset
+from fer.data.stream.reader import KEY, batches, read_window
+from fer.data.stream.sampler import row_groups, stored_windows, training_windows
+from fer.labels import map_labels
+
+COLUMNS = ("image", "label", "votes", "valence", "arousal")
+PIXELS = "pixels"
+
+Batch = dict[str, Tensor]
+"""pixels (N, side, side, C) uint8; label (N,) int64; votes (N, classes) and affect (N, 2) float32, NaN unlabelled."""
+
+
+class Pixels:
+    """Encoded images to a stacked uint8 array (N, side, side, C), augmented in training."""
+
+    def __init__(self, spec: ModelSpec, augment: Augment | None) -> None:
+        self.spec, self.augment = spec, augment
+
+    def __call__(self, table: pa.Table) -> np.ndarray:
+        images = (decode_rgb(image) for image in table["image"].to_pylist())
+        if self.augment is None:
+            return np.stack([to_input(image, self.spec) for image in images])
+        return np.stack([self.augment(image, key) for image, key in zip(images, table[KEY].to_pylist(), strict=True)])
+
+
+class Collate(ArrowBatchCollateFn):
+    """An Arrow batch to a Batch. Called on several threads."""
+
+    def __init__(self, spec: ModelSpec, pixels: Pixels, classes: dict[str, int], with_votes: bool) -> None:
+        self.spec, self.pixels, self.classes, self.with_votes = spec, pixels, classes, with_votes
+
+    def __call__(self, batch: pa.Table) -> Batch:  # type: ignore[override]
+        if PIXELS in batch.column_names:
+            shape = (len(batch), self.spec.options.img_size, self.spec.options.img_size, self.spec.options.in_chans)
+            pixels = np.frombuffer(b"".join(batch[PIXELS].to_pylist()), np.uint8).reshape(shape).copy()
+        else:
+            pixels = self.pixels(batch)
+        labels = torch.tensor([self.classes[label] for label in batch["label"].to_pylist()])
+        affect = np.stack([batch[name].to_numpy().astype(np.float32) for name in ("valence", "arousal")], axis=1)
+        tensors = {"pixels": torch.from_numpy(pixels), "label": labels, "affect": torch.from_numpy(affect)}
+        if self.with_votes:
+            hard = torch.nn.functional.one_hot(labels, len(self.spec.labels)).float()
+            votes = batch["votes"].to_pylist()
+            tensors["votes"] = torch.stack([torch.tensor(v) if v else h for v, h in zip(votes, hard, strict=True)])
+        return tensors
+
+
+class Feed:
+    """One worker's batches of a data set."""
+
+    def __init__(self, dataset: ShardedDataset, config: TrainConfig, spec: ModelSpec, rank: int, workers: int) -> None:
+        self.dataset, self.config, self.spec, self.rank, self.workers = dataset, config, spec, rank, workers
+        mapping = map_labels(dataset.manifest.space, spec.space)
+        self.classes = {label: spec.space.index(mapped) for label, mapped in mapping.items() if mapped is not None}
+        self.groups = row_groups(dataset, "train")
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Full training batches that every worker gets in each epoch; the remainder differs from epoch to epoch."""
+        return self.dataset.split("train").rows // self.workers // self.config.batch_size
+
+    def training(self, epoch: int, batch: int) -> Iterator[Batch]:
+        """Batches from ``batch`` of ``epoch`` to the end of the run, without a pause between epochs."""
+        size = self.config.batch_size
+        windows = (
+            window
+            for number in range(epoch, self.config.epochs)
+            for window in training_windows(
+                self.groups,
+                seed=self.config.seed,
+                epoch=number,
+                rank=self.rank,
+                workers=self.workers,
+                rows=self.batches_per_epoch * size,
+                skip=batch * size if number == epoch else 0,
+            )
+        )
+        return self._batches(windows, Augment(self.config, self.config))
+
+    def validation(self) -> Iterator[Batch]:
+        """This worker's share of the validation split, in stored order."""
+        windows = stored_windows(row_groups(self.dataset, "val"), rank=self.rank, workers=self.workers)
+        return self._batches(windows, None)
+
+    def _batches(self, windows, augment: Augment | None) -> Iterator[Batch]:  # type: ignore[no-untyped-def]
+        pixels = Pixels(self.spec, augment)
+        load = (
+            partial(_load_pixels, pixels) if self.config.decode == "remote" else partial(read_window, columns=COLUMNS)
+        )
+        return batches(
+            windows,
+            load,
+            Collate(self.spec, pixels, self.classes, self.config.soft_labels),
+            batch_size=self.config.batch_size,
+            threads=self.config.decode_threads,
+        )
+
+
+def _load_pixels(pixels: Pixels, window) -> pa.Table:  # type: ignore[no-untyped-def]
+    """Remote decoding: the window's images as raw input pixels instead of encoded bytes."""
+    table = read_window(window, COLUMNS)
+    raw = pa.array([image.tobytes() for image in pixels(table)], pa.binary())
+    return table.drop_columns(["image"]).append_column(PIXELS, raw)

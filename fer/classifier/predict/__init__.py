@@ -1,0 +1,1 @@
+"""Prediction for images, folders and videos: reading files, tracking faces, writing tables."""

@@ -1,0 +1,166 @@
+"""Prediction rows as a table, JSON lines or CSV, written as they come."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fer.classifier.predict.reader import NO_FACE, UNCERTAIN, PredictionRow
+from fer.errors import UserError
+
+Format = Literal["table", "jsonl", "csv"]
+FILE_WIDTH = 160  # characters of a table that goes to a file
+
+
+class Writer(Protocol):
+    def write(self, rows: Sequence[PredictionRow]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """One JSON object a row; every row has every key."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, rows: Sequence[PredictionRow]) -> None:
+        self.stream.writelines(row.model_dump_json() + "\n" for row in rows)
+
+    def close(self) -> None:
+        self.stream.flush()
+
+
+class Csv:
+    """One line a row: the box as four columns, and a column `p_LABEL` for each label's probability."""
+
+    def __init__(self, stream: TextIO, labels: Sequence[str]) -> None:
+        self.labels = labels
+        columns = [name for name in PredictionRow.model_fields if name not in ("box", "scores")]
+        at = columns.index("face") + 1
+        columns[at:at] = ["left", "top", "width", "height"]
+        columns[-1:-1] = [f"p_{label}" for label in labels]
+        self.writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+        self.writer.writeheader()
+
+    def write(self, rows: Sequence[PredictionRow]) -> None:
+        for row in rows:
+            values = row.model_dump(exclude={"box", "scores"})
+            values |= zip(("left", "top", "width", "height"), row.box or (), strict=False)
+            values |= {f"p_{label}": p for label, p in (row.scores or {}).items()}
+            self.writer.writerow(values)
+
+    def close(self) -> None:
+        pass
+
+
+class RichTable:
+    """A table for people: only the columns that say something; the distribution in per cent, the likeliest first."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.console = Console(file=stream, width=None if stream.isatty() else FILE_WIDTH)
+        self.rows: list[PredictionRow] = []
+
+    def write(self, rows: Sequence[PredictionRow]) -> None:
+        self.rows += rows
+
+    def close(self) -> None:
+        cells = [_cells(row) for row in self.rows]
+        titles = [title for title in cells[0] if any(cell[title] for cell in cells)] if cells else []
+        table = Table(box=box.SIMPLE_HEAD)
+        for title in titles:
+            numeric = title in ("time", "face", "confidence", "valence", "arousal")
+            table.add_column(title, justify="right" if numeric else "left", overflow="fold")
+        for row, cell in zip(self.rows, cells, strict=True):
+            style = (
+                "red" if not row.was_read else "dim" if row.label in (None, UNCERTAIN) and row.valence is None else ""
+            )
+            table.add_row(*(Text(cell[title]) for title in titles), style=style)
+        self.console.print(table)
+
+
+def _cells(row: PredictionRow) -> dict[str, str]:
+    ranked = sorted((row.scores or {}).items(), key=lambda item: -item[1])
+    return {
+        "path": row.path,
+        "time": f"{row.seconds:.2f} s" if row.seconds is not None else "",
+        "face": str(row.face) if row.face is not None else "",
+        "box": "{:.0f},{:.0f} {:.0f}x{:.0f}".format(*row.box) if row.box else "",
+        "label": row.label or "",
+        "compound": row.compound or "",
+        "confidence": f"{row.confidence:.2f}" if row.confidence is not None else "",
+        "distribution (%)": "  ".join(f"{label} {100 * p:.0f}" for label, p in ranked),
+        "valence": f"{row.valence:+.2f}" if row.valence is not None else "",
+        "arousal": f"{row.arousal:+.2f}" if row.arousal is not None else "",
+        "note": row.error or "",
+    }
+
+
+def choose_format(asked: str, out: str | None) -> Format:
+    """What `auto` means: CSV to a .csv file, a table on a terminal or to a .txt file, JSON lines elsewhere."""
+    if asked != "auto":
+        return asked  # type: ignore[return-value]
+    if out is None:
+        return "table" if sys.stdout.isatty() else "jsonl"
+    return {".csv": "csv", ".txt": "table"}.get(Path(out).suffix, "jsonl")  # type: ignore[return-value]
+
+
+@contextmanager
+def open_writer(form: Format, out: str | None, labels: Sequence[str]) -> Iterator[Writer]:
+    """A writer to the file ``out`` or standard output. Raises UserError if the file can't be written."""
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(Path(out).open("w", encoding="utf-8", newline="")) if out else sys.stdout
+        except OSError as error:
+            raise UserError(f"--out {out}: {(error.strerror or str(error)).lower()}") from None
+        writer = _writer(form, stream, labels)
+        yield writer
+        writer.close()
+
+
+def _writer(form: Format, stream: TextIO, labels: Sequence[str]) -> Writer:
+    if form == "csv":
+        return Csv(stream, labels)
+    return JsonLines(stream) if form == "jsonl" else RichTable(stream)
+
+
+@dataclass
+class Tally:
+    """Counts of what was read, for the last line."""
+
+    files: int = 0
+    files_read: int = 0
+    answers: int = 0
+    uncertain: int = 0
+    faceless: int = 0
+    faults: int = 0
+    first_fault: str = ""
+
+    def add(self, rows: Sequence[PredictionRow]) -> None:
+        """Count one file's rows."""
+        self.files += 1
+        self.files_read += any(row.was_read for row in rows)
+        self.answers += sum(row.error is None for row in rows)
+        self.uncertain += sum(row.label == UNCERTAIN for row in rows)
+        self.faceless += sum(row.error == NO_FACE for row in rows)
+        for row in rows:
+            if not row.was_read:
+                self.faults += 1
+                self.first_fault = self.first_fault or f"{row.path}: {row.error}"
+
+    def __str__(self) -> str:
+        parts = [f"{self.answers} answers from {self.files_read} of {self.files} files"]
+        parts += [f"{self.uncertain} uncertain"] if self.uncertain else []
+        parts += [f"{self.faceless} images or frames without a face"] if self.faceless else []
+        parts += [f"{self.faults} faults, the first: {self.first_fault}"] if self.faults else []
+        return "; ".join(parts)

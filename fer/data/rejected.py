@@ -1,0 +1,77 @@
+"""The rows that are set aside, each with its path and reason: none is ever lost silently."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections import Counter
+from collections.abc import Iterable
+
+import fsspec
+
+from fer.data.filesystem import locate
+from fer.data.manifest import QUARANTINE
+from fer.data.options import PrepareOptions
+from fer.data.schema import FaceRow
+from fer.errors import UserError
+
+
+class Quarantine:
+    """The rows set aside, each with its reason, and how many of them are bad."""
+
+    def __init__(self, options: PrepareOptions) -> None:
+        self._options = options
+        self._rejected = f"{options.out.rstrip('/')}.{QUARANTINE}"
+        self._entries: list[tuple[str, str]] = []
+        self._bad = 0
+        self.candidates = 0
+        """Rows that could be of use: those that are, and the bad ones."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(reason for _, reason in self._entries).most_common())
+
+    def add(self, path: str, reason: str, bad: bool) -> None:
+        self._entries.append((path, reason))
+        self._bad += bad
+
+    def sift(self, rows: Iterable[FaceRow]) -> list[FaceRow]:
+        """Take in the rows that are known to be unusable before an image is read; return the others."""
+        usable = []
+        for row in rows:
+            if row.fault:
+                self.add(row.path, row.fault, bad=True)
+            elif row.left_out:
+                self.add(row.path, row.left_out, bad=False)
+            else:
+                usable.append(row)
+        self.candidates = len(usable) + self._bad
+        return usable
+
+    def refuse_if_too_much(self) -> None:
+        """Raise UserError, naming the list, if more than ``max_bad_fraction`` of the rows are bad, or none is good.
+
+        Rows that a published rule leaves out don't count, neither as bad nor among the rows.
+        """
+        limit = self._options.max_bad_fraction
+        if self._bad < self.candidates and self._bad <= limit * self.candidates:
+            return
+        fs, path = locate(self._rejected)
+        fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        self.write(fs, path)
+        raise UserError(
+            f"{self._bad} of {self.candidates} rows can't be used (--max-bad-fraction is {limit:g}), and "
+            f"{len(self._entries) - self._bad} are left out; {self._rejected} lists each with its reason: mend, or "
+            "raise --max-bad-fraction"
+        )
+
+    def write(self, fs: fsspec.AbstractFileSystem, path: str) -> None:
+        with fs.open(path, "w") as file:
+            for name, reason in sorted(self._entries):
+                file.write(json.dumps({"path": name, "reason": reason}, ensure_ascii=False) + "\n")
+
+    def clear(self) -> None:
+        """Remove the list that an earlier, refused run left beside the output."""
+        fs, path = locate(self._rejected)
+        if fs.exists(path):
+            fs.rm(path)

@@ -1,0 +1,1 @@
+"""Questions about faces: prompts, building them from labelled faces, and preparing them as shards."""

@@ -1,0 +1,101 @@
+"""Questions from faces: one builder for each kind of training or test file, from any data set of faces."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from fer.data.mapping import resolve
+from fer.data.schema import FaceRow
+from fer.data.sources import open_source
+from fer.data.splits import assign
+from fer.data.vqa.options import QuestionsConfig
+from fer.data.vqa.prompts import ferbench_prompt, first_turn, second_turn, template_answer
+from fer.errors import UserError
+from fer.labels import LabelSpace, compound_parts, get_space
+
+Builder = Callable[[FaceRow, LabelSpace], dict[str, Any]]
+
+
+def ferbench(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
+    """A row of FERBench's question files."""
+    return {
+        "image_path": row.path,
+        "true_label": row.label,
+        "prompt": ferbench_prompt(space.labels),
+        "candidate_labels": list(space.labels),
+    }
+
+
+def grpo(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
+    """A row of UniFER-RLVR-360K's form."""
+    return {
+        "image_path": row.path,
+        "problem": ferbench_prompt(space.labels),
+        "solution": f"<answer>{row.label}</answer>",
+        "candidate_labels": list(space.labels),
+    }
+
+
+def sft(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
+    """A row of UniFER-CoT-230K's form, answered by a template: it teaches the form of an answer."""
+    key = int.from_bytes(hashlib.sha256(row.path.encode()).digest()[:4])
+    return {
+        "image_path": row.path,
+        "question": ferbench_prompt(space.labels),
+        "response": template_answer(str(row.label), key),
+        "candidate_labels": list(space.labels),
+    }
+
+
+def chain_of_affect(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
+    """Chain-of-Affect's conversation: one turn for a basic label, two for one of RAF-DB's compound labels.
+
+    A compound label such as "happily surprised" names two basic expressions. RAF-DB does not say which is stronger: the
+    noun-like second word is taken as the first answer, the adverb as the second, and evaluation compares them as a set.
+    """
+    basic = get_space("rafdb").labels
+    if space.name != "rafdb-compound":
+        turns = [{"question": first_turn(space.labels), "response": row.label}]
+        return {"image_path": row.path, "turns": turns, "candidate_labels": list(space.labels)}
+    second, first = compound_parts(str(row.label))
+    turns = [
+        {"question": first_turn(basic), "response": first},
+        {"question": second_turn(first, basic), "response": second},
+    ]
+    return {"image_path": row.path, "turns": turns, "answer": row.label, "candidate_labels": list(basic)}
+
+
+BUILDERS: Mapping[str, Builder] = {
+    "ferbench": ferbench,
+    "grpo": grpo,
+    "sft": sft,
+    "chain-of-affect": chain_of_affect,
+}
+
+
+def faces(config: QuestionsConfig) -> tuple[LabelSpace, Iterator[FaceRow]]:
+    """The label space, and the usable rows of the chosen part in an order that the seed shuffles.
+
+    Splits are those that `fer train` would make of the same data with the same options.
+    """
+    source = open_source(config)
+    space = get_space(config.label_space) if config.label_space else source.space
+    rows = sorted(resolve(source.rows(), source.space, space), key=lambda row: row.path)
+    usable = [row for row in rows if not row.fault and not row.left_out]
+    if len(usable) < len(rows):
+        print(f"left out: {len(rows) - len(usable)} of {len(rows)} rows (run `fer prepare` for each one's reason)")
+    splits = assign(usable, val_split=config.val_split, test_split=config.test_split, seed=config.split_seed)
+    chosen = [row for row, split in zip(usable, splits, strict=True) if config.split in ("all", split)]
+    if not chosen:
+        raise UserError(f"{config.data} has no rows in its {config.split} part")
+    chosen.sort(key=lambda row: hashlib.sha256(f"{config.split_seed}/{row.path}".encode()).digest())
+    return space, iter(chosen[: config.limit or None])
+
+
+def write_jsonl(rows: Iterator[dict[str, Any]], out: str) -> int:
+    """Write rows as JSON lines; how many."""
+    with open(out, "w", encoding="utf-8") as file:
+        return sum(file.write(json.dumps(row, ensure_ascii=False) + "\n") > 0 for row in rows)

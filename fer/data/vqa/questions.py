@@ -1,0 +1,189 @@
+"""The question row: a face, a question about it, and its answer. And the files that hold such rows.
+
+UniFER (arXiv 2511.00389) publishes three forms, as JSON arrays or JSON lines, and Ferry reads and writes the same:
+
+    SFT        {image_path, question, response}
+    GRPO       {image_path, problem, solution}
+    FERBench   {image_path, prompt, true_label, candidate_labels}
+
+and one of our own for conversations of several turns: ``{image_path, turns: [{question, response}, ...]}``.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import ijson
+import pyarrow as pa
+
+from fer.answers import tagged_answer
+from fer.data.filesystem import Tree, locate
+from fer.errors import BadRow, UserError
+
+_TURN = pa.struct([pa.field("prompt", pa.string(), nullable=False), pa.field("response", pa.string())])
+
+# One Parquet row. `image` is null where the shards only name the images; `path` can then be opened by every worker.
+QUESTION_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.binary()),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("response", pa.string()),
+        pa.field("answer", pa.string()),
+        pa.field("candidate_labels", pa.list_(pa.string()), nullable=False),
+        pa.field("followups", pa.list_(_TURN), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question, and its answer where it is known."""
+
+    prompt: str
+    response: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One row: an image, one or more turns about it, and the label that the last answer should name."""
+
+    path: str
+    turns: tuple[Turn, ...]
+    answer: str | None = None
+    candidate_labels: tuple[str, ...] = field(default=())
+
+    def columns(self) -> dict[str, Any]:
+        """The row's columns in `QUESTION_SCHEMA`, without the image."""
+        first, *others = self.turns
+        return {
+            "path": self.path,
+            "prompt": first.prompt,
+            "response": first.response,
+            "answer": self.answer,
+            "candidate_labels": list(self.candidate_labels),
+            "followups": [{"prompt": turn.prompt, "response": turn.response} for turn in others],
+        }
+
+
+def parse_question(raw: Any) -> Question:
+    """A published row of any form. Raises BadRow that says what is missing or of the wrong type."""
+    if not isinstance(raw, dict):
+        raise BadRow("not a JSON object")
+    path = _text(raw, "image_path")
+    if "turns" in raw:
+        turns = _turns(raw["turns"])
+    else:
+        name = next((name for name in ("question", "problem", "prompt") if name in raw), None)
+        if name is None:
+            raise BadRow("no question: none of the fields question, problem, prompt")
+        turns = (Turn(_text(raw, name), _text(raw, "response") if "response" in raw else None),)
+    labels = raw.get("candidate_labels", [])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise BadRow("candidate_labels is not a list of strings")
+    return Question(path, turns, _answer(raw, turns), tuple(labels))
+
+
+def _turns(raw: Any) -> tuple[Turn, ...]:
+    if not isinstance(raw, list) or not raw or not all(isinstance(turn, dict) for turn in raw):
+        raise BadRow("turns is not a list of {question, response}")
+    return tuple(Turn(_text(turn, "question"), _text(turn, "response")) for turn in raw)
+
+
+def _answer(raw: dict[str, Any], turns: tuple[Turn, ...]) -> str | None:
+    """The label: of its own field, or what the last response has in its answer tag."""
+    for name in ("answer", "solution", "true_label"):
+        if name in raw:
+            text = _text(raw, name)
+            return tagged_answer(text) or text.strip()
+    response = turns[-1].response
+    return tagged_answer(response) if response else None
+
+
+def _text(raw: dict[str, Any], name: str) -> str:
+    value = raw.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise BadRow(f"{name} is missing, empty or not text")
+    return value
+
+
+def read_questions(location: str) -> Iterator[Question | BadRow]:
+    """Every row of a .json or .jsonl file, one at a time, in order; a bad one as the reason why it is bad.
+
+    Raises UserError for a file that is neither.
+    """
+    for raw in read_objects(location):
+        try:
+            yield raw if isinstance(raw, BadRow) else parse_question(raw)
+        except BadRow as error:
+            yield error
+
+
+def read_objects(location: str) -> Iterator[Any | BadRow]:
+    """Every row of a .json or .jsonl file as it stands there. Raises UserError for a file that is neither."""
+    fs, path = locate(location)
+    if not fs.isfile(path):
+        raise UserError(f"no such file: {location}")
+    with fs.open(path, "rb") as file:
+        yield from _objects(file, location)
+
+
+def _objects(file: BinaryIO, location: str) -> Iterator[Any]:
+    start = file.read(1)
+    while start.isspace():
+        start = file.read(1)
+    file.seek(0)
+    if start == b"[":
+        try:
+            yield from ijson.items(file, "item", use_float=True)
+        except ijson.JSONError as error:
+            raise UserError(f"{location} is not JSON to its end: {str(error).splitlines()[0]}") from None
+    elif start == b"{":
+        for line in filter(bytes.strip, file):
+            try:
+                yield json.loads(line)
+            except ValueError:
+                yield BadRow("line that is not JSON")
+    else:
+        raise UserError(f"{location} holds neither a JSON array nor JSON lines")
+
+
+class ImageRoot:
+    """Finds the images that rows name, in a folder or a zip.
+
+    A published path such as ``/FERPlus/test/angry/fer0032225.png`` is looked for as it stands, and then by its file
+    name, if only one image under the root has it: people unpack data sets into folders of their own.
+    """
+
+    def __init__(self, location: str) -> None:
+        self.tree = Tree(location)
+        names = Counter(posixpath.basename(path) for path in self.tree.files)
+        self._unique = {
+            posixpath.basename(path): path for path in self.tree.files if names[posixpath.basename(path)] == 1
+        }
+
+    def find(self, path: str) -> str:
+        """The path in the tree. Raises BadRow if the image is not there, or several could be meant."""
+        relative = posixpath.normpath(path.replace("\\", "/")).lstrip("/")
+        inside = relative.removeprefix(f"{self.tree.name}/")
+        for candidate in (relative, inside, self._unique.get(posixpath.basename(relative))):
+            if candidate in self.tree.files:
+                return candidate
+        raise BadRow("missing image")
+
+    def read(self, path: str) -> bytes:
+        """An image's bytes. Raises BadRow."""
+        return self.tree.read(self.find(path))
+
+    def locate(self, path: str) -> str:
+        """The path or URI that other processes can open. Raises BadRow; UserError for images in a zip."""
+        if self.tree.location.lower().endswith(".zip"):
+            raise UserError(
+                f"images inside {self.tree.location} can't be named one by one: leave out --no-embed-images"
+            )
+        return f"{self.tree.location}/{self.find(path)}"

@@ -1,0 +1,1 @@
+"""Scores of facial dynamics for videos and folders of frames."""

@@ -1,0 +1,116 @@
+"""What is measured of predictions that may be "unknown" or missing; knows nothing of files or models.
+
+Values come from scikit-learn, intervals from the bootstrap over questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, recall_score
+
+from fer.answers import UNKNOWN
+from fer.evaluation.bootstrap import Figure, interval, resampled_sums
+from fer.evaluation.metrics import ClassFigures
+from fer.ferbench.predictions import Protocol
+
+HEADLINES = ("accuracy", "precision", "recall", "f1")
+
+
+class Scores(BaseModel):
+    """Figures in [0, 1] with their intervals, and counts."""
+
+    protocol: Protocol
+    rows: int
+    """The denominator: all questions, or in UniFER's protocol those without an error."""
+    errors: int
+    unknowns: int
+    """Answers without a label that the protocol can read."""
+    accuracy: Figure
+    precision: Figure
+    """Macro average, and so are recall and F1: over the classes that the data has; in UniFER's protocol also over
+    those that were only predicted, "unknown" being one."""
+    recall: Figure
+    f1: Figure
+    uar: Figure
+    """Unweighted average recall: over the classes that the data has, in both protocols."""
+    classes: list[ClassFigures]
+    labels: list[str]
+    confusion: list[list[int]]
+    """Rows: true class; columns: predicted class, and "unknown" last."""
+
+
+def score(
+    labels: Sequence[str], true: Sequence[str], predicted: Sequence[str | None], protocol: Protocol, seed: int = 0
+) -> Scores | None:
+    """Judge predictions against true labels, each among ``labels``. None where UniFER's protocol leaves no row.
+
+    A prediction is a label, "unknown", or None after an error: UniFER's protocol leaves such a row out, the strict one
+    takes it for wrong.
+    """
+    errors = sum(label is None for label in predicted)
+    rows = [(t, p) for t, p in zip(true, predicted, strict=True) if protocol == "strict" or p is not None]
+    if not rows:
+        return None
+    names = [*labels, UNKNOWN]
+    number = {name: i for i, name in enumerate(names)}
+    t = np.array([number[label] for label, _ in rows])
+    p = np.array([number[label or UNKNOWN] for _, label in rows])
+    present = np.unique(t)
+    averaged = present if protocol == "strict" else np.union1d(t, p)
+    macro = precision_recall_fscore_support(t, p, labels=averaged, average="macro", zero_division=0)
+    values = {
+        "accuracy": accuracy_score(t, p),
+        **dict(zip(("precision", "recall", "f1"), macro[:3], strict=True)),
+        "uar": recall_score(t, p, labels=present, average="macro", zero_division=0),
+    }
+    resampled = _resample(t, p, len(names), protocol, seed)
+    counts = confusion_matrix(t, p, labels=np.arange(len(names)))
+    return Scores(
+        protocol=protocol,
+        rows=len(rows),
+        errors=errors,
+        unknowns=sum(label == UNKNOWN for _, label in rows),
+        **{name: interval(value, resampled[name], 0, 1) for name, value in values.items()},
+        classes=_classes(labels, t, p, counts, resampled),
+        labels=list(labels),
+        confusion=counts[:-1].tolist(),
+    )
+
+
+def _resample(t: np.ndarray, p: np.ndarray, names: int, protocol: Protocol, seed: int) -> dict[str, np.ndarray]:
+    """Figures of each bootstrap resample, (R,), and of each class in it, (R, names); NaN for a class without a row."""
+    cells = np.zeros((len(t), names * names), np.float32)
+    cells[np.arange(len(t)), t * names + p] = 1
+    sums = resampled_sums(cells, None, seed).reshape(-1, names, names).astype(np.float64)
+    hits, support, predicted = np.diagonal(sums, axis1=1, axis2=2), sums.sum(axis=2), sums.sum(axis=1)
+    shares = {
+        "precision": hits / np.maximum(predicted, 1),
+        "recall": hits / np.maximum(support, 1),
+        "f1": 2 * hits / np.maximum(support + predicted, 1),
+    }
+    present = support > 0
+    averaged = present if protocol == "strict" else present | (predicted > 0)
+    return {
+        "accuracy": hits.sum(axis=1) / support.sum(axis=1),
+        **{name: np.nanmean(np.where(averaged, share, np.nan), axis=1) for name, share in shares.items()},
+        "uar": np.nanmean(np.where(present, shares["recall"], np.nan), axis=1),
+        **{f"class {name}": np.where(present, share, np.nan) for name, share in shares.items()},
+    }
+
+
+def _classes(
+    labels: Sequence[str], t: np.ndarray, p: np.ndarray, counts: np.ndarray, resampled: dict[str, np.ndarray]
+) -> list[ClassFigures]:
+    found = precision_recall_fscore_support(t, p, labels=np.arange(len(labels)), zero_division=0)[:3]
+    classes = []
+    for i, label in enumerate(labels):
+        support = int(counts[i].sum())
+        figures = {
+            name: interval(values[i], resampled[f"class {name}"][:, i], 0, 1) if support else None
+            for name, values in zip(("precision", "recall", "f1"), found, strict=True)
+        }
+        classes.append(ClassFigures(label=label, support=support, predicted=int(counts[:, i].sum()), **figures))
+    return classes

@@ -1,0 +1,44 @@
+"""From results to predictions: the label that each protocol takes every response to mean."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fer.answers import UNKNOWN
+from fer.answers import read_label as read_strict
+from fer.ferbench import protocol_unifer
+from fer.ferbench.datasets import COMPOUND
+from fer.ferbench.results import Result, ResultsFile
+from fer.labels import compound_label
+
+Protocol = Literal["unifer", "strict"]
+PROTOCOLS: tuple[Protocol, ...] = ("unifer", "strict")
+
+
+def predictions(file: ResultsFile, protocol: Protocol, pooled: bool = False) -> list[str | None] | None:
+    """The label of each result, "unknown", or None where there was an error; in the order of the results.
+
+    ``pooled``: by the rules of the script for the figure over all data sets. None instead of a list where the protocol
+    is not defined: UniFER has rules for its four data sets only.
+    """
+    if protocol == "unifer":
+        rules = (protocol_unifer.POOLED_RULES if pooled else protocol_unifer.RULES).get(file.dataset or "")
+        if rules is None:
+            return None
+        return [
+            None if r.error else protocol_unifer.read_label(r.responses[-1], r.candidates, rules) for r in file.results
+        ]
+    read = read_compound if file.dataset == COMPOUND else _read_strict
+    return [None if result.error else read(result) for result in file.results]
+
+
+def read_compound(result: Result) -> str:
+    """RAF-DB's compound label of the two turns' answers, in either order; "unknown" where they make none."""
+    if len(result.responses) != 2:
+        return UNKNOWN
+    first, second = (read_strict(response, result.candidates) for response in result.responses)
+    return compound_label(first, second) or UNKNOWN
+
+
+def _read_strict(result: Result) -> str:
+    return read_strict(result.responses[-1], result.candidates)

@@ -1,0 +1,111 @@
+"""UniFER's protocol: reads a label out of a response exactly as the published evaluation scripts do.
+
+The rules are those of `eval_*/code/eval_unifer.py` and `eval_total/code/eval_unifer.py` of github.com/zfkarl/UniFER,
+commit 08c2ed6. Some surprise, and are kept because published figures follow from them:
+
+- A label counts wherever its letters are: "unhappy" is happy, and "made" is mad, which is anger.
+- The first candidate label that is found wins, whatever the response says later or more often.
+- The answer tag is read within one line; SFEW's own script reads several, but minds the tag's case. The script for the
+  figure over all four reads SFEW's responses as it does the others'.
+- A response with no label is "unknown": a class of its own, which the macro averages count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fer.answers import UNKNOWN
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the script of one data set looks for."""
+
+    tag: re.Pattern[str]
+    synonyms: Mapping[str, Sequence[str]]
+    """Searched in this order where no candidate label is found."""
+
+
+_ONE_LINE = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.IGNORECASE)
+_MANY_LINES = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+# What all four tables have.
+_DISGUST, _FEAR = ("revulsion", "repulsion"), ("terror", "fright")
+_NEUTRAL, _SURPRISE = ("normal", "calm", "blank"), ("shock", "astonishment")
+_CONTEMPT = ("scorn", "disdain")
+
+RULES: Mapping[str, Rules] = {
+    "rafdb": Rules(
+        _ONE_LINE,
+        {
+            "anger": ("angry",),
+            "disgust": _DISGUST,
+            "fear": _FEAR,
+            "happiness": ("joy", "happy"),
+            "sadness": ("sad",),
+            "neutral": _NEUTRAL,
+            "surprise": _SURPRISE,
+        },
+    ),
+    "ferplus": Rules(
+        _ONE_LINE,
+        {
+            "angry": ("anger",),
+            "contempt": _CONTEMPT,
+            "disgust": _DISGUST,
+            "fear": _FEAR,
+            "happy": ("joy", "happiness"),
+            "sad": ("sorrow", "unhappy"),
+            "neutral": _NEUTRAL,
+            "surprise": _SURPRISE,
+        },
+    ),
+    "affectnet": Rules(
+        _ONE_LINE,
+        {
+            "anger": ("angry", "mad"),
+            "contempt": _CONTEMPT,
+            "disgust": _DISGUST,
+            "fear": _FEAR,
+            "happiness": ("joy", "happy"),
+            "sadness": ("sad",),
+            "neutral": _NEUTRAL,
+            "surprise": _SURPRISE,
+        },
+    ),
+    "sfew": Rules(
+        _MANY_LINES,
+        {
+            "angry": ("anger", "mad"),
+            "disgust": _DISGUST,
+            "fear": _FEAR,
+            "happy": ("joy", "happiness"),
+            "sad": ("sorrow", "unhappy"),
+            "neutral": _NEUTRAL,
+            "surprise": _SURPRISE,
+        },
+    ),
+}
+POOLED_RULES: Mapping[str, Rules] = {**RULES, "sfew": Rules(_ONE_LINE, RULES["sfew"].synonyms)}
+"""Those of the script for the figure over all data sets."""
+
+
+def read_label(response: str, labels: Sequence[str], rules: Rules) -> str:
+    """The label that the published script takes ``response`` to mean, or "unknown".
+
+    First the tagged answer is searched for the labels in their order, then the whole response, then the synonyms.
+    (The scripts search the response for whole words before parts of words, label by label; the second search finds
+    whatever the first does, so that it alone decides.)
+    """
+    tagged = rules.tag.search(response)
+    if tagged and (found := _first([(label.lower(), label) for label in labels], tagged.group(1).lower())):
+        return found
+    synonyms = [(word, label) for label, words in rules.synonyms.items() for word in words]
+    return _first([*((label, label) for label in labels), *synonyms], response.lower()) or UNKNOWN
+
+
+def _first(words: Iterable[tuple[str, str]], text: str) -> str | None:
+    """The label of the first word that occurs in ``text``."""
+    return next((label for word, label in words if word in text), None)

@@ -1,0 +1,1 @@
+"""What the trained networks share: the timm backbone, the model folder and the model card."""

@@ -1,0 +1,35 @@
+"""A timm network without its classifier, for the classifier and the dynamics model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+
+from fer.errors import UserError
+from fer.models.options import BackboneOptions
+
+
+def build_backbone(options: BackboneOptions, pretrained: bool) -> Any:
+    """The timm model without its classifier. Raises UserError for a wrong name, argument or missing weights."""
+    if not timm.is_model(options.backbone):
+        close = timm.list_models(f"*{options.backbone[:6]}*")[:5]
+        raise UserError(
+            f"--backbone: timm has no model {options.backbone!r}" + (f"; close: {', '.join(close)}" if close else "")
+        )
+    arguments: dict[str, Any] = {"num_classes": 0, "in_chans": options.in_chans, **options.model_kwargs}
+    known = timm.models.get_pretrained_cfg(options.backbone)
+    if known is not None and known.fixed_input_size:
+        arguments["img_size"] = options.img_size
+    try:
+        return timm.create_model(options.backbone, pretrained=pretrained, **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--model-kwargs: {options.backbone} does not take them: {error}") from None
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"no pretrained weights for {options.backbone} could be loaded ({reason}); train from scratch with "
+            '--no-pretrained, or name a local file: --model-kwargs \'{"checkpoint_path": "weights.safetensors"}\''
+        ) from None

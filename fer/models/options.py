@@ -1,0 +1,25 @@
+"""Options of a timm backbone, shared by the classifier and the dynamics model. Plain values, no torch."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from fer.options import Options
+
+
+class BackboneOptions(Options):
+    """Which timm network, and the images it takes."""
+
+    backbone: str = Field("resnet18", description="Any timm model name")
+    model_kwargs: dict[str, bool | int | float | str | list[int]] = Field(
+        {}, description="Further arguments of the timm model, as JSON"
+    )
+    img_size: int = Field(224, ge=16, le=2048, description="Side of the square input, in pixels")
+    in_chans: int = Field(3, ge=1, le=3, description="Input channels: 3 for colour, 1 for grey")
+
+    @field_validator("in_chans")
+    @classmethod
+    def _grey_or_colour(cls, value: int) -> int:
+        if value == 2:
+            raise ValueError("use 1 for grey or 3 for colour")
+        return value

@@ -1,0 +1,68 @@
+"""The optimizer and its learning-rate schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2, list_optimizers
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from fer.errors import UserError
+from fer.training.options import OptimizerOptions
+
+
+def build_optimizer(options: OptimizerOptions, model: nn.Module) -> torch.optim.Optimizer:
+    """timm's optimizer of that name, without weight decay on biases and normalisation. Raises UserError."""
+    if options.opt not in list_optimizers():
+        raise UserError(f"--opt: timm has no optimizer {options.opt!r}; for example adamw, sgd, lamb, muon")
+    return create_optimizer_v2(
+        model, opt=options.opt, lr=options.lr, weight_decay=options.weight_decay, momentum=options.momentum
+    )
+
+
+class Schedule:
+    """The learning rate of every optimizer step, counted from 0: timm's cosine with warm-up, or torch's OneCycleLR."""
+
+    def __init__(self, options: OptimizerOptions, optimizer: torch.optim.Optimizer, updates_per_epoch: int) -> None:
+        self.scheduler: OneCycleLR | Scheduler
+        if options.scheduler == "onecycle":
+            peak = options.max_lr or options.lr
+            self.scheduler = OneCycleLR(
+                optimizer,
+                max_lr=peak,
+                total_steps=options.epochs * updates_per_epoch + 1,
+                pct_start=options.pct_start,
+                div_factor=peak / options.lr if options.max_lr else 25.0,
+            )
+        else:
+            cosine, _ = create_scheduler_v2(
+                optimizer,
+                sched="cosine",
+                num_epochs=options.epochs,
+                warmup_epochs=min(options.warmup_epochs, options.epochs / 2),  # type: ignore[arg-type]  # steps decide
+                warmup_lr=options.lr / 100,
+                warmup_prefix=True,
+                cooldown_epochs=0,
+                step_on_epochs=False,
+                updates_per_epoch=updates_per_epoch,
+            )
+            assert cosine is not None
+            cosine.step_update(0)
+            self.scheduler = cosine
+
+    def advance(self, update: int) -> None:
+        """Set the learning rate of optimizer step ``update``; called after step ``update - 1``."""
+        if isinstance(self.scheduler, OneCycleLR):
+            self.scheduler.step()
+        else:
+            self.scheduler.step_update(update)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.scheduler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.scheduler.load_state_dict(state)

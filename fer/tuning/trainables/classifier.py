@@ -1,0 +1,69 @@
+"""How a campaign sees `fer train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fer.classifier.options import TrainConfig
+from fer.tracking import Run
+from fer.tuning.trainables.base import Settings
+
+
+class ClassifierTraining:
+    """Rounds and rungs are epochs; the score is what `fer train` keeps its best weights by: validation accuracy."""
+
+    job = "train"
+    config_class = TrainConfig
+
+    def open_data(self, config: TrainConfig) -> Settings:
+        from fer.data.prepare import open_dataset
+
+        dataset = open_dataset(config, cache=f"{config.out_dir}/data")
+        dataset.split("val")
+        return {"data": dataset.root}
+
+    def loop(
+        self, config: TrainConfig, data: Settings, tracking: Run, folder: Path
+    ) -> tuple[Callable[[Settings], None], Settings]:
+        from fer.classifier.model import new_spec
+        from fer.classifier.preflight import check
+        from fer.classifier.train import train
+        from fer.data.manifest import ShardedDataset
+
+        dataset = ShardedDataset(data["data"])
+        spec = new_spec(config, dataset.manifest.space)
+        check(config, spec, dataset)
+        settings = {
+            "config": config.model_dump(),
+            "spec": spec.model_dump(),
+            "data": dataset.root,
+            "tracking": {"uri": tracking.uri, "run_id": tracking.run_id},
+        }
+        return train, settings
+
+    def round(self, config: TrainConfig, figures: dict[str, Any]) -> int | None:
+        return int(figures["epoch"]) if "epoch" in figures else None
+
+    def rounds(self, config: TrainConfig) -> int:
+        return config.epochs
+
+    def rung(self, config: TrainConfig, figures: dict[str, Any]) -> int | None:
+        return self.round(config, figures)
+
+    def rungs(self, config: TrainConfig) -> int:
+        return self.rounds(config)
+
+    def score(self, figures: dict[str, Any]) -> float:
+        return float(figures["val_score"])
+
+    def network(self, config: TrainConfig, data: Settings) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        from fer.classifier.model import build_model, new_spec
+        from fer.data.manifest import ShardedDataset
+
+        spec = new_spec(config, ShardedDataset(data["data"]).manifest.space)
+        return build_model(spec), (torch.zeros(1, config.in_chans, config.img_size, config.img_size),)

@@ -1,0 +1,130 @@
+"""A vision-language model in training on one worker: its engine, its position, and its checkpoints.
+
+What supervised fine-tuning and reinforcement learning have in common; each adds its own loop.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.train import Checkpoint, CheckpointUploadMode
+from torch import Tensor
+
+from fer.tracking import MODEL, Run
+from fer.training.checkpoint import Position, read_position, write_position
+from fer.training.flops import peak_flops
+from fer.training.worker import Worker
+from fer.vlm.deepspeed import load_shards, save_shards, start_engine, whole_weights, zero_config
+from fer.vlm.loss import takes_logits_to_keep
+from fer.vlm.model import choose_weights, count, load_model, load_processor, prepare_for_training
+from fer.vlm.options import LearnOptions
+
+
+class Learner:
+    """The state of a run on one worker, and its verbs: start, restore, report, finish."""
+
+    def __init__(self, config: LearnOptions, model: str, worker: Worker, run: Run) -> None:
+        torch.manual_seed(config.seed)
+        self.options, self.model, self.worker, self.tracking = config, model, worker, run
+        self.processor = load_processor(model, config.trust_remote_code)
+        self.position = Position(workers=worker.workers)
+
+    def start(self, total_steps: int, *, batch_size: int, grad_accum_steps: int) -> None:
+        """Load the model and start DeepSpeed for a run of so many optimizer steps."""
+        config, self.total_steps = self.options, total_steps
+        network = choose_weights(load_model(self.model, config), config, config)
+        self.only_needed = takes_logits_to_keep(network)
+        self.counts = count(network)
+        self.engine = start_engine(
+            prepare_for_training(network, config.grad_checkpointing),
+            zero_config(
+                config.deepspeed,
+                batch_size=batch_size,
+                grad_accum_steps=grad_accum_steps,
+                clip_grad=config.clip_grad,
+                bf16=config.precision == "bf16",
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+            ),
+            self._schedule,
+            self.worker.device,
+        )
+        self.peak = peak_flops(self.worker.device, config.peak_tflops)
+
+    def _schedule(self, optimizer: torch.optim.Optimizer) -> Any:
+        """The learning rate over all steps of the run."""
+        from transformers import get_scheduler
+
+        warmup = round(self.options.warmup * self.total_steps)
+        return get_scheduler(self.options.scheduler, optimizer, warmup, self.total_steps)
+
+    @property
+    def rate(self) -> float:
+        return self.engine.get_lr()[0]
+
+    @property
+    def flops_factor(self) -> float:
+        """Operations of a training step in forward passes: activations twice, and weights once where they learn."""
+        return 2 + self.counts["learning"] / sum(self.counts[part] for part in ("vision", "projector", "language"))
+
+    def memory_gb(self) -> float:
+        """Peak of this worker's device memory; on CPUs what its process holds now."""
+        if self.worker.device.type == "cuda":
+            return torch.cuda.max_memory_allocated() / 1e9
+        return psutil.Process().memory_info().rss / 1e9
+
+    def over_workers(self, values: Tensor) -> Tensor:
+        """The sum over all workers."""
+        values = values.to(self.worker.device, torch.float64)
+        dist.all_reduce(values)
+        return values.cpu()
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    @property
+    def adapters_only(self) -> bool:
+        return self.options.lora != "off"
+
+    def report(self, figures: dict[str, float]) -> None:
+        """Report to Ray Train with a checkpoint, each worker with its shard of it. Every worker must call it."""
+        folder = Path(tempfile.mkdtemp(prefix="ferry-checkpoint-"))
+        save_shards(self.engine, folder, self.adapters_only)
+        if self.worker.leads:
+            write_position(folder, self.position)
+        ray.train.report(
+            {"step": self.position.update, **figures},
+            checkpoint=Checkpoint.from_directory(folder),
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,  # training goes on while storage is written
+            delete_local_checkpoint_after_upload=True,
+        )
+
+    def finish(self) -> None:
+        """The last report: the model alone, as a folder that transformers, PEFT and vLLM load."""
+        self.position.stopped = True
+        weights = whole_weights(self.engine)
+        with tempfile.TemporaryDirectory() as name:
+            folder, checkpoint = Path(name), None
+            if self.worker.leads:
+                self.engine.module.save_pretrained(folder / MODEL, state_dict=weights)
+                self.processor.save_pretrained(folder / MODEL)
+                write_position(folder, self.position)
+                checkpoint = Checkpoint.from_directory(folder)
+            ray.train.report({"step": self.position.update}, checkpoint=checkpoint)
+
+    def restore(self, resume: str | None) -> None:
+        """Continue from Ray Train's last checkpoint of this run, or from the folder ``resume``."""
+        checkpoint = ray.train.get_checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
+        if checkpoint is None:
+            return
+        with checkpoint.as_directory() as name:
+            position = read_position(Path(name))
+            assert position.workers == self.worker.workers, "a run's settings do not change, and --resume was checked"
+            if not position.stopped:
+                load_shards(self.engine, Path(name), self.adapters_only)
+            self.position = position

@@ -1,0 +1,130 @@
+"""DeepSpeed's ZeRO (Rajbhandari et al., 2020): named configurations, the engine, and its sharded checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fer.errors import UserError
+
+CONFIGS = Path(__file__).parent / "deepspeed_configs"
+TAG = "zero"
+"""Folder of DeepSpeed's part in a checkpoint: one file for the weights, and one a worker for its optimizer shard."""
+
+
+def zero_config(
+    name: str, *, batch_size: int, grad_accum_steps: int, clip_grad: float, bf16: bool, lr: float, weight_decay: float
+) -> dict[str, Any]:
+    """A configuration of the package by name, or a JSON file, its "auto" values filled in from the job's own.
+
+    Raises UserError for no such configuration, or an "auto" that the job has no value for.
+    """
+    path = CONFIGS / f"{name}.json"
+    if not path.is_file():
+        path = Path(name)
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        known = ", ".join(sorted(each.stem for each in CONFIGS.glob("*.json")))
+        raise UserError(f"--deepspeed: no configuration {name!r} (there are: {known}) and no such file") from None
+    except ValueError as error:
+        raise UserError(f"--deepspeed {name} is not JSON: {error}") from None
+    values = {
+        "train_micro_batch_size_per_gpu": batch_size,
+        "gradient_accumulation_steps": grad_accum_steps,
+        "gradient_clipping": clip_grad,
+        "enabled": bf16,
+        "lr": lr,
+        "weight_decay": weight_decay,
+    }
+    return _fill(config, values, name)
+
+
+def _fill(config: dict[str, Any], values: dict[str, Any], name: str) -> dict[str, Any]:
+    filled: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            value = _fill(value, values, name)
+        elif value == "auto":
+            if key not in values:
+                raise UserError(f'--deepspeed {name}: "auto" is not known for {key!r}; give a value')
+            value = values[key]
+        filled[key] = value
+    return filled
+
+
+def start_engine(
+    model: nn.Module, config: dict[str, Any], schedule: Callable[[torch.optim.Optimizer], Any], device: torch.device
+) -> Any:
+    """The DeepSpeed engine of this worker, in Ray Train's process group."""
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed
+    from deepspeed import ops
+
+    if device.type == "cpu":
+        # Its shared-memory collective is compiled on first use, for minutes; gloo's does the same without.
+        ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed("gloo" if device.type == "cpu" else "nccl", auto_mpi_discovery=False)
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        model_parameters=_groups(model, config["optimizer"]["params"].get("weight_decay", 0.0)),
+        config=config,
+        lr_scheduler=schedule,
+    )
+    return engine
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """What learns, in two groups: biases and normalisation (vectors) do not decay."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def save_shards(engine: Any, folder: Path, adapters_only: bool) -> None:
+    """Write this worker's part of the training state. Every worker must call it."""
+    engine.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=adapters_only)
+
+
+def load_shards(engine: Any, folder: Path, adapters_only: bool) -> None:
+    """Restore weights, optimizer and schedule. Every worker must call it, with as many workers as saved it."""
+    with weights_only():
+        path, _ = engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=not adapters_only)
+    assert path is not None, f"{folder} holds a checkpoint of DeepSpeed"
+
+
+@contextmanager
+def weights_only() -> Iterator[None]:
+    """DeepSpeed reads its files with torch.load in the mode that runs any pickle: let it have tensors and data only."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    try:
+        with torch.serialization.safe_globals([LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    finally:
+        if before is None:
+            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
+        else:
+            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
+
+
+def whole_weights(engine: Any) -> dict[str, torch.Tensor] | None:
+    """The model's weights on the leading worker, gathered where ZeRO-3 has cut them up. Every worker must call it."""
+    if engine.zero_optimization_stage() == 3:
+        return engine._zero3_consolidated_16bit_state_dict()
+    return engine.module.state_dict()

@@ -1,0 +1,224 @@
+"""`fer evaluate` on tiny models and hand-made shards: mapping, dropping, filtering, both heads, files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fer.classifier.evaluate.evaluator import WORST, default_split, evaluate
+from fer.classifier.evaluate.options import EvaluateConfig
+from fer.classifier.evaluate.results import Subject, find_history, write_results
+from fer.classifier.evaluate.summary import coverage_sentences
+from fer.classifier.predictor import Predictor
+from fer.data.images import decode_rgb
+from fer.data.manifest import ShardedDataset
+from fer.errors import UserError
+from fer.labels import LabelSpace, get_space
+from jobs.evaluate import results_folder
+
+Make = Callable[..., Any]
+FER2013 = get_space("fer2013")
+CPU = "cpu"
+
+
+def test_every_row_is_judged_once_and_in_order(make_model: Make, make_rows: Make, make_shards: Make) -> None:
+    rows = make_rows(FER2013.labels, 50)
+    predictor = Predictor([make_model()], CPU, batch_size=8)
+    found = evaluate(predictor, make_shards({"test": rows}, FER2013), "test")
+    probabilities = predictor([decode_rgb(row["image"]) for row in rows]).probabilities
+    predicted = [predictor.labels[index] for index in probabilities.argmax(axis=1)]
+    right = np.mean([said == row["label"] for said, row in zip(predicted, rows, strict=True)])
+    assert found.expression is not None
+    assert found.expression.accuracy.value == pytest.approx(right)
+    assert found.coverage.rows == found.expression.rows == 50
+    assert found.predictions["path"].to_pylist() == [row["path"] for row in rows]
+    assert found.predictions["predicted"].to_pylist() == predicted
+    np.testing.assert_allclose(
+        found.predictions["p_happy"].to_numpy(), probabilities[:, FER2013.index("happy")], atol=1e-5
+    )
+
+
+def test_the_worst_mistakes_are_kept_with_their_pictures(make_model: Make, make_rows: Make, make_shards: Make) -> None:
+    rows = make_rows(FER2013.labels, 80)
+    found = evaluate(Predictor([make_model()], CPU, batch_size=16), make_shards({"test": rows}, FER2013), "test")
+    table = found.predictions.to_pylist()
+    wrong = sorted((row["confidence"] for row in table if row["predicted"] != row["true"]), reverse=True)
+    assert [mistake.severity for mistake in found.mistakes] == pytest.approx(wrong[:WORST])
+    pictures = {row["path"]: row["image"] for row in rows}
+    assert all(
+        mistake.image == pictures[mistake.path] and mistake.true != mistake.predicted for mistake in found.mistakes
+    )
+
+
+def test_other_label_spaces_are_mapped_and_what_has_no_counterpart_is_counted(
+    make_model: Make, make_rows: Make, make_shards: Make
+) -> None:
+    affectnet = get_space("affectnet")
+    labels = ("happiness", "sadness", "contempt", "surprise", "contempt")
+    dataset = make_shards({"test": make_rows(labels, 50)}, affectnet)
+    found = evaluate(Predictor([make_model()], CPU), dataset, "test")
+    assert found.coverage.mapping["happiness"] == "happy"
+    assert found.coverage.unknown_labels == {"contempt": 20}
+    assert found.coverage.rows == 30
+    assert found.coverage.missing_classes == ["angry", "disgust", "fear", "neutral"]
+    assert found.expression is not None
+    predicted = found.predictions["predicted"].to_pylist()
+    assert found.coverage.predicted_missing == sum(label in found.coverage.missing_classes for label in predicted) > 0
+    assert set(found.predictions["true"].to_pylist()) == {"happy", "sad", "surprise"}
+    assert set(found.predictions["label"].to_pylist()) == {"happiness", "sadness", "surprise"}
+    said = " ".join(coverage_sentences(found))
+    assert "contempt (20)" in said
+    assert "happiness as happy" in said
+    assert f"said so {found.coverage.predicted_missing} times" in said
+
+
+def test_a_model_that_knows_no_label_is_an_error(make_model: Make, make_rows: Make, make_shards: Make) -> None:
+    dataset = make_shards({"test": make_rows(("cat", "dog"), 4)}, LabelSpace("custom", ("cat", "dog")))
+    with pytest.raises(UserError, match=r"knows none of the data's labels \(cat, dog\)"):
+        evaluate(Predictor([make_model()], CPU), dataset, "test")
+
+
+def test_the_filter_judges_matching_paths_only(make_model: Make, make_rows: Make, make_shards: Make) -> None:
+    rows = make_rows(FER2013.labels, 30)
+    for number, row in enumerate(rows):
+        row["path"] = f"test/{'PrivateTest' if number % 3 else 'PublicTest'}_{number}.png"
+    dataset = make_shards({"test": rows}, FER2013)
+    predictor = Predictor([make_model()], CPU)
+    found = evaluate(predictor, dataset, "test", "*PrivateTest*")
+    assert (found.coverage.rows, found.coverage.filtered) == (20, 10)
+    assert all("PrivateTest" in path for path in found.predictions["path"].to_pylist())
+    with pytest.raises(UserError, match="no path of the split 'test' matches 'nothing'"):
+        evaluate(predictor, dataset, "test", "nothing")
+
+
+def test_test_is_judged_where_there_is_one_else_val(make_rows: Make, make_shards: Make) -> None:
+    rows = make_rows(FER2013.labels, 4)
+    assert default_split(make_shards({"train": rows, "val": rows, "test": rows}, FER2013, "three")) == "test"
+    assert default_split(make_shards({"train": rows, "val": rows}, FER2013, "two")) == "val"
+
+
+def test_unreadable_images_cost_their_row_or_stop_the_job(make_model: Make, make_rows: Make, make_shards: Make) -> None:
+    rows = make_rows(FER2013.labels, 20)
+    rows[3]["image"] = b"not an image"
+    dataset, predictor = make_shards({"test": rows}, FER2013), Predictor([make_model()], CPU)
+    found = evaluate(predictor, dataset, "test", max_bad_fraction=0.1)
+    assert found.coverage.unreadable == [("faces/0003.png", "not an image that can be decoded")]
+    assert found.coverage.rows == 19
+    with pytest.raises(UserError, match=r"1 images can't be read \(faces/0003\.png"):
+        evaluate(predictor, dataset, "test", max_bad_fraction=0.01)
+
+
+@pytest.mark.parametrize("head", ["valence-arousal", "both"])
+def test_valence_and_arousal(head: str, make_model: Make, make_rows: Make, make_shards: Make, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    valence = [float(value) for value in random.uniform(-1, 1, 40)]
+    arousal = [None if number % 4 == 0 else value for number, value in enumerate(valence)]
+    labels = ("happiness", "contempt")
+    rows = make_rows(labels, 40, valence=[None] * 4 + valence[4:], arousal=arousal)
+    dataset = make_shards({"test": rows}, get_space("affectnet"))
+    folder = make_model(head=head)
+    predictor = Predictor([folder], CPU, batch_size=16)
+    found = evaluate(predictor, dataset, "test")
+    valued = found.affect["valence"].rows
+    assert valued == 36
+    assert found.affect["arousal"].rows == 30
+    assert found.affect["arousal"].without_value == found.coverage.rows - 30
+    if head == "both":
+        assert found.expression is not None
+        assert found.expression.rows == 20, "contempt has values, but the model has no such label"
+    else:
+        assert found.expression is None
+        assert found.coverage.rows == 39, "the first row has neither value; its arousal is missing too"
+        assert found.coverage.mapping == {}
+        severities = [mistake.severity for mistake in found.mistakes]
+        assert severities == sorted(severities, reverse=True)
+    report = write_results(found, subject(folder, predictor, dataset), tmp_path / "out")
+    assert "CCC, valence" in report.read_text()
+    assert (report.parent / "valence-and-arousal.png").is_file()
+
+
+def test_a_valence_arousal_model_needs_such_values(make_model: Make, make_rows: Make, make_shards: Make) -> None:
+    dataset = make_shards({"test": make_rows(FER2013.labels, 8)}, FER2013)
+    with pytest.raises(UserError, match="the data has no such values"):
+        evaluate(Predictor([make_model(head="valence-arousal")], CPU), dataset, "test")
+    found = evaluate(Predictor([make_model("both", head="both")], CPU), dataset, "test")
+    assert found.expression is not None
+    assert found.affect == {}
+
+
+def subject(folder: Path, predictor: Predictor, dataset: ShardedDataset, **options: Any) -> Subject:
+    return Subject("a model", folder, predictor.specs[0], "a data set", dataset, {"tta": False}, **options)
+
+
+def test_the_files(make_model: Make, make_rows: Make, make_shards: Make, tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>.png"
+    rows = make_rows(FER2013.labels, 30, group=[f"subject {number % 5}" for number in range(30)])
+    for row in rows:
+        row["path"] += evil
+    dataset, folder = make_shards({"test": rows}, FER2013), make_model()
+    (folder.parent / "history.json").write_text(json.dumps([{"epoch": 1, "train_loss": 1.5, "val_accuracy": 0.2}]))
+    predictor = Predictor([folder], CPU)
+    found = evaluate(predictor, dataset, "test")
+    history = find_history(folder, predictor.specs[0], "runs")
+    report = write_results(found, subject(folder, predictor, dataset, history=history), tmp_path / "out")
+
+    names = {path.name for path in report.parent.iterdir()}
+    pictures = {"confusion-matrix.png", "reliability.png", "classes.png", "training.png"}
+    assert names == {"report.html", "metrics.json", "predictions.csv"} | pictures
+    page = report.read_text()
+    assert page.count("data:image/png;base64,") == 4 + min(WORST, len(found.mistakes))
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "5 groups" in page
+    metrics = json.loads((report.parent / "metrics.json").read_text())
+    assert found.expression is not None
+    assert metrics["expression"]["accuracy"] == found.expression.accuracy.model_dump()
+    assert metrics["coverage"]["rows"] == 30
+    assert metrics["versions"]["torch"]
+    with (report.parent / "predictions.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["path"] for line in lines] == [row["path"] for row in rows]
+    assert sum(float(lines[0][f"p_{label}"]) for label in FER2013.labels) == pytest.approx(1, abs=1e-5)
+
+    private = write_results(found, subject(folder, predictor, dataset), tmp_path / "out2", thumbnails=False)
+    assert private.read_text().count("data:image/png;base64,") == 3
+    assert evil.removeprefix("<script>") not in private.read_text(), "paths can name people too"
+
+
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [
+        ({}, "runs/first/evaluation-fer2013-test"),
+        ({"filter": "*PrivateTest*", "tta": True}, "runs/first/evaluation-fer2013-test-PrivateTest-tta"),
+        ({"model": "models:/faces@champion"}, "results/models-faces-champion/evaluation-fer2013-test"),
+        ({"out": "here"}, "here"),
+    ],
+)
+def test_where_results_go(options: dict[str, Any], folder: str) -> None:
+    config = EvaluateConfig(**{"model": "m", "data": "sets/fer2013.zip", "out_dir": "results"} | options)
+    assert results_folder(config, Path("runs/first/model"), "test") == Path(folder)
+
+
+def test_the_command(
+    make_model: Make, make_rows: Make, make_shards: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobs.__main__ import main
+
+    make_model("runs/first/model")
+    dataset = make_shards({"val": make_rows(FER2013.labels, 30)}, FER2013)
+    common = ["evaluate", str(tmp_path / "runs" / "first"), "--data", dataset.root, "--out-dir", str(tmp_path / "runs")]
+    assert main([*common, "--device", "cpu", "--tta"]) == 0
+    said = capsys.readouterr().out
+    report = tmp_path / "runs" / "first" / "evaluation-faces-val-tta" / "report.html"
+    assert str(report) in said
+    assert report.is_file()
+    for words in ("30 of the 30 rows of the split 'val'", "Accuracy", "95% interval", "surprise"):
+        assert words in said
+    assert main([*common, "--split", "test"]) == 2
+    assert "has no split 'test'; it has: val" in capsys.readouterr().err

@@ -1,0 +1,90 @@
+"""The classifier's batches: labels, votes and affect from rows, and the same pixels wherever they are decoded."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from fer.classifier.data_loader import Batch, Collate, Feed, Pixels
+from fer.classifier.model import ModelSpec, new_spec
+from fer.classifier.options import TrainConfig
+from fer.data.images import encode_png
+from fer.data.manifest import ShardedDataset
+from fer.data.schema import FACE_SCHEMA
+from fer.data.stream.reader import KEY, read_window
+from fer.data.stream.sampler import row_groups, stored_windows
+from fer.labels import SPACES
+
+
+def spec(**options: object) -> ModelSpec:
+    return new_spec(TrainConfig(data="x", img_size=24, **options), SPACES["fer2013"])  # type: ignore[arg-type]
+
+
+def table(**columns: object) -> pa.Table:
+    image = encode_png(np.full((30, 20, 3), (200, 100, 50), np.uint8))
+    row = {
+        "image": image,
+        "label": "happy",
+        "path": "a",
+        "group": None,
+        "votes": None,
+        "valence": None,
+        "arousal": None,
+    }
+    rows = pa.Table.from_pylist([row | columns, row | {"label": "sad"}], FACE_SCHEMA)
+    return rows.append_column(KEY, pa.array([1, 2]))
+
+
+def collate(rows: pa.Table, model: ModelSpec, with_votes: bool = False) -> Batch:
+    classes = {label: index for index, label in enumerate(model.labels)}
+    return Collate(model, Pixels(model, None), classes, with_votes)(rows)
+
+
+def test_rows_become_tensors() -> None:
+    batch = collate(table(valence=0.5, arousal=-0.25), spec())
+    assert batch["pixels"].shape == (2, 24, 24, 3)
+    assert batch["pixels"][0, 12, 12].tolist() == [200, 100, 50]
+    assert batch["label"].tolist() == [3, 5]
+    assert batch["affect"][0].tolist() == [0.5, -0.25]
+    assert batch["affect"][1].isnan().all()
+    assert collate(table(), spec(in_chans=1))["pixels"].shape == (2, 24, 24, 1)
+
+
+def test_votes_are_soft_targets_and_rows_without_them_keep_their_label() -> None:
+    votes = [0.0, 0.0, 0.0, 0.5, 0.25, 0.25, 0.0]
+    batch = collate(table(votes=votes), spec(), with_votes=True)
+    assert batch["votes"][0].tolist() == votes
+    assert batch["votes"][1].tolist() == [0, 0, 0, 0, 0, 1, 0]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_stream_is_the_planned_order_wherever_images_are_decoded(small_shards: Path) -> None:
+    dataset = ShardedDataset(str(small_shards))
+    found: dict[str, list[Batch]] = {}
+    for decode in ("worker", "remote"):
+        config = TrainConfig(data=str(small_shards), img_size=24, batch_size=32, epochs=2, seed=4, decode=decode)
+        feed = Feed(dataset, config, new_spec(config, dataset.manifest.space), rank=1, workers=2)
+        found[decode] = list(feed.training(epoch=0, batch=0))
+        assert len(found[decode]) == 2 * feed.batches_per_epoch
+        resumed = list(feed.training(epoch=1, batch=2))
+        assert len(resumed) == feed.batches_per_epoch - 2
+        for late, again in zip(found[decode][feed.batches_per_epoch + 2 :], resumed, strict=True):
+            assert torch.equal(late["pixels"], again["pixels"])
+    for one, other in zip(found["worker"], found["remote"], strict=True):
+        assert torch.equal(one["pixels"], other["pixels"])
+        assert torch.equal(one["label"], other["label"])
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_validation_sees_every_row_once(small_shards: Path) -> None:
+    dataset = ShardedDataset(str(small_shards))
+    config = TrainConfig(data=str(small_shards), img_size=24, batch_size=32)
+    labels = []
+    for rank in range(2):
+        feed = Feed(dataset, config, new_spec(config, dataset.manifest.space), rank=rank, workers=2)
+        labels += [label for batch in feed.validation() for label in batch["label"].tolist()]
+    stored = stored_windows(row_groups(dataset, "val"), rank=0, workers=1)
+    names = [name for window in stored for name in read_window(window, ["label"])["label"].to_pylist()]
+    assert [dataset.manifest.labels[label] for label in labels] == names

@@ -1,0 +1,53 @@
+"""What is refused before any worker starts, in words that say how to mend it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer.classifier.model import new_spec
+from fer.classifier.options import TrainConfig
+from fer.classifier.preflight import check
+from fer.data.manifest import ShardedDataset
+from fer.errors import UserError
+
+
+def plan(shards: Path, **options: Any) -> None:
+    config = TrainConfig(data=str(shards), **{"backbone": "test_resnet", "img_size": 32, "batch_size": 16, **options})
+    dataset = ShardedDataset(str(shards))
+    check(config, new_spec(config, dataset.manifest.space), dataset)
+
+
+def test_a_sound_plan_passes(small_shards: Path) -> None:
+    plan(small_shards)
+    plan(small_shards, margin="cosface", in_chans=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"backbone": "resnet19"}, "timm has no model 'resnet19'; close: "),
+        ({"model_kwargs": {"colour": 3}}, "--model-kwargs"),
+        ({"opt": "sdg"}, "no optimizer 'sdg'"),
+        ({"batch_size": 512}, "lower --batch-size or --workers"),
+        ({"workers": 64}, "lower --batch-size or --workers"),
+        ({"batch_size": 15, "mixup": 0.2}, "even --batch-size"),
+        ({"head": "both"}, "no valence and arousal"),
+        ({"soft_labels": True}, "no annotators' votes"),
+        ({"backbone": "dla34", "img_size": 48}, "change --img-size"),
+    ],
+)
+def test_what_cannot_work_is_refused(small_shards: Path, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        plan(small_shards, **options)
+
+
+def test_missing_pretrained_weights_name_the_way_out(
+    small_shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="--no-pretrained") as error:
+        plan(small_shards, backbone="resnet18", pretrained=True)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,49 @@
+"""Reading windows: the rows that were planned, by path or URI, and the same again for the same seed."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from fer.data.manifest import ShardedDataset
+from fer.data.stream.reader import KEY, read_window
+from fer.data.stream.sampler import row_groups, stored_windows, training_windows
+
+
+def stored_paths(dataset: ShardedDataset) -> list[str]:
+    return [
+        path
+        for shard in dataset.split("train").shards
+        for path in pq.read_table(dataset.path(shard), columns=["path"])["path"].to_pylist()
+    ]
+
+
+def test_stored_order_is_the_files_order(small_shards: Path) -> None:
+    dataset = ShardedDataset(str(small_shards))
+    windows = stored_windows(row_groups(dataset, "train"), rank=0, workers=1)
+    tables = [read_window(window, ["path"]) for window in windows]
+    assert [path for table in tables for path in table["path"].to_pylist()] == stored_paths(dataset)
+    assert all(key == 0 for table in tables for key in table[KEY].to_pylist())
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_an_epoch_is_a_permutation_with_a_key_for_each_row(small_shards: Path, prefix: str) -> None:
+    dataset = ShardedDataset(prefix + str(small_shards))
+    groups = row_groups(dataset, "train")
+    rows = sum(group.rows for group in groups)
+
+    def epoch(number: int) -> list[tuple[str, int]]:
+        windows = training_windows(groups, seed=3, epoch=number, rank=0, workers=1, rows=rows)
+        tables = [read_window(window, ["path"]) for window in windows]
+        return [pair for t in tables for pair in zip(t["path"].to_pylist(), t[KEY].to_pylist(), strict=True)]
+
+    first, again, second = epoch(0), epoch(0), epoch(1)
+    assert first == again
+    assert [path for path, _ in first] != [path for path, _ in second]
+    assert sorted(path for path, _ in first) == sorted(stored_paths(ShardedDataset(str(small_shards))))
+    assert len({key for _, key in first + second}) == 2 * rows
+
+
+def test_a_relative_path_is_the_same_folder_everywhere(small_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small_shards.parent)
+    assert ShardedDataset(small_shards.name).root == str(small_shards)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fer.answers import answers_rightly, well_formed
+from fer.data.schema import FaceRow
+from fer.data.vqa.build import BUILDERS, compound_parts, faces
+from fer.data.vqa.options import QuestionsConfig
+from fer.data.vqa.prompts import ferbench_prompt, template_answer
+from fer.data.vqa.questions import parse_question
+from fer.errors import UserError
+from fer.labels import EMOTIONS, get_space
+from jobs import questions as job
+
+FACE = FaceRow("a/0.png", "fear", read=bytes)
+
+
+def test_the_prompt_is_the_published_one_word_for_word(shared_data: Path) -> None:
+    spaces = {"rafdb": "rafdb", "ferplus": "ferplus", "affectnet": "affectnet", "sfew_2.0": "sfew"}
+    for name, space in spaces.items():
+        for row in json.loads((shared_data / f"ferbench/{name}_qa.json").read_text()):
+            assert row["prompt"] == ferbench_prompt(row["candidate_labels"])
+            assert tuple(row["candidate_labels"]) == get_space(space).labels
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_every_kind_of_row_can_be_read_back(kind: str) -> None:
+    row = parse_question(BUILDERS[kind](FACE, get_space("rafdb")))
+    assert row.path == "a/0.png"
+    if kind != "chain-of-affect":
+        assert row.answer == "fear"
+    assert row.candidate_labels == get_space("rafdb").labels
+
+
+@pytest.mark.parametrize("emotion", EMOTIONS)
+def test_template_answers_are_formed_and_right(emotion: str) -> None:
+    answers = {template_answer(emotion, key) for key in range(64)}
+    assert len(answers) > 2
+    assert all(well_formed(answer) and answers_rightly(answer, emotion) for answer in answers)
+
+
+def test_chain_of_affect_asks_for_the_rest_in_its_second_turn() -> None:
+    row = parse_question(
+        BUILDERS["chain-of-affect"](FaceRow("x", "happily surprised", bytes), get_space("rafdb-compound"))
+    )
+    first, second = row.turns
+    assert (first.response, second.response) == ("surprise", "happiness")
+    assert "surprise" in first.prompt
+    assert "strongest expression in this face is surprise" in second.prompt
+    assert "surprise" not in second.prompt.split("next strongest")[1]
+    assert row.answer == "happily surprised"
+
+
+def test_compound_labels_name_two_basic_ones() -> None:
+    basic = set(get_space("rafdb").labels)
+    for label in get_space("rafdb-compound").labels:
+        assert set(compound_parts(label)) <= basic
+        assert len(set(compound_parts(label))) == 2
+
+
+def test_compound_rafdb_is_read_with_its_codes(tmp_path: Path) -> None:
+    (tmp_path / "EmoLabel").mkdir()
+    (tmp_path / "EmoLabel/list_patition_label.txt").write_text("train_0001.jpg 1\ntest_0002.jpg 11\n")
+    config = QuestionsConfig(
+        data=str(tmp_path), format="rafdb-compound", kind="chain-of-affect", split="all", val_split=0, out="x.jsonl"
+    )
+    _, rows = faces(config)
+    assert {row.label for row in rows} == {"happily surprised", "disgustedly surprised"}
+
+
+def test_the_job_writes_the_chosen_part(face_folder: Path, tmp_path: Path) -> None:
+    def made(split: str) -> list[str]:
+        out = tmp_path / f"{split}.jsonl"
+        job.main(QuestionsConfig(data=str(face_folder), out=str(out), split=split, val_split=0.25, kind="ferbench"))
+        return [json.loads(line)["image_path"] for line in out.read_text().splitlines()]
+
+    train, val = made("train"), made("val")
+    assert (len(train), len(val)) == (84, 28)
+    assert not set(train) & set(val)
+    with pytest.raises(UserError, match="no rows in its test part"):
+        made("test")
+
+
+def test_a_limit_takes_a_sample_of_every_label(face_folder: Path) -> None:
+    chosen = QuestionsConfig(data=str(face_folder), out="x.jsonl", split="all", val_split=0, limit=70)
+    _, rows = faces(chosen)
+    assert len({row.label for row in rows}) == 7

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from fer.ferbench.collect import ModelResults
+from fer.ferbench.compare import compare, holm
+from fer.ferbench.datasets import labels_of
+from fer.ferbench.results import Result, ResultsFile
+
+
+def model(name: str, right: list[bool], first: int = 0) -> ModelResults:
+    """A model that answers "fear" where it is right and "anger" elsewhere."""
+    labels = labels_of("rafdb")
+    results = [
+        Result(f"{first + i}.png", "fear", labels, ("fear" if is_right else "anger",), None, None)
+        for i, is_right in enumerate(right)
+    ]
+    return ModelResults(name, [ResultsFile(str(Path(name)), "rafdb", results)], {})
+
+
+def test_pairs_are_compared_on_the_questions_that_they_share() -> None:
+    one = model("one", [True] * 90 + [False] * 10)
+    other = model("other", [True] * 70 + [False] * 30, first=10)
+    [pair] = compare([one, other])
+    assert pair.questions == 90
+    # Shared are 10 to 99: the first is right to 89, the second to 79.
+    assert (pair.only_first, pair.only_second) == (10, 0)
+    assert pair.difference.value == pytest.approx(10 / 90)
+    assert pair.difference.low < pair.difference.value < pair.difference.high
+    assert pair.p == pytest.approx(2 * binom.pmf(0, 10, 0.5))
+
+
+def test_equal_models_and_strangers() -> None:
+    same = [True, False] * 20
+    [pair] = compare([model("one", same), model("other", same)])
+    assert (pair.p, pair.difference.value) == (1, 0)
+    assert compare([model("one", same), model("other", same, first=1000)]) == []
+
+
+def test_differences_by_chance_are_rarely_significant() -> None:
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(200):
+        sides = random.random((2, 60)) < 0.6
+        [pair] = compare([model("one", sides[0].tolist()), model("other", sides[1].tolist())])
+        found.append(pair.p < 0.05)
+    assert np.mean(found) < 0.08
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []

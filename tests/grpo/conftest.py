@@ -1,0 +1,45 @@
+"""A tiny model that half knows the form of an answer: some of its completions earn the reward, and some do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from fer.data.manifest import ShardedDataset
+
+STEPS, ROWS = 60, 16
+LABELS = ["happy", "sad", "angry", "fear"]
+
+
+@pytest.fixture(scope="session")
+def formed_model(tiny_models: Path, question_shards: ShardedDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Qwen2.5-VL after some steps of supervised fine-tuning on one answer, in this process."""
+    from fer.data.vqa.questions import Turn
+    from fer.vlm.chat import IGNORED, ChatFormat
+    from fer.vlm.data_loader import image_of
+    from fer.vlm.loss import token_loss
+    from fer.vlm.model import load_model, load_processor
+    from fer.vlm.options import ImageOptions, ModelOptions
+
+    model = load_model(str(tiny_models / "qwen2.5-vl"), ModelOptions(precision="fp32"))
+    processor = load_processor(str(tiny_models / "qwen2.5-vl"))
+    chat = ChatFormat(processor, ImageOptions(image_size=28), max_tokens=512)
+    table = pa.concat_tables([pq.read_table(question_shards.path(s)) for s in question_shards.split("train").shards])
+    rows = table.slice(0, ROWS).to_pylist()
+    said = "<think>It shows.</think><answer>{}</answer>"
+    turns = [[Turn(row["prompt"], said.format(LABELS[i % 4]))] for i, row in enumerate(rows)]
+    inputs = chat.collate([chat.encode(each) for each in turns], [image_of(row, chat) for row in rows])
+    learned = (inputs["labels"][:, 1:] != IGNORED).sum()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        (token_loss(model, inputs, only_needed=True) / learned).backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("formed")
+    model.save_pretrained(folder)  # type: ignore[operator]
+    processor.save_pretrained(folder)
+    return folder

@@ -1,0 +1,197 @@
+"""Who may ask, and what a request may hold, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+
+import pytest
+from fastapi import HTTPException, Request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_apps.auth import check_token, choose_token, digest, is_loopback
+from serve_apps.options import DynamicsServeConfig, LimitOptions
+from serve_apps.request_parsing import analyze_image, dynamics_input, predict_images
+from serve_apps.schema import Box, Face, ImageFaces, to_deepface
+
+LIMITS = LimitOptions(max_request_bytes=4000, max_image_bytes=1000, max_images=2)
+JSON = {"content-type": "application/json"}
+FORM = {"content-type": "multipart/form-data; boundary=cut"}
+
+
+def request(body: bytes, headers: dict[str, str], chunk: int = 100) -> Request:
+    chunks = [body[start : start + chunk] for start in range(0, len(body), chunk)] or [b""]
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "method": "POST", "headers": raw, "path": "/"}, receive)
+
+
+def form(*parts: tuple[str, bytes]) -> bytes:
+    head = '--cut\r\nContent-Disposition: form-data; name="{}"; filename="a.jpg"\r\n\r\n'
+    return b"".join(head.format(name).encode() + data + b"\r\n" for name, data in parts) + b"--cut--\r\n"
+
+
+def encoded(*images: bytes) -> bytes:
+    return json.dumps({"images": [base64.b64encode(image).decode() for image in images]}).encode()
+
+
+def refusal(read: Callable, body: bytes, headers: dict[str, str], limits: LimitOptions = LIMITS) -> HTTPException:
+    with pytest.raises(HTTPException) as caught:
+        asyncio.run(read(request(body, headers), limits))
+    assert caught.value.detail
+    return caught.value
+
+
+def test_images_come_from_a_form_from_base64_and_from_data_uris() -> None:
+    two = [b"one", b"two"]
+    assert asyncio.run(predict_images(request(form(("files", b"one"), ("files", b"two")), FORM), LIMITS)) == two
+    assert asyncio.run(predict_images(request(encoded(*two), JSON), LIMITS)) == two
+    uri = b'{"images": ["data:image/png;base64,b25l"]}'
+    assert asyncio.run(predict_images(request(uri, JSON), LIMITS)) == [b"one"]
+
+
+def test_analyze_takes_deepface_requests() -> None:
+    body = b'{"img": "data:image/jpeg;base64,b25l", "actions": ["emotion"], "detector_backend": "opencv"}'
+    assert asyncio.run(analyze_image(request(body, JSON), LIMITS)) == b"one"
+    assert asyncio.run(analyze_image(request(form(("img", b"one")), FORM), LIMITS)) == b"one"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"", {}, 415),
+        (b"\xff\xd8", {"content-type": "image/jpeg"}, 415),
+        (b"", JSON, 400),
+        (b'{"images": ', JSON, 400),
+        (b"[" * 3000, JSON, 400),
+        (b"[]", JSON, 422),
+        (b"{}", JSON, 422),
+        (b'{"images": []}', JSON, 422),
+        (b'{"images": [3]}', JSON, 422),
+        (b'{"images": ["not base64!"]}', JSON, 422),
+        (b'{"images": ["data:text/plain,hello"]}', JSON, 422),
+        ('{"images": ["é"]}'.encode(), JSON, 422),
+        (encoded(b"1", b"2", b"3"), JSON, 413),
+        (encoded(b"x" * 1001), JSON, 413),
+        (b"x" * 4001, JSON, 413),
+        (form(), FORM, 422),
+        (form(("files", b"1"), ("files", b"2"), ("files", b"3")), FORM, 413),
+        (form(("files", b"x" * 1001)), FORM, 413),
+        (form(("files", b"x" * 4000)), FORM, 413),
+        (b"no boundary here", FORM, 400),
+        (b"", {"content-type": "multipart/form-data"}, 400),
+    ],
+)
+def test_bad_requests_are_refused_with_a_reason(body: bytes, headers: dict[str, str], status: int) -> None:
+    assert refusal(predict_images, body, headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"img_path": "/etc/hostname"}', 400),
+        (b'{"img": "https://example.org/face.jpg"}', 400),
+        (b'{"img": "/home/someone/face.jpg"}', 422),
+        (b"{}", 422),
+        (b'{"img": ""}', 422),
+    ],
+)
+def test_analyze_reads_no_paths_and_no_addresses(body: bytes, status: int) -> None:
+    assert refusal(analyze_image, body, JSON).status_code == status
+
+
+def test_analyze_takes_one_image() -> None:
+    assert refusal(analyze_image, form(("img", b"1"), ("img", b"2")), FORM).status_code == 422
+
+
+def test_an_announced_size_is_refused_before_anything_is_read() -> None:
+    async def receive() -> dict[str, object]:
+        raise AssertionError("the body was read")
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"4001")]
+    asked = Request({"type": "http", "method": "POST", "headers": headers, "path": "/"}, receive)
+    with pytest.raises(HTTPException) as caught:
+        asyncio.run(predict_images(asked, LIMITS))
+    assert caught.value.status_code == 413
+
+
+def test_no_upload_touches_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rollover(self: object) -> None:
+        raise AssertionError("an image was written to disk")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rollover)
+    limits = LimitOptions()
+    image = b"x" * (3 * 2**20)
+    assert asyncio.run(predict_images(request(form(("files", image)), FORM, 2**16), limits)) == [image]
+
+
+@given(st.binary(max_size=300), st.sampled_from([JSON, FORM]))
+def test_no_bytes_at_all_make_it_fail_in_another_way(body: bytes, headers: dict[str, str]) -> None:
+    for read in (predict_images, analyze_image):
+        assert 400 <= refusal(read, body, headers).status_code < 500
+
+
+@given(st.lists(st.binary(min_size=1, max_size=200), min_size=1, max_size=2), st.integers(1, 500))
+def test_images_arrive_whole_however_the_network_cuts_them(images: list[bytes], chunk: int) -> None:
+    safe = [image.replace(b"--cut", b"") or b"x" for image in images]
+    body = form(*(("files", image) for image in safe))
+    assert asyncio.run(predict_images(request(body, FORM, chunk), LIMITS)) == safe
+
+
+def test_the_token_is_asked_for() -> None:
+    right = digest("a token of some length")
+    check_token(request(b"", {"authorization": "Bearer a token of some length"}), right)
+    check_token(request(b"", {}), None)
+    for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic a token of some length"}):
+        with pytest.raises(HTTPException) as caught:
+            check_token(request(b"", headers), right)
+        assert caught.value.status_code == 401
+        assert caught.value.headers == {"WWW-Authenticate": "Bearer"}
+
+
+def test_a_token_is_made_only_where_other_machines_can_ask() -> None:
+    assert [is_loopback(host) for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::", "example.org")] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
+    assert choose_token(None, "127.0.0.1") is None
+    assert choose_token("given", "127.0.0.1") == "given"
+    made = choose_token(None, "0.0.0.0")
+    assert made
+    assert len(made) >= 32
+    assert made != choose_token(None, "0.0.0.0")
+
+
+def test_deepface_names_and_percentages() -> None:
+    scores = {"anger": 0.25, "happiness": 0.5, "contempt": 0.125, "own label": 0.125}
+    box = Box(x=1, y=2, w=3, h=4)
+    face = Face(
+        box=box, detection_confidence=None, label="happiness", confidence=0.5, scores=scores, valence=None,
+        arousal=None, uncertain=False,
+    )  # fmt: skip
+    result = to_deepface(ImageFaces(faces=[face])).results[0]
+    assert result.emotion == {"angry": 25, "happy": 50, "contempt": 12.5, "own label": 12.5}
+    assert (result.dominant_emotion, result.region, result.face_confidence) == ("happy", box, 0)
+
+
+def test_options_import_nothing_heavy() -> None:
+    import subprocess
+
+    code = "import sys, jobs.serve, jobs.promote; print({'torch', 'ray', 'mlflow', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_video_is_taken_where_there_is_a_landmarker() -> None:
+    frames_only, videos_too = (DynamicsServeConfig(model="m", landmarker=file) for file in (None, "face.task"))
+    video = form(("video", b"film"))
+    assert asyncio.run(dynamics_input(request(video, FORM), videos_too)) == b"film"
+    assert "started without --landmarker" in refusal(dynamics_input, video, FORM, frames_only).detail
+    assert refusal(dynamics_input, form(("a", b"1"), ("b", b"2")), FORM, videos_too).status_code == 422
