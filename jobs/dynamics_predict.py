@@ -23,7 +23,7 @@ def main(config: ScorePredictConfig) -> None:
     from fer.dynamics.preflight import describe
     from fer.dynamics.scores import NOTICE
     from fer.errors import UserError
-    from fer.evaluation.plots import png
+    from fer.evaluation.plots import to_png
     from fer.tracking import resolve_model
 
     videos = [path for path in config.paths if is_video(Path(path))]
@@ -39,7 +39,7 @@ def main(config: ScorePredictConfig) -> None:
                     seen, _, scores = score_video(Path(path), scorer, landmarker, config)
                     table = video_table(seen, scores)
                     picture = curve([each.seconds for each in seen], scores, Path(path).name)
-                    target.with_suffix(".png").write_bytes(png(picture))
+                    target.with_suffix(".png").write_bytes(to_png(picture))
                 else:
                     table, set_aside = score_frames(path, scorer)
                     faults += [f"{path}: not scored: {describe(set_aside)}"] if set_aside else []

@@ -20,10 +20,10 @@ from fer.dynamics.metrics import RANGES, ScoreFigures, judge, values
 from fer.dynamics.predictor import Scorer, levels
 from fer.dynamics.scores import NOTE, NOTICE, SCORES
 from fer.dynamics.stages import History, finished, opened
-from fer.evaluation.plots import confusion_matrix, png
-from fer.evaluation.report import Headline, Plot, Report, Table, render, show
+from fer.evaluation.plots import confusion_matrix, to_png
+from fer.evaluation.report import Headline, Plot, Report, Table, format_estimate, render_html
 
-PURPOSE = (
+LIMITATIONS = (
     NOTICE,
     "Figures say how far the scores agree with those of the data's annotators, for videos like these. Judge again on "
     "your own recordings before you rely on them. Intervals say how far a figure would move with other videos of the "
@@ -119,7 +119,7 @@ def write_results(
     if histories:
         drawings |= {"Training curves": plots.training_curves(histories)}
         drawings |= {"Stage losses": plots.stage_losses(histories)}
-    pictures = {name: png(drawing) for name, drawing in drawings.items()}
+    pictures = {name: to_png(drawing) for name, drawing in drawings.items()}
     for name, picture in pictures.items():
         (out / f"{name.lower().replace(' ', '_')}.png").write_bytes(picture)
     report = Report(
@@ -133,9 +133,9 @@ def write_results(
         tables=[stage_table(judged), level_table(judged), figure_table(judged)],
         plots=[Plot(name, picture) for name, picture in pictures.items()],
         sections=facts,
-        purpose=PURPOSE,
+        limitations=LIMITATIONS,
     )
-    (out / "report.html").write_text(render(report), encoding="utf-8")
+    (out / "report.html").write_text(render_html(report), encoding="utf-8")
 
 
 def predictions(frames: Sequence[FramePair], scores: np.ndarray) -> pa.Table:
@@ -179,7 +179,9 @@ def level_table(judged: Judged) -> Table:
 
 def figure_table(judged: Judged) -> Table:
     """Every figure of the last stage, with its interval."""
-    rows = [[NAMES[name], *(show(getattr(judged.figures[s], name), False) for s in SCORES)] for name in RANGES]
+    rows = [
+        [NAMES[name], *(format_estimate(getattr(judged.figures[s], name), False) for s in SCORES)] for name in RANGES
+    ]
     return Table("Figures of the last stage", ("figure", *SCORES), rows, "With 95% intervals over videos.")
 
 

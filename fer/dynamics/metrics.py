@@ -10,7 +10,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, mean_absolute_error, mean_squared_error
 
 from fer.dynamics.predictor import levels
-from fer.evaluation.bootstrap import RESAMPLES, Figure, interval
+from fer.evaluation.bootstrap import RESAMPLES, Estimate, with_interval
 
 
 class Level(BaseModel):
@@ -28,21 +28,21 @@ class ScoreFigures(BaseModel):
     score: str
     rows: int
     videos: int
-    mse: Figure
-    mae: Figure
-    pearson: Figure
+    mse: Estimate
+    mae: Estimate
+    pearson: Estimate
     """0 where either side is constant, and so is spearman."""
-    spearman: Figure
-    kappa: Figure
+    spearman: Estimate
+    kappa: Estimate
     """Cohen's kappa with quadratic weights (1968), of rounded estimates; 0 where both are one constant."""
-    icc: Figure
+    icc: Estimate
     """ICC(2,1), agreement of two raters, the annotator and the model (Shrout and Fleiss, 1979); of few rows it
     can be far below 0."""
-    accuracy: Figure
+    accuracy: Estimate
     """Share of rounded estimates that are the level."""
-    within_half: Figure
+    within_half: Estimate
     """Share of estimates at most 0.5 from the level; and likewise at most 1."""
-    within_one: Figure
+    within_one: Estimate
     levels: list[Level]
     confusion: list[list[int]]
     """Rows: true level; columns: rounded estimate."""
@@ -74,7 +74,7 @@ def judge(
         for name, value in values(true[drawn], estimated[drawn], top).items():
             resampled[name].append(value)
     figures = {
-        name: interval(value, np.array(resampled[name]), *RANGES[name])
+        name: with_interval(value, np.array(resampled[name]), *RANGES[name])
         for name, value in values(true, estimated, top).items()
     }
     counts = confusion_matrix(true, levels(estimated), labels=range(top + 1))

@@ -15,7 +15,7 @@ RESAMPLES = 1000
 _DRAWS_AT_ONCE = 4_000_000
 
 
-class Figure(BaseModel):
+class Estimate(BaseModel):
     """A measured value and its 95% interval."""
 
     value: float
@@ -23,7 +23,7 @@ class Figure(BaseModel):
     high: float
 
 
-def resampled_sums(
+def bootstrap_sums(
     quantities: np.ndarray, groups: Sequence[str | None] | None, seed: int, resamples: int = RESAMPLES
 ) -> np.ndarray:
     """Sums of per-row ``quantities`` (N, F) over bootstrap resamples of the rows: (resamples, F).
@@ -44,7 +44,7 @@ def resampled_sums(
     return sums
 
 
-def interval(value: float, resampled: np.ndarray, lowest: float, highest: float) -> Figure:
+def with_interval(value: float, resampled: np.ndarray, lowest: float, highest: float) -> Estimate:
     """``value`` with the percentile interval of its resamples (R,), moved by their bias and kept within its range.
 
     Calibration error is biased upward under resampling, so that its plain percentile interval can miss the value; for
@@ -53,7 +53,7 @@ def interval(value: float, resampled: np.ndarray, lowest: float, highest: float)
     resampled = resampled[~np.isnan(resampled)]
     bias = resampled.mean() - value
     low, high = np.clip(np.quantile(resampled, [0.025, 0.975]) - bias, lowest, highest)
-    return Figure(value=float(value), low=float(low), high=float(high))
+    return Estimate(value=float(value), low=float(low), high=float(high))
 
 
 def _sum_by_group(quantities: np.ndarray, groups: Sequence[str | None]) -> np.ndarray:

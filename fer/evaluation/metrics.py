@@ -15,23 +15,23 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 from torchmetrics.functional import concordance_corrcoef, pearson_corrcoef
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from fer.evaluation.bootstrap import Figure, interval, resampled_sums
+from fer.evaluation.bootstrap import Estimate, bootstrap_sums, with_interval
 
 BINS = 15
 
 
-class ClassFigures(BaseModel):
+class ClassMetrics(BaseModel):
     """One class. Figures are None where the data has no row of it."""
 
     label: str
     support: int
     predicted: int
-    precision: Figure | None
-    recall: Figure | None
-    f1: Figure | None
+    precision: Estimate | None
+    recall: Estimate | None
+    f1: Estimate | None
 
 
-class Bin(BaseModel):
+class CalibrationBin(BaseModel):
     """Predictions whose confidence lies in [low, high)."""
 
     low: float
@@ -41,50 +41,50 @@ class Bin(BaseModel):
     accuracy: float
 
 
-class Classification(BaseModel):
+class ClassificationMetrics(BaseModel):
     """How well labels are predicted. All figures but the counts are in [0, 1]."""
 
     labels: list[str]
     rows: int
     groups: int | None
     """Groups that were resampled whole for the intervals; None: rows were."""
-    accuracy: Figure
-    macro_f1: Figure
-    weighted_f1: Figure
-    uar: Figure
+    accuracy: Estimate
+    macro_f1: Estimate
+    weighted_f1: Estimate
+    uar: Estimate
     """Unweighted average recall: the mean recall of the classes, also called balanced accuracy."""
-    balanced_accuracy: Figure
-    top2_accuracy: Figure
-    ece: Figure
+    balanced_accuracy: Estimate
+    top2_accuracy: Estimate
+    ece: Estimate
     """Expected calibration error (Guo et al., ICML 2017), 15 bins of equal width."""
-    classes: list[ClassFigures]
+    classes: list[ClassMetrics]
     confusion: list[list[int]]
     """Rows: true class; columns: predicted class."""
-    reliability: list[Bin]
+    reliability: list[CalibrationBin]
 
 
-class Regression(BaseModel):
+class RegressionMetrics(BaseModel):
     """How well one value in [-1, 1] is estimated (valence or arousal); the measures of AffectNet (arXiv 1708.03985)."""
 
     rows: int
-    without_value: int
+    unlabelled: int
     """Rows that were judged for something else and have no such value."""
-    ccc: Figure
+    ccc: Estimate
     """Lin's concordance correlation coefficient, in [-1, 1]."""
-    pearson: Figure
+    pearson: Estimate
     """In [-1, 1]; 0 where either side is constant."""
-    rmse: Figure
-    sign_agreement: Figure
+    rmse: Estimate
+    sign_agreement: Estimate
     """Share of rows whose estimate has the sign of the value (SAGR)."""
 
 
-def classification(
+def classification_metrics(
     labels: Sequence[str],
     true: np.ndarray,
     probabilities: np.ndarray,
     groups: Sequence[str | None] | None = None,
     seed: int = 0,
-) -> Classification:
+) -> ClassificationMetrics:
     """Judge class probabilities (N, K), their rows summing to 1, against true class indices (N,), N > 0.
 
     ``labels`` are the K names. Where ``groups`` (N) holds names, intervals are those of drawing whole groups.
@@ -105,7 +105,7 @@ def classification(
     groups = groups if groups is not None and any(group is not None for group in groups) else None
 
     quantities = _quantities(len(labels), true, predicted, in_two, confidence, bins)
-    resampled = _from_sums(resampled_sums(quantities, groups, seed), len(labels))
+    resampled = _from_sums(bootstrap_sums(quantities, groups, seed), len(labels))
     uar = recall_score(true, predicted, labels=present, average="macro", zero_division=0)
     values = {
         "accuracy": accuracy_score(true, predicted),
@@ -117,8 +117,8 @@ def classification(
             torch.from_numpy(probabilities), torch.from_numpy(true), num_classes=len(labels), n_bins=BINS
         ).item(),
     }
-    figures = {name: interval(value, resampled[name], 0, 1) for name, value in values.items()}
-    return Classification(
+    figures = {name: with_interval(value, resampled[name], 0, 1) for name, value in values.items()}
+    return ClassificationMetrics(
         labels=list(labels),
         rows=len(true),
         groups=len(set(groups)) if groups else None,
@@ -130,9 +130,9 @@ def classification(
     )
 
 
-def regression(
+def regression_metrics(
     true: np.ndarray, predicted: np.ndarray, groups: Sequence[str | None] | None = None, seed: int = 0
-) -> Regression:
+) -> RegressionMetrics:
     """Judge estimates (N,) of a value in [-1, 1] against the true ones (N,); NaN in ``true`` is a row without one.
 
     At least one row must have a value.
@@ -144,16 +144,16 @@ def regression(
         groups = [group for group, here in zip(groups, known, strict=True) if here]
     same_sign = np.sign(x) == np.sign(y)
     quantities = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y, (x - y) ** 2, same_sign], axis=1)
-    resampled = _correlations(resampled_sums(quantities, groups, seed))
+    resampled = _correlations(bootstrap_sums(quantities, groups, seed))
     constant = np.ptp(x) == 0 or np.ptp(y) == 0
     both = torch.from_numpy(y), torch.from_numpy(x)
-    return Regression(
+    return RegressionMetrics(
         rows=len(x),
-        without_value=int((~known).sum()),
-        ccc=interval(0 if constant else concordance_corrcoef(*both).item(), resampled["ccc"], -1, 1),
-        pearson=interval(0 if constant else pearson_corrcoef(*both).item(), resampled["pearson"], -1, 1),
-        rmse=interval(float(np.sqrt(np.mean((x - y) ** 2))), resampled["rmse"], 0, 2),
-        sign_agreement=interval(float(same_sign.mean()), resampled["sign_agreement"], 0, 1),
+        unlabelled=int((~known).sum()),
+        ccc=with_interval(0 if constant else concordance_corrcoef(*both).item(), resampled["ccc"], -1, 1),
+        pearson=with_interval(0 if constant else pearson_corrcoef(*both).item(), resampled["pearson"], -1, 1),
+        rmse=with_interval(float(np.sqrt(np.mean((x - y) ** 2))), resampled["rmse"], 0, 2),
+        sign_agreement=with_interval(float(same_sign.mean()), resampled["sign_agreement"], 0, 1),
     )
 
 
@@ -197,22 +197,22 @@ def _classes(
     predicted: np.ndarray,
     counts: np.ndarray,
     resampled: dict[str, np.ndarray],
-) -> list[ClassFigures]:
+) -> list[ClassMetrics]:
     scores = precision_recall_fscore_support(true, predicted, labels=np.arange(len(labels)), zero_division=0)
     classes = []
     for index, label in enumerate(labels):
         support = int(counts[index].sum())
         figures = {
-            name: interval(score[index], resampled[name][:, index], 0, 1) if support else None
+            name: with_interval(score[index], resampled[name][:, index], 0, 1) if support else None
             for name, score in zip(("precision", "recall", "f1"), scores[:3], strict=True)
         }
-        classes.append(ClassFigures(label=label, support=support, predicted=int(counts[:, index].sum()), **figures))
+        classes.append(ClassMetrics(label=label, support=support, predicted=int(counts[:, index].sum()), **figures))
     return classes
 
 
-def _reliability(confidence: np.ndarray, correct: np.ndarray, bins: np.ndarray) -> list[Bin]:
+def _reliability(confidence: np.ndarray, correct: np.ndarray, bins: np.ndarray) -> list[CalibrationBin]:
     return [
-        Bin(
+        CalibrationBin(
             low=number / BINS,
             high=(number + 1) / BINS,
             rows=int((bins == number).sum()),

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fer.evaluation.metrics import Bin, ClassFigures
+from fer.evaluation.metrics import CalibrationBin, ClassMetrics
 
 BLUE, ORANGE, GREEN, GREY = "#3b6ea5", "#d08345", "#5d9b7c", "#8a8f98"
 INK, GRID = "#30343b", "#e4e7eb"
@@ -46,7 +46,7 @@ def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> 
     return figure
 
 
-def heat_map(rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequence[float]]) -> Figure:
+def heatmap(rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequence[float]]) -> Figure:
     """Shares (R, C) in [0, 1] as colour and percentage; NaN is left empty."""
     table = np.asarray(shares, float)
     figure, (axes,) = new_figure(2.6 + 1.0 * len(columns), 1.4 + 0.45 * len(rows), 1)
@@ -62,7 +62,7 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], shares: Sequence[Seque
     return figure
 
 
-def class_bars(classes: Sequence[ClassFigures]) -> Figure:
+def class_bars(classes: Sequence[ClassMetrics]) -> Figure:
     """Precision, recall and F1 of each class that the data has, with their intervals."""
     shown = [each for each in classes if each.support]
     figure, (axes,) = new_figure(1.8 + 1.1 * len(shown), 4, 1)
@@ -82,7 +82,7 @@ def class_bars(classes: Sequence[ClassFigures]) -> Figure:
     return figure
 
 
-def reliability(bins: Sequence[Bin]) -> Figure:
+def reliability_diagram(bins: Sequence[CalibrationBin]) -> Figure:
     """Accuracy against confidence, and how many predictions have each confidence."""
     figure, (axes, below) = new_figure(5, 5.4, 2, height_ratios=(4, 1), sharex=True)
     middle = [(each.low + each.high) / 2 for each in bins]
@@ -145,7 +145,7 @@ def valence_arousal(true: np.ndarray, predicted: np.ndarray) -> Figure:
     return figure
 
 
-def png(figure: Figure, dpi: int = 130) -> bytes:
+def to_png(figure: Figure, dpi: int = 130) -> bytes:
     """The figure as a PNG file's bytes."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi)

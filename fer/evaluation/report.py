@@ -1,4 +1,4 @@
-"""One self-contained HTML page of results: headline figures, plots, tables, mistakes, and where they come from."""
+"""A self-contained HTML report: headline metrics, tables, plots, sample images, and the settings behind them."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from datetime import UTC, datetime
 import jinja2
 
 from fer.data.images import decode_rgb, encode_png
-from fer.evaluation.bootstrap import Figure
+from fer.evaluation.bootstrap import Estimate
 
 THUMBNAIL = 112
 
-PURPOSE = (
-    "These figures say how often a model gives a face the label that people gave it. A label names how a face appears, "
-    "not what the person feels: the same expression can go with many inner states or none. Annotators disagree, and a "
-    "model repeats what they and its training images did, including uneven coverage of age, gender, skin tone, culture "
-    "and camera. Figures hold for images like these; expect worse elsewhere, and judge again on your own data before "
-    "you rely on them. Intervals say how far a figure would move on other rows of the same kind, nothing more.",
-    "Do not use this to watch people, or to judge applicants, employees, pupils or patients. In the European Union, "
-    "inferring emotions at work and in education is prohibited, except for medical or safety reasons (EU AI Act, "
-    "Regulation 2024/1689, Article 5(1)(f)); other uses that recognise emotions carry duties of transparency.",
+LIMITATIONS = (
+    "These metrics measure how often a model gives a face the label that annotators gave it. A label names how a face "
+    "appears, not what the person feels: the same expression can go with many inner states or none. Annotators "
+    "disagree, and a model repeats their choices and the gaps of its training images, including uneven coverage of "
+    "age, gender, skin tone, culture and camera. The metrics hold for images like these; expect lower ones elsewhere, "
+    "and evaluate on your own data before you rely on the model. An interval covers sampling error only: how far a "
+    "metric would move on other rows of the same kind.",
+    "Do not use this model to monitor people, or to assess applicants, employees, pupils or patients. In the European "
+    "Union, inferring emotions at work and in education is prohibited, except for medical or safety reasons (EU AI "
+    "Act, Regulation 2024/1689, Article 5(1)(f)); other uses that recognise emotions carry transparency obligations.",
 )
 
 
 @dataclass
 class Headline:
-    """One figure of the top row: shown in percent where it is a share."""
+    """A metric in the top row of the report, shown in percent where it is a fraction."""
 
     name: str
-    figure: Figure
+    estimate: Estimate
     percent: bool = True
-    meaning: str = ""
+    description: str = ""
 
 
 @dataclass
@@ -53,52 +54,55 @@ class Table:
 
 @dataclass
 class Thumbnail:
-    """A picture with a few words on it."""
+    """An image with a caption."""
 
     image: bytes
     """Encoded, of any size."""
-    facts: Mapping[str, str]
-    passage: str = ""
-    """A longer text, folded away until it is asked for."""
+    caption: Mapping[str, str]
+    """Names and values, one line each."""
+    details: str = ""
+    """A longer text, collapsed by default."""
 
 
 @dataclass
 class Report:
-    """What the page shows, from top to bottom."""
+    """The content of the page, from top to bottom."""
 
     title: str
     summary: Sequence[str]
-    """Plain sentences: what was judged, and what was left out."""
+    """Sentences: what was evaluated, and what was left out."""
     headlines: Sequence[Headline]
     tables: Sequence[Table] = ()
     plots: Sequence[Plot] = ()
     thumbnails: Sequence[Thumbnail] = ()
     thumbnails_title: str = "Worst mistakes"
     sections: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """Further facts as names and values, by heading: model, data, versions."""
-    purpose: Sequence[str] = PURPOSE
-    """Paragraphs on what the figures are, and what they are not."""
+    """Further names and values, by heading: model, data, versions."""
+    limitations: Sequence[str] = LIMITATIONS
+    """Paragraphs on intended use and limitations."""
 
 
-def render(report: Report) -> str:
-    """The page as HTML that loads nothing: pictures are inside it, and it has no script. All text is escaped."""
+def render_html(report: Report) -> str:
+    """The page as HTML without external resources or scripts; images are embedded, and all text is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fer.evaluation", "."), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["data_uri"] = _data_uri
     environment.filters["thumbnail"] = _thumbnail
-    made = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    return environment.get_template("report.html.j2").render(report=report, made=made, show=show)
+    environment.filters["estimate"] = format_estimate
+    created = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    return environment.get_template("report.html.j2").render(report=report, created=created)
 
 
-def show(figure: Figure | None, percent: bool = True, interval: bool = True) -> str:
-    """A figure as text: "66.1% (64.5 to 67.7)", "0.61 (0.58 to 0.64)", or a dash where there is none."""
-    if figure is None:
+def format_estimate(estimate: Estimate | None, percent: bool = True, interval: bool = True) -> str:
+    """An estimate as text: "66.1% (64.5 to 67.7)", "0.610 (0.580 to 0.640)", or a dash for None."""
+    if estimate is None:
         return "–"
     scale, digits, unit = (100, 1, "%") if percent else (1, 3, "")
-    value = f"{figure.value * scale:.{digits}f}{unit}"
-    return f"{value} ({figure.low * scale:.{digits}f} to {figure.high * scale:.{digits}f})" if interval else value
+    value = f"{estimate.value * scale:.{digits}f}{unit}"
+    low, high = (f"{bound * scale:.{digits}f}" for bound in (estimate.low, estimate.high))
+    return f"{value} ({low} to {high})" if interval else value
 
 
 def _data_uri(png: bytes) -> str:
@@ -106,7 +110,7 @@ def _data_uri(png: bytes) -> str:
 
 
 def _thumbnail(data: bytes) -> str:
-    """The image as a small PNG. Encoded again, so that no metadata of the original gets into the page."""
+    """The image as a small PNG data URI. Re-encoding drops the metadata of the original."""
     import cv2
 
     pixels = decode_rgb(data)

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel
 from scipy.stats import binomtest
 
-from fer.evaluation.bootstrap import Figure, interval, resampled_sums
+from fer.evaluation.bootstrap import Estimate, bootstrap_sums, with_interval
 from fer.ferbench.collect import ModelResults
 from fer.ferbench.predictions import predictions
 
@@ -23,7 +23,7 @@ class Comparison(BaseModel):
     first: str
     second: str
     questions: int
-    difference: Figure
+    difference: Estimate
     """Accuracy of the first less that of the second, in [-1, 1], with a paired bootstrap interval."""
     only_first: int
     """Questions that the first answered rightly and the second did not."""
@@ -62,14 +62,14 @@ def _pair(first: str, second: str, one: Verdicts, other: Verdicts, seed: int) ->
     b = np.array([other[question] for question in shared])
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
     difference = a.astype(np.float64) - b
-    resampled = resampled_sums(difference[:, None], None, seed)[:, 0] / len(shared)
+    resampled = bootstrap_sums(difference[:, None], None, seed)[:, 0] / len(shared)
     unlike = only_first + only_second
     p = float(binomtest(only_first, unlike).pvalue) if unlike else 1.0
     return Comparison(
         first=first,
         second=second,
         questions=len(shared),
-        difference=interval(float(difference.mean()), resampled, -1, 1),
+        difference=with_interval(float(difference.mean()), resampled, -1, 1),
         only_first=only_first,
         only_second=only_second,
         p=p,

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, recall_score
 
 from fer.answers import UNKNOWN
-from fer.evaluation.bootstrap import Figure, interval, resampled_sums
-from fer.evaluation.metrics import ClassFigures
+from fer.evaluation.bootstrap import Estimate, bootstrap_sums, with_interval
+from fer.evaluation.metrics import ClassMetrics
 from fer.ferbench.predictions import Protocol
 
 HEADLINES = ("accuracy", "precision", "recall", "f1")
@@ -28,15 +28,15 @@ class Scores(BaseModel):
     errors: int
     unknowns: int
     """Answers without a label that the protocol can read."""
-    accuracy: Figure
-    precision: Figure
+    accuracy: Estimate
+    precision: Estimate
     """Macro average, and so are recall and F1: over the classes that the data has; in UniFER's protocol also over
     those that were only predicted, "unknown" being one."""
-    recall: Figure
-    f1: Figure
-    uar: Figure
+    recall: Estimate
+    f1: Estimate
+    uar: Estimate
     """Unweighted average recall: over the classes that the data has, in both protocols."""
-    classes: list[ClassFigures]
+    classes: list[ClassMetrics]
     labels: list[str]
     confusion: list[list[int]]
     """Rows: true class; columns: predicted class, and "unknown" last."""
@@ -73,7 +73,7 @@ def score(
         rows=len(rows),
         errors=errors,
         unknowns=sum(label == UNKNOWN for _, label in rows),
-        **{name: interval(value, resampled[name], 0, 1) for name, value in values.items()},
+        **{name: with_interval(value, resampled[name], 0, 1) for name, value in values.items()},
         classes=_classes(labels, t, p, counts, resampled),
         labels=list(labels),
         confusion=counts[:-1].tolist(),
@@ -84,7 +84,7 @@ def _resample(t: np.ndarray, p: np.ndarray, names: int, protocol: Protocol, seed
     """Figures of each bootstrap resample, (R,), and of each class in it, (R, names); NaN for a class without a row."""
     cells = np.zeros((len(t), names * names), np.float32)
     cells[np.arange(len(t)), t * names + p] = 1
-    sums = resampled_sums(cells, None, seed).reshape(-1, names, names).astype(np.float64)
+    sums = bootstrap_sums(cells, None, seed).reshape(-1, names, names).astype(np.float64)
     hits, support, predicted = np.diagonal(sums, axis1=1, axis2=2), sums.sum(axis=2), sums.sum(axis=1)
     shares = {
         "precision": hits / np.maximum(predicted, 1),
@@ -103,14 +103,14 @@ def _resample(t: np.ndarray, p: np.ndarray, names: int, protocol: Protocol, seed
 
 def _classes(
     labels: Sequence[str], t: np.ndarray, p: np.ndarray, counts: np.ndarray, resampled: dict[str, np.ndarray]
-) -> list[ClassFigures]:
+) -> list[ClassMetrics]:
     found = precision_recall_fscore_support(t, p, labels=np.arange(len(labels)), zero_division=0)[:3]
     classes = []
     for i, label in enumerate(labels):
         support = int(counts[i].sum())
         figures = {
-            name: interval(values[i], resampled[f"class {name}"][:, i], 0, 1) if support else None
+            name: with_interval(values[i], resampled[f"class {name}"][:, i], 0, 1) if support else None
             for name, values in zip(("precision", "recall", "f1"), found, strict=True)
         }
-        classes.append(ClassFigures(label=label, support=support, predicted=int(counts[:, i].sum()), **figures))
+        classes.append(ClassMetrics(label=label, support=support, predicted=int(counts[:, i].sum()), **figures))
     return classes

@@ -14,7 +14,7 @@ from fer.data.stream.prefetch import load_image
 from fer.data.vqa.questions import ImageRoot
 from fer.errors import BadRow
 from fer.evaluation import plots
-from fer.evaluation.report import Headline, Plot, Report, Thumbnail, render
+from fer.evaluation.report import Headline, Plot, Report, Thumbnail, render_html
 from fer.ferbench.collect import ModelResults
 from fer.ferbench.compare import Comparison
 from fer.ferbench.evaluate import ModelScores
@@ -59,7 +59,7 @@ def write_page(
         thumbnails_title="A sample of answers, right and wrong",
         sections={"Versions": versions()},
     )
-    (out / "report.html").write_text(render(report), encoding="utf-8")
+    (out / "report.html").write_text(render_html(report), encoding="utf-8")
     text = "# FERBench\n\n" + "\n".join(markdown(table) for table in tables)
     (out / "leaderboard.md").write_text(text, encoding="utf-8")
     (out / "scores.json").write_text(as_json(scores, comparisons), encoding="utf-8")
@@ -93,7 +93,7 @@ def _headlines(scores: Sequence[ModelScores]) -> list[Headline]:
     found = []
     for model in scores[:MOST_HEADLINES]:
         part = model.whole
-        found.append(Headline(model.model, part.strict.accuracy, meaning=f"accuracy, strict, {part.title}"))
+        found.append(Headline(model.model, part.strict.accuracy, description=f"accuracy, strict, {part.title}"))
     return found
 
 
@@ -105,19 +105,19 @@ def _plots(scores: Sequence[ModelScores]) -> list[Plot]:
         return part.strict.accuracy.value if part else np.nan
 
     table = [[value(model, name) for name in titles] for model in scores]
-    heat = plots.heat_map([model.model for model in scores], list(titles.values()), table)
-    found = [Plot("Models and data sets", plots.png(heat), "Accuracy, strict.")]
+    heat = plots.heatmap([model.model for model in scores], list(titles.values()), table)
+    found = [Plot("Models and data sets", plots.to_png(heat), "Accuracy, strict.")]
     for model in scores:
         part = model.whole
         labels, rows = part.strict.labels, part.strict.confusion
         figure = plots.confusion_matrix([*labels, "unknown"], [*rows, [0] * (len(labels) + 1)])
-        found.append(Plot(model.model, plots.png(figure), f"Confusion matrix, strict, {part.title}."))
+        found.append(Plot(model.model, plots.to_png(figure), f"Confusion matrix, strict, {part.title}."))
     recalls = [_recalls(model) for model in scores]
     if all(recall.keys() == recalls[0].keys() for recall in recalls):
-        heat = plots.heat_map(
+        heat = plots.heatmap(
             [model.model for model in scores], list(recalls[0]), [list(recall.values()) for recall in recalls]
         )
-        found.insert(1, Plot("Models and expressions", plots.png(heat), "Recall of each class, strict."))
+        found.insert(1, Plot("Models and expressions", plots.to_png(heat), "Recall of each class, strict."))
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from fer.evaluation.report import Table, show
+from fer.evaluation.report import Table, format_estimate
 from fer.ferbench.compare import Comparison
 from fer.ferbench.evaluate import CLEAR, POOLED, ModelScores, PartScores
 from fer.ferbench.metrics import Scores
@@ -35,7 +35,9 @@ def scores_table(models: Sequence[ModelScores], protocol: Protocol) -> Table:
 
 
 def _figures(scores: Scores) -> list[str]:
-    return [show(figure) for figure in (scores.accuracy, scores.precision, scores.recall, scores.f1, scores.uar)]
+    return [
+        format_estimate(figure) for figure in (scores.accuracy, scores.precision, scores.recall, scores.f1, scores.uar)
+    ]
 
 
 def _counts(part: PartScores, scores: Scores) -> list[str]:
@@ -56,7 +58,7 @@ def leaderboard(models: Sequence[ModelScores], protocol: Protocol) -> Table:
     rows = []
     for model in ordered:
         cells = [_scores(model, name, protocol) for name in names]
-        rows.append([model.model, *(show(scores.accuracy) if scores else "–" for scores in cells)])
+        rows.append([model.model, *(format_estimate(scores.accuracy) if scores else "–" for scores in cells)])
     return Table(f"Accuracy, {protocol}", ("model", *(titles[name] for name in names)), rows, EXPLAINED[protocol])
 
 
@@ -73,7 +75,7 @@ def classes_table(models: Sequence[ModelScores]) -> Table:
     for model in models:
         part = model.whole
         for each in part.strict.classes:
-            figures = [show(figure) for figure in (each.precision, each.recall, each.f1)]
+            figures = [format_estimate(figure) for figure in (each.precision, each.recall, each.f1)]
             rows.append([model.model, part.title, each.label, *figures, f"{each.support:,}", f"{each.predicted:,}"])
     columns = ("model", "data", "class", "precision", "recall", "F1", "questions", "predicted")
     return Table("Classes, strict", columns, rows)
@@ -107,7 +109,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         [
             f"{pair.first} – {pair.second}",
             f"{pair.questions:,}",
-            show(pair.difference),
+            format_estimate(pair.difference),
             f"{pair.only_first:,} / {pair.only_second:,}",
             f"{pair.adjusted_p:.2g}" if pair.adjusted_p > SMALLEST_P else f"< {SMALLEST_P}",
         ]

@@ -13,8 +13,8 @@ from typing import Any
 import optuna
 import yaml
 
-from fer.evaluation.plots import png
-from fer.evaluation.report import Plot, Report, Table, render
+from fer.evaluation.plots import to_png
+from fer.evaluation.report import Plot, Report, Table, render_html
 from fer.tracking import Run
 from fer.training.run import RunFolder
 from fer.tuning import plots
@@ -29,7 +29,7 @@ WINNER = "winner.yaml"
 SHOWN = 15
 """Trials in the report's table."""
 
-PURPOSE = (
+LIMITATIONS = (
     "The best of many trials looks better than it is: it was chosen by these very validation rows. Judge the model "
     "that comes of it on rows that no trial has seen (`fer evaluate`), and train it again with other seeds before you "
     "trust a small difference.",
@@ -61,10 +61,10 @@ def write_report(campaign: Campaign, run: RunFolder, records: Sequence[Record], 
             "Options of every trial": {**campaign.base, **campaign.fixed},
             "Versions": {**run.record["versions"], "commit": run.record["commit"] or "not from a repository"},
         },
-        purpose=PURPOSE,
+        limitations=LIMITATIONS,
     )
     report.tables = [table for table in report.tables if table.rows]
-    run.write(PAGE, render(report))
+    run.write(PAGE, render_html(report))
     assert best.score is not None, "it is ranked"
     parent.log_metrics({"best_score": best.score}, step=0)
     parent.set_tags({"best_trial": best.name})
@@ -134,19 +134,19 @@ def failures(records: Sequence[Record]) -> Table:
 def figures(campaign: Campaign, records: Sequence[Record]) -> Iterator[Plot]:
     space, against = campaign.space, campaign.config.against
     usable = [record for record in records if record.best and record.state != "failed"]
-    yield Plot("Learning curves", png(plots.learning_curves(usable)), "The score after each round of every trial.")
-    yield Plot("Optimisation history", png(plots.history(usable)), "Each trial's best score.")
+    yield Plot("Learning curves", to_png(plots.learning_curves(usable)), "The score after each round of every trial.")
+    yield Plot("Optimisation history", to_png(plots.history(usable)), "Each trial's best score.")
     study = make_study(space.vary, records, against)
     shares = importance(study)
     if shares:
-        yield Plot("Importance", png(plots.importances(shares)), "Of each dimension, for the score.")
+        yield Plot("Importance", to_png(plots.importances(shares)), "Of each dimension, for the score.")
     caption = "A line is a trial: the darker the better, the best in orange."
-    yield Plot("Parallel coordinates", png(plots.parallel(usable, space.vary)), caption)
+    yield Plot("Parallel coordinates", to_png(plots.parallel(usable, space.vary)), caption)
     if against and study.best_trials:
         front = [trial.user_attrs["number"] for trial in study.best_trials]
         yield Plot(
             f"Score against {against}",
-            png(plots.trade_off(usable, against, front)),
+            to_png(plots.trade_off(usable, against, front)),
             "In orange the trials that no other one beats in both.",
         )
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from fer.evaluation import metrics
-from fer.evaluation.metrics import BINS, Classification, classification, regression
+from fer.evaluation.metrics import BINS, ClassificationMetrics, classification_metrics, regression_metrics
 
 LABELS = ("a", "b", "c", "d")
 HEADLINES = ("accuracy", "macro_f1", "weighted_f1", "uar", "top2_accuracy", "ece")
@@ -25,7 +25,7 @@ def make(rows: int, seed: int = 0, strength: float = 1.5) -> tuple[np.ndarray, n
 def test_values_are_scikit_learn_s() -> None:
     true, probabilities = make(500)
     predicted = probabilities.argmax(axis=1)
-    found = classification(LABELS, true, probabilities)
+    found = classification_metrics(LABELS, true, probabilities)
     assert found.accuracy.value == pytest.approx(sk.accuracy_score(true, predicted))
     assert found.macro_f1.value == pytest.approx(sk.f1_score(true, predicted, average="macro"))
     assert found.weighted_f1.value == pytest.approx(sk.f1_score(true, predicted, average="weighted"))
@@ -48,7 +48,7 @@ def test_values_are_scikit_learn_s() -> None:
 def test_the_fast_sums_give_the_same_figures() -> None:
     """What is resampled is what is reported: on the rows themselves, both ways of computing agree."""
     true, probabilities = make(700, seed=3)
-    found = classification(LABELS, true, probabilities)
+    found = classification_metrics(LABELS, true, probabilities)
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     in_two = (np.argsort(-probabilities, axis=1)[:, :2] == true[:, None]).any(axis=1)
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
@@ -62,7 +62,7 @@ def test_calibration_error_by_hand() -> None:
     """Ten rows of confidence 0.9, six right: off by 0.3. Ten of confidence 1, all right: not off. Together 0.15."""
     sure, right = np.tile([0.9, 0.1], (10, 1)), np.tile([1.0, 0.0], (10, 1))
     true = np.array([0] * 6 + [1] * 4 + [0] * 10)
-    found = classification(("yes", "no"), true, np.concatenate([sure, right]).astype(np.float32))
+    found = classification_metrics(("yes", "no"), true, np.concatenate([sure, right]).astype(np.float32))
     assert found.ece.value == pytest.approx(0.15, abs=1e-6)
     assert [(each.rows, round(each.accuracy, 6)) for each in found.reliability] == [(10, 0.6), (10, 1.0)]
     assert found.top2_accuracy.value == 1
@@ -70,7 +70,7 @@ def test_calibration_error_by_hand() -> None:
 
 def test_a_class_without_rows_is_left_out_of_averages_but_its_predictions_are_wrong() -> None:
     probabilities = np.eye(4, dtype=np.float32)[[0, 0, 1, 1, 3]]
-    found = classification(LABELS, np.array([0, 0, 1, 1, 1]), probabilities)
+    found = classification_metrics(LABELS, np.array([0, 0, 1, 1, 1]), probabilities)
     assert found.accuracy.value == pytest.approx(0.8)
     assert found.uar.value == pytest.approx((1 + 2 / 3) / 2)
     assert found.macro_f1.value == pytest.approx((1 + 0.8) / 2)
@@ -81,21 +81,21 @@ def test_a_class_without_rows_is_left_out_of_averages_but_its_predictions_are_wr
 @pytest.mark.parametrize("name", HEADLINES)
 @pytest.mark.parametrize("strength", [0.0, 1.5, 6.0])
 def test_intervals_hold_the_value_and_stay_in_range(name: str, strength: float) -> None:
-    figure = getattr(classification(LABELS, *make(300, strength=strength)), name)
+    figure = getattr(classification_metrics(LABELS, *make(300, strength=strength)), name)
     assert 0 <= figure.low <= figure.value <= figure.high <= 1
 
 
 @pytest.mark.parametrize("name", ["accuracy", "macro_f1", "uar"])
 def test_intervals_shrink_with_the_root_of_the_rows(name: str) -> None:
     def width(rows: int) -> float:
-        figure = getattr(classification(LABELS, *make(rows, seed=1)), name)
+        figure = getattr(classification_metrics(LABELS, *make(rows, seed=1)), name)
         return figure.high - figure.low
 
     assert width(400) / width(6400) == pytest.approx(4, rel=0.25)
 
 
 def test_the_interval_of_accuracy_is_the_binomial_one() -> None:
-    found = classification(LABELS, *make(2000)).accuracy
+    found = classification_metrics(LABELS, *make(2000)).accuracy
     expected = 2 * 1.96 * np.sqrt(found.value * (1 - found.value) / 2000)
     assert found.high - found.low == pytest.approx(expected, rel=0.1)
 
@@ -103,7 +103,7 @@ def test_the_interval_of_accuracy_is_the_binomial_one() -> None:
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     true, probabilities = make(40_000, seed=5)
     population = (probabilities.argmax(axis=1) == true).mean()
-    parts = [classification(LABELS, true[k::200], probabilities[k::200]).accuracy for k in range(200)]
+    parts = [classification_metrics(LABELS, true[k::200], probabilities[k::200]).accuracy for k in range(200)]
     assert 0.90 <= np.mean([part.low <= population <= part.high for part in parts]) <= 0.99
 
 
@@ -111,22 +111,22 @@ def test_rows_of_one_group_count_as_one() -> None:
     """Each row five times over: without groups the interval is too narrow by the root of five."""
     true, probabilities = (np.repeat(each, 5, axis=0) for each in make(300))
     groups = [f"subject {row // 5}" for row in range(1500)]
-    rows = classification(LABELS, true, probabilities).accuracy
-    grouped = classification(LABELS, true, probabilities, groups)
+    rows = classification_metrics(LABELS, true, probabilities).accuracy
+    grouped = classification_metrics(LABELS, true, probabilities, groups)
     assert grouped.groups == 300
     assert (grouped.accuracy.high - grouped.accuracy.low) / (rows.high - rows.low) == pytest.approx(5**0.5, rel=0.15)
 
 
 def test_rows_without_a_group_are_drawn_one_by_one() -> None:
     true, probabilities = make(200)
-    found = classification(LABELS, true, probabilities, [None] * 200)
-    assert found == classification(LABELS, true, probabilities)
+    found = classification_metrics(LABELS, true, probabilities, [None] * 200)
+    assert found == classification_metrics(LABELS, true, probabilities)
     assert found.groups is None
 
 
 def test_the_seed_decides_the_intervals_and_nothing_else() -> None:
     true, probabilities = make(200)
-    first, again, other = (classification(LABELS, true, probabilities, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (classification_metrics(LABELS, true, probabilities, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first.accuracy.value == other.accuracy.value
     assert first.accuracy != other.accuracy
@@ -134,15 +134,15 @@ def test_the_seed_decides_the_intervals_and_nothing_else() -> None:
 
 def test_results_survive_json() -> None:
     probabilities = np.eye(4, dtype=np.float32)[[0, 1]]
-    found = classification(LABELS, np.array([0, 1]), probabilities)
-    assert Classification.model_validate_json(found.model_dump_json()) == found
+    found = classification_metrics(LABELS, np.array([0, 1]), probabilities)
+    assert ClassificationMetrics.model_validate_json(found.model_dump_json()) == found
 
 
 def test_valence_by_hand() -> None:
     random = np.random.default_rng(0)
     true = random.uniform(-1, 1, 400).astype(np.float32)
     estimated = np.clip(0.6 * true + 0.2 + random.normal(0, 0.2, 400), -1, 1).astype(np.float32)
-    found = regression(true, estimated)
+    found = regression_metrics(true, estimated)
     x, y = true.astype(float), estimated.astype(float)
     correlation = np.corrcoef(x, y)[0, 1]
     ccc = 2 * correlation * x.std(ddof=1) * y.std(ddof=1)
@@ -157,13 +157,13 @@ def test_valence_by_hand() -> None:
 
 def test_rows_without_valence_are_counted_and_left_out() -> None:
     true = np.array([0.5, np.nan, -0.5, np.nan], np.float32)
-    found = regression(true, np.array([0.5, 1, -0.5, 1], np.float32), groups=["a", "a", "b", "b"])
-    assert (found.rows, found.without_value) == (2, 2)
+    found = regression_metrics(true, np.array([0.5, 1, -0.5, 1], np.float32), groups=["a", "a", "b", "b"])
+    assert (found.rows, found.unlabelled) == (2, 2)
     assert found.rmse.value == 0
     assert found.ccc.value == pytest.approx(1)
 
 
 def test_a_constant_estimate_correlates_with_nothing() -> None:
-    found = regression(np.array([0.1, 0.5, -0.5]), np.zeros(3))
+    found = regression_metrics(np.array([0.1, 0.5, -0.5]), np.zeros(3))
     assert found.ccc.value == found.pearson.value == 0
     assert (found.ccc.low, found.ccc.high) == (0, 0)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from fer.evaluation import plots
-from fer.evaluation.metrics import classification
+from fer.evaluation.metrics import classification_metrics
 
 
 def test_every_plot_is_a_picture_and_none_is_left_open() -> None:
@@ -14,20 +14,20 @@ def test_every_plot_is_a_picture_and_none_is_left_open() -> None:
 
     random = np.random.default_rng(0)
     true, probabilities = random.integers(0, 2, 50), random.dirichlet((1, 1, 1), 50).astype(np.float32)
-    found = classification(("a", "b", "a class that no row has"), true, probabilities)
+    found = classification_metrics(("a", "b", "a class that no row has"), true, probabilities)
     points = random.uniform(-1, 1, (2, 50, 2))
     points[0, :10] = np.nan
     history = [{"epoch": 1, "train_loss": 2.0, "val_macro_f1": 0.2}, {"epoch": 2, "train_loss": 1.0}]
     drawings = [
         plots.confusion_matrix(found.labels, found.confusion),
         plots.class_bars(found.classes),
-        plots.reliability(found.reliability),
+        plots.reliability_diagram(found.reliability),
         plots.valence_arousal(*points),
         plots.training_curves(history),
     ]
     for drawing in drawings:
         assert drawing is not None
-        picture = cv2.imdecode(np.frombuffer(plots.png(drawing), np.uint8), cv2.IMREAD_COLOR)
+        picture = cv2.imdecode(np.frombuffer(plots.to_png(drawing), np.uint8), cv2.IMREAD_COLOR)
         assert min(picture.shape[:2]) > 300
         assert len(np.unique(picture)) > 10
     assert pyplot.get_fignums() == []

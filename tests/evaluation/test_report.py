@@ -10,19 +10,19 @@ import cv2
 import numpy as np
 
 from fer.data.images import encode_png
-from fer.evaluation.bootstrap import Figure
-from fer.evaluation.report import THUMBNAIL, Headline, Plot, Report, Table, Thumbnail, render, show
+from fer.evaluation.bootstrap import Estimate
+from fer.evaluation.report import THUMBNAIL, Headline, Plot, Report, Table, Thumbnail, format_estimate, render_html
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 PICTURE = encode_png(np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8))
 
 
 def make(text: str = "words", thumbnails: bool = True) -> str:
-    return render(
+    return render_html(
         Report(
             title=text,
             summary=[text],
-            headlines=[Headline(text, Figure(value=0.661, low=0.645, high=0.6772), meaning=text)],
+            headlines=[Headline(text, Estimate(value=0.661, low=0.645, high=0.6772), description=text)],
             tables=[Table(text, (text, text), [(text, text)], text)],
             plots=[Plot(text, PICTURE, text)],
             thumbnails=[Thumbnail(PICTURE, {"path": text})] if thumbnails else [],
@@ -74,8 +74,8 @@ def test_the_page_says_what_it_is_not() -> None:
 
 
 def test_figures_as_text() -> None:
-    figure = Figure(value=0.5, low=-0.25, high=1)
-    assert show(figure) == "50.0% (-25.0 to 100.0)"
-    assert show(figure, percent=False) == "0.500 (-0.250 to 1.000)"
-    assert show(figure, percent=False, interval=False) == "0.500"
-    assert show(None) == "–"
+    figure = Estimate(value=0.5, low=-0.25, high=1)
+    assert format_estimate(figure) == "50.0% (-25.0 to 100.0)"
+    assert format_estimate(figure, percent=False) == "0.500 (-0.250 to 1.000)"
+    assert format_estimate(figure, percent=False, interval=False) == "0.500"
+    assert format_estimate(None) == "–"

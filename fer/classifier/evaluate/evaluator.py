@@ -21,7 +21,7 @@ from fer.classifier.predictor import Predictor, Scores
 from fer.data.images import decode_rgb
 from fer.data.manifest import ShardedDataset
 from fer.errors import BadRow, UserError
-from fer.evaluation.metrics import Classification, Regression, classification, regression
+from fer.evaluation.metrics import ClassificationMetrics, RegressionMetrics, classification_metrics, regression_metrics
 from fer.labels import map_labels
 
 WORST = 24
@@ -68,8 +68,8 @@ class Evaluation:
     """Everything that was measured of one model on one split."""
 
     coverage: Coverage
-    expression: Classification | None
-    affect: dict[str, Regression]
+    expression: ClassificationMetrics | None
+    affect: dict[str, RegressionMetrics]
     """`valence` and `arousal`; empty where the model or the data has none."""
     predictions: pa.Table
     """One row for each scored row: path, true values, predicted ones and probabilities."""
@@ -179,19 +179,19 @@ class _Judge:
             for k, name in enumerate(AFFECT):
                 columns |= {name: facts[name], f"estimated_{name}": pa.array(estimated[:, k])}
                 if not np.isnan(true[:, k]).all():
-                    affect[name] = regression(true[:, k], estimated[:, k], groups, seed)
+                    affect[name] = regression_metrics(true[:, k], estimated[:, k], groups, seed)
         mistakes = sorted(self.worst, reverse=True)
         return Evaluation(self.coverage, expression, affect, pa.table(columns), mistakes)
 
     def _expression(
         self, true: list[str | None], probabilities: np.ndarray, groups: list[str | None], seed: int
-    ) -> Classification | None:
+    ) -> ClassificationMetrics | None:
         labels = self.predictor.labels
         known = [row for row, label in enumerate(true) if label is not None]
         if not known:
             return None
         indices = np.array([labels.index(true[row]) for row in known])
-        figures = classification(labels, indices, probabilities[known], [groups[row] for row in known], seed)
+        figures = classification_metrics(labels, indices, probabilities[known], [groups[row] for row in known], seed)
         missing = [each for each in figures.classes if not each.support]
         self.coverage.missing_classes = [each.label for each in missing]
         self.coverage.predicted_missing = sum(each.predicted for each in missing)

@@ -17,7 +17,7 @@ from fer.classifier.evaluate.summary import class_table, coverage_sentences, hea
 from fer.classifier.model import ModelSpec
 from fer.data.manifest import ShardedDataset
 from fer.evaluation import plots
-from fer.evaluation.report import Plot, Report, Thumbnail, render
+from fer.evaluation.report import Plot, Report, Thumbnail, render_html
 from fer.training.run import commit, versions
 
 CAPTIONS = {
@@ -58,7 +58,7 @@ def write_results(evaluation: Evaluation, subject: Subject, out: Path, thumbnail
     }
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
     pyarrow.csv.write_csv(evaluation.predictions, out / "predictions.csv")
-    pictures = {title: plots.png(drawing) for title, drawing in drawings(evaluation, subject.history).items()}
+    pictures = {title: plots.to_png(drawing) for title, drawing in drawings(evaluation, subject.history).items()}
     for title, picture in pictures.items():
         (out / f"{title.lower().replace(' ', '-')}.png").write_bytes(picture)
     classes = class_table(evaluation)
@@ -72,7 +72,7 @@ def write_results(evaluation: Evaluation, subject: Subject, out: Path, thumbnail
         thumbnails_title="Worst mistakes" if evaluation.expression else "Estimates furthest off",
         sections=sections,
     )
-    (out / "report.html").write_text(render(report), encoding="utf-8")
+    (out / "report.html").write_text(render_html(report), encoding="utf-8")
     return out / "report.html"
 
 
@@ -119,7 +119,7 @@ def drawings(evaluation: Evaluation, history: Sequence[Mapping[str, float]]) -> 
     found: dict[str, Drawing] = {}
     if (expression := evaluation.expression) is not None:
         found["Confusion matrix"] = plots.confusion_matrix(expression.labels, expression.confusion)
-        found["Reliability"] = plots.reliability(expression.reliability)
+        found["Reliability"] = plots.reliability_diagram(expression.reliability)
         found["Classes"] = plots.class_bars(expression.classes)
     if evaluation.affect:
         true, estimated = (

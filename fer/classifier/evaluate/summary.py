@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 
 from fer.classifier.evaluate.evaluator import Evaluation
-from fer.evaluation.report import Headline, Table, show
+from fer.evaluation.report import Headline, Table, format_estimate
 
 
 def headlines(evaluation: Evaluation) -> list[Headline]:
@@ -14,19 +14,19 @@ def headlines(evaluation: Evaluation) -> list[Headline]:
     found = []
     if (expression := evaluation.expression) is not None:
         found = [
-            Headline("Accuracy", expression.accuracy, meaning="share of right labels"),
-            Headline("Macro F1", expression.macro_f1, meaning="mean F1 of the classes"),
-            Headline("Weighted F1", expression.weighted_f1, meaning="F1 of the classes, weighted by rows"),
-            Headline("UAR", expression.uar, meaning="mean recall of the classes: balanced accuracy"),
-            Headline("Top-2 accuracy", expression.top2_accuracy, meaning="right label among the two most probable"),
-            Headline("Calibration error", expression.ece, meaning="expected calibration error, 15 bins"),
+            Headline("Accuracy", expression.accuracy, description="share of right labels"),
+            Headline("Macro F1", expression.macro_f1, description="mean F1 of the classes"),
+            Headline("Weighted F1", expression.weighted_f1, description="F1 of the classes, weighted by rows"),
+            Headline("UAR", expression.uar, description="mean recall of the classes: balanced accuracy"),
+            Headline("Top-2 accuracy", expression.top2_accuracy, description="right label among the two most probable"),
+            Headline("Calibration error", expression.ece, description="expected calibration error, 15 bins"),
         ]
     for name, figures in evaluation.affect.items():
         found += [
             Headline(f"CCC, {name}", figures.ccc, False, "concordance correlation coefficient"),
             Headline(f"Pearson, {name}", figures.pearson, False, "correlation coefficient"),
             Headline(f"RMSE, {name}", figures.rmse, False, "root mean square error; values are in [-1, 1]"),
-            Headline(f"Sign agreement, {name}", figures.sign_agreement, meaning="share with the right sign (SAGR)"),
+            Headline(f"Sign agreement, {name}", figures.sign_agreement, description="share with the right sign (SAGR)"),
         ]
     return found
 
@@ -49,8 +49,8 @@ def coverage_sentences(evaluation: Evaluation) -> list[str]:
             f"{coverage.predicted_missing:,} times, which count as mistakes; macro averages run over the other classes."
         )
     for name, figures in evaluation.affect.items():
-        if figures.without_value:
-            said.append(f"{figures.without_value:,} judged rows have no {name} and are not in its figures.")
+        if figures.unlabelled:
+            said.append(f"{figures.unlabelled:,} judged rows have no {name} and are not in its figures.")
     if coverage.unreadable:
         path, reason = coverage.unreadable[0]
         said.append(f"{len(coverage.unreadable):,} images could not be read ({path}: {reason}).")
@@ -63,7 +63,14 @@ def class_table(evaluation: Evaluation) -> Table | None:
     if evaluation.expression is None:
         return None
     rows = [
-        [each.label, show(each.precision), show(each.recall), show(each.f1), f"{each.support:,}", f"{each.predicted:,}"]
+        [
+            each.label,
+            format_estimate(each.precision),
+            format_estimate(each.recall),
+            format_estimate(each.f1),
+            f"{each.support:,}",
+            f"{each.predicted:,}",
+        ]
         for each in evaluation.expression.classes
     ]
     return Table("Classes", ("class", "precision", "recall", "F1", "rows", "predicted"), rows)
@@ -73,7 +80,7 @@ def console(evaluation: Evaluation) -> RenderableType:
     """The headline figures and the classes, for a terminal."""
     top = RichTable("figure", "value", "95% interval", box=None, header_style="bold")
     for headline in headlines(evaluation):
-        value, _, interval = show(headline.figure, headline.percent).partition(" ")
+        value, _, interval = format_estimate(headline.estimate, headline.percent).partition(" ")
         top.add_row(headline.name, value, interval.strip("()"))
     if evaluation.expression is None:
         return top
@@ -81,8 +88,8 @@ def console(evaluation: Evaluation) -> RenderableType:
         "class", "precision", "recall", "F1", "95% interval", "rows", "predicted", box=None, header_style="bold"
     )
     for each in evaluation.expression.classes:
-        value, _, interval = show(each.f1).partition(" ")
-        precision, recall = (show(figure, interval=False) for figure in (each.precision, each.recall))
+        value, _, interval = format_estimate(each.f1).partition(" ")
+        precision, recall = (format_estimate(figure, interval=False) for figure in (each.precision, each.recall))
         counts = f"{each.support:,}", f"{each.predicted:,}"
         classes.add_row(each.label, precision, recall, value, interval.strip("()"), *counts)
     return Group(top, "", classes)

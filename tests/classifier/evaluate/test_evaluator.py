@@ -128,7 +128,7 @@ def test_valence_and_arousal(head: str, make_model: Make, make_rows: Make, make_
     valued = found.affect["valence"].rows
     assert valued == 36
     assert found.affect["arousal"].rows == 30
-    assert found.affect["arousal"].without_value == found.coverage.rows - 30
+    assert found.affect["arousal"].unlabelled == found.coverage.rows - 30
     if head == "both":
         assert found.expression is not None
         assert found.expression.rows == 20, "contempt has values, but the model has no such label"
