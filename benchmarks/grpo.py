@@ -269,7 +269,7 @@ def trl_worker(settings: dict[str, Any]) -> None:
     trainer.use_vllm, trainer._last_loaded_step = True, -1
     trainer.vllm_generation = Ours(trainer)
     trainer.train()
-    if worker.leads:
+    if worker.is_rank_zero:
         Path(settings["out"]).write_text(json.dumps(steps))
 
 

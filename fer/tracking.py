@@ -67,7 +67,7 @@ class Run:
 
     uri: str
     run_id: str
-    first_step: int = 0
+    step_offset: int = 0
     """Added to the steps of metrics: of several trainings in one run, each begins where the one before ended."""
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -84,7 +84,7 @@ class Run:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        points = [Metric(key, float(value), now, self.first_step + step) for key, value in metrics.items()]
+        points = [Metric(key, float(value), now, self.step_offset + step) for key, value in metrics.items()]
         with _client(self.uri) as client:
             client.log_batch(self.run_id, metrics=points)
 
@@ -93,7 +93,7 @@ class Run:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        points = [Metric(name, float(value), now, self.first_step + first_step + i) for i, value in enumerate(values)]
+        points = [Metric(name, float(value), now, self.step_offset + first_step + i) for i, value in enumerate(values)]
         with _client(self.uri) as client:
             for start in range(0, len(points), METRICS_PER_CALL):
                 client.log_batch(self.run_id, metrics=points[start : start + METRICS_PER_CALL])

@@ -18,7 +18,7 @@ def main(config: DynamicsConfig) -> None:
     from cluster.local import connect
     from fer.dynamics.preflight import describe, open_frames, plan_splits
     from fer.dynamics.scores import NOTICE
-    from fer.training.launch import cpus_needed
+    from fer.training.launch import required_cpus
 
     data = open_frames(config)
     splits = plan_splits(config, data.frames)
@@ -27,7 +27,7 @@ def main(config: DynamicsConfig) -> None:
         print(f"{len(data.set_aside)} frames set aside: {describe(data.set_aside)}", flush=True)
     if not config.blendshapes:
         print("No --blendshapes: the landmark net starts from random weights, not from MediaPipe's.", flush=True)
-    connect(cpus_needed(config))
+    connect(required_cpus(config))
     if config.folds:
         cross_validate(config, data, splits)
     else:

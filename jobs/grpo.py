@@ -20,7 +20,7 @@ def main(config: GrpoConfig) -> None:
     from fer.grpo.plots import draw_curves
     from fer.grpo.preflight import banned_tokens, check, describe
     from fer.grpo.trainer import train_grpo
-    from fer.training.launch import cpus_needed, launch, use_gpu
+    from fer.training.launch import launch, required_cpus, use_gpu
     from fer.training.run import open_run
     from fer.vlm.export import finish
     from fer.vlm.model import locate
@@ -31,8 +31,8 @@ def main(config: GrpoConfig) -> None:
     if config.dry_run:
         print(describe(config, model, dataset, longest))
         return
-    connect(cpus_needed(config) + config.engines * config.cpus_per_engine)
-    gpus = use_gpu(config, others=config.engines)
+    connect(required_cpus(config) + config.engines * config.cpus_per_engine)
+    gpus = use_gpu(config, engines=config.engines)
 
     run, tracking = open_run(config, "grpo", default_name="grpo", data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}

@@ -15,7 +15,7 @@ def main(config: SftConfig) -> None:
 
     from cluster.local import connect
     from fer.data.vqa.prepare import open_questions
-    from fer.training.launch import cpus_needed, launch
+    from fer.training.launch import launch, required_cpus
     from fer.training.run import open_run
     from fer.vlm.export import finish
     from fer.vlm.model import locate
@@ -25,7 +25,7 @@ def main(config: SftConfig) -> None:
     dataset = open_questions(config, cache=f"{config.out_dir}/data")
     model = locate(config.model, config)
     check(config, model, dataset)
-    connect(cpus_needed(config))
+    connect(required_cpus(config))
 
     run, tracking = open_run(config, "sft", default_name="sft", data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}

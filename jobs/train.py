@@ -17,13 +17,13 @@ def main(config: TrainConfig) -> None:
     from fer.classifier.preflight import check
     from fer.classifier.train import train
     from fer.data.prepare import open_dataset
-    from fer.training.launch import cpus_needed, launch
+    from fer.training.launch import launch, required_cpus
     from fer.training.run import open_run
 
     dataset = open_dataset(config, cache=f"{config.out_dir}/data")
     spec = new_spec(config, dataset.manifest.space)
     check(config, spec, dataset)
-    connect(cpus_needed(config))
+    connect(required_cpus(config))
 
     run, tracking = open_run(config, "train", default_name=config.backbone, data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}

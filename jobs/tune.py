@@ -9,7 +9,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from fer.errors import UserError
-from fer.training.options import NamedOptions
+from fer.training.options import ExperimentOptions
 from fer.tuning.options import TuneConfig
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def main(config: TuneConfig) -> None:
         return
 
     from cluster.local import connect
-    from fer.training.launch import cpus_needed
+    from fer.training.launch import required_cpus
     from fer.tuning.report import write_report
     from fer.tuning.sweep import plan_campaign, run_campaign
     from fer.tuning.trainables.registry import training_for
@@ -37,7 +37,7 @@ def main(config: TuneConfig) -> None:
     base = read_base(config.base, training_for(space.trains).job)
     campaign = plan_campaign(config, space, base, read_points(config.points))
     told = earlier(config, campaign.space)
-    connect(cpus_needed(campaign.job_config(campaign.space.default)))
+    connect(required_cpus(campaign.job_config(campaign.space.default)))
     run, records, parent = run_campaign(campaign, told)
     summary = write_report(campaign, run, records, parent)
     parent.finish()
@@ -53,7 +53,10 @@ def retrain_winner(campaign: Campaign, name: str, records: list[Record]) -> None
     best = ranked(records)
     if not best:
         raise UserError("--register-as: no trial succeeded, so there is nothing to register")
-    kept = {"name": f"{name}-winner", **campaign.config.model_dump(include={*NamedOptions.model_fields} - {"name"})}
+    kept = {
+        "name": f"{name}-winner",
+        **campaign.config.model_dump(include={*ExperimentOptions.model_fields} - {"name"}),
+    }
     job = import_module(f"jobs.{campaign.training.job}")
     print(f"\nTraining the winner, {best[0].name}, as {name}-winner")
     job.main(campaign.job_config(best[0].point).model_copy(update=kept))

@@ -81,7 +81,7 @@ def kill_in_mid_epoch(own_processes: Callable[[str], list[int]]) -> Callable[[Pa
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             states = []
-            for file in run.glob("checkpoint_*/state.json"):
+            for file in run.glob("checkpoint_*/trainer_state.json"):
                 with suppress(ValueError):  # it is being written
                     states.append(json.loads(file.read_text()))
             if any(state["epoch"] >= 1 and state["batch"] > 0 for state in states):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fer.classifier.options import AugmentOptions, ModelOptions
 from fer.classifier.preprocess import resize, to_channels
-from fer.training.seeding import seeded
+from fer.training.seeding import temporary_seed
 
 
 class Augment:
@@ -35,7 +35,7 @@ class Augment:
     def __call__(self, image: np.ndarray, key: int) -> np.ndarray:
         draw = Random(key)
         if self.policy is not None:
-            with seeded(key):
+            with temporary_seed(key):
                 image = np.asarray(self.policy(Image.fromarray(image)))
         image = to_channels(image, self.channels)
         if max(image.shape[:2]) > self.side:
@@ -86,7 +86,7 @@ class BatchAugment:
     def __call__(self, images: Tensor, labels: Tensor, key: int) -> tuple[Tensor, Tensor | None]:
         """Images (N, C, H, W) and class indices (N,) to images, and soft targets (N, classes) if labels were mixed."""
         targets = None
-        with seeded(key):
+        with temporary_seed(key):
             if self.erasing is not None:
                 images = self.erasing(images)
             if self.mixup is not None:

@@ -14,7 +14,7 @@ from fer.classifier.model import ModelSpec
 from fer.classifier.options import TrainConfig
 from fer.models.folder import WEIGHTS
 from fer.tracking import MODEL, SPEC, Run, register
-from fer.training.checkpoint import read_position
+from fer.training.checkpoint import read_state
 from fer.training.run import RunFolder
 
 
@@ -55,8 +55,8 @@ def history_of(result: Result) -> list[dict[str, float]]:
     """One entry for each epoch of the whole run, over all its continuations."""
     assert isinstance(result.checkpoint, Checkpoint), "a finished run has a last checkpoint"
     with result.checkpoint.as_directory() as folder:
-        return read_position(Path(folder)).history
+        return read_state(Path(folder)).history
 
 
 def _last_epoch(folder: Path) -> dict[str, float]:
-    return read_position(folder).history[-1]
+    return read_state(folder).history[-1]

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from fer.data.options import DataOptions
 from fer.models.options import BackboneOptions
 from fer.options import Options
-from fer.training.options import OptimizerOptions, RunOptions
+from fer.training.options import CheckpointOptions, OptimizerOptions
 
 
 class ModelOptions(BackboneOptions):
@@ -54,7 +54,7 @@ class LossOptions(Options):
     soft_labels: bool = Field(False, description="Train on the annotators' votes where the data has them (FER+)")
 
 
-class TrainConfig(DataOptions, ModelOptions, AugmentOptions, LossOptions, OptimizerOptions, RunOptions):
+class TrainConfig(DataOptions, ModelOptions, AugmentOptions, LossOptions, OptimizerOptions, CheckpointOptions):
     """Train an expression classifier on Ray Train: any timm backbone, on CPUs or GPUs, on one machine or many."""
 
     decode_threads: int = Field(2, ge=1, le=64, description="Threads per worker that decode and augment images")

@@ -24,9 +24,9 @@ from fer.classifier.validation import Judge
 from fer.data.manifest import ShardedDataset
 from fer.models.folder import WEIGHTS
 from fer.tracking import Run
-from fer.training.checkpoint import Position, load_training, save_training
-from fer.training.optim import Schedule, build_optimizer
-from fer.training.seeding import mix
+from fer.training.checkpoint import TrainerState, load_checkpoint, save_checkpoint
+from fer.training.optim import LRSchedule, build_optimizer
+from fer.training.seeding import derive_seed
 from fer.training.worker import Worker, amp_dtype
 
 AVERAGE = "average"
@@ -41,7 +41,7 @@ def train(settings: dict[str, Any]) -> None:
     """
     config = TrainConfig.model_validate(settings["config"])
     spec = ModelSpec.model_validate(settings["spec"])
-    worker = Worker.start(config, settings.get("send"))
+    worker = Worker.start(config, settings.get("report_fn"))
     trainer = Trainer(config, spec, ShardedDataset(settings["data"]), worker, Run(**settings["tracking"]))
     trainer.restore(settings["resume"], settings.get("new_rates", False))
     trainer.run()
@@ -57,12 +57,12 @@ class Trainer:
         self.raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.grad_checkpointing:
             self.raw.backbone.set_grad_checkpointing()
-        self.model = worker.prepare(self.raw)
+        self.model = worker.prepare_model(self.raw)
         self.average = ModelEmaV3(self.raw, decay=config.ema, use_warmup=True) if config.ema else None
-        self.feed = Feed(dataset, config, spec, worker.rank, worker.workers)
+        self.feed = Feed(dataset, config, spec, worker.rank, worker.world_size)
         self.updates_per_epoch = -(-self.feed.batches_per_epoch // config.grad_accum_steps)
         self.optimizer = build_optimizer(config, self.raw)
-        self.schedule = Schedule(config, self.optimizer, self.updates_per_epoch)
+        self.schedule = LRSchedule(config, self.optimizer, self.updates_per_epoch)
         weight = class_weights(dataset.split("train").counts, spec.labels) if config.class_weights else None
         self.loss = build_loss(config, weight.to(worker.device) if weight is not None else None)
         self.augment = BatchAugment(config, len(spec.labels), worker.device)
@@ -70,14 +70,14 @@ class Trainer:
         self.amp = amp_dtype(worker.device) if config.amp else None
         self.scaler = torch.amp.GradScaler(worker.device.type, enabled=self.amp is torch.float16)
         self.has_validation = "val" in dataset.manifest.splits
-        self.position = Position(workers=worker.workers)
+        self.state = TrainerState(world_size=worker.world_size)
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Train from the position to the end, or until validation stops improving."""
-        batches = self.feed.training(self.position.epoch, self.position.batch)
-        while self.position.epoch < self.config.epochs and not self.position.stopped:
+        """Train from the restored state to the end, or until validation stops improving."""
+        batches = self.feed.training(self.state.epoch, self.state.batch)
+        while self.state.epoch < self.config.epochs and not self.state.finished:
             figures = self.train_epoch(batches)
             if self.has_validation:
                 figures |= self.validate()
@@ -87,7 +87,7 @@ class Trainer:
         """One epoch, or what is left of it; its mean loss, speed and share of time spent waiting for data."""
         self.model.train()
         started, waited, losses = time.perf_counter(), 0.0, []
-        first, last = self.position.batch, self.feed.batches_per_epoch
+        first, last = self.state.batch, self.feed.batches_per_epoch
         for number in range(first, last):
             asked = time.perf_counter()
             batch = next(batches)
@@ -97,19 +97,19 @@ class Trainer:
             parts = min(self.config.grad_accum_steps, last - begun)
             ends_step = number + 1 == begun + parts
             losses.append(self.backward(batch, number, parts, ends_step))
-            self.position.batch = number + 1
+            self.state.batch = number + 1
             if ends_step:
                 self.step()
                 every = self.config.checkpoint_every
-                if every and self.position.update % every == 0 and number + 1 < last:
+                if every and self.state.global_step % every == 0 and number + 1 < last:
                     self.log_losses(losses)
                     self.report({"score": -1.0}, save=True)
         self.log_losses(losses)
         seconds = time.perf_counter() - started
         return {
-            "train_loss": self.position.loss_sum / last,
+            "train_loss": self.state.loss_sum / last,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": (last - first) * self.config.batch_size * self.worker.workers / seconds,
+            "images_per_second": (last - first) * self.config.batch_size * self.worker.world_size / seconds,
             "data_wait": waited / seconds,
             "seconds": seconds,
         }
@@ -118,15 +118,15 @@ class Trainer:
         """Log the losses of the batches since the last call, and add them to the epoch's; empties the list."""
         if losses:
             values = torch.stack(losses).tolist()
-            self.position.loss_sum += sum(values)
-            if self.worker.leads:
-                done = self.position.epoch * self.feed.batches_per_epoch + self.position.batch
+            self.state.loss_sum += sum(values)
+            if self.worker.is_rank_zero:
+                done = self.state.epoch * self.feed.batches_per_epoch + self.state.batch
                 self.tracking.log_series("step_loss", values, first_step=done - len(values))
             losses.clear()
 
     def backward(self, batch: Batch, number: int, parts: int, ends_step: bool) -> Tensor:
         """Forward and backward of one batch; gradients are averaged over workers only at the last of a step."""
-        key = mix(self.config.seed, self.position.epoch, number, self.worker.rank)
+        key = derive_seed(self.config.seed, self.state.epoch, number, self.worker.rank)
         torch.manual_seed(key)
         images = normalize(batch["pixels"].to(self.worker.device, non_blocking=True), self.spec)
         labels = batch["label"].to(self.worker.device)
@@ -134,7 +134,7 @@ class Trainer:
         targets = batch["votes"].to(self.worker.device) if "votes" in batch else mixed
         if targets is None:
             targets = torch.nn.functional.one_hot(labels, len(self.spec.labels)).float()
-        waits = self.worker.workers > 1 and not ends_step
+        waits = self.worker.world_size > 1 and not ends_step
         with self.model.no_sync() if waits else nullcontext():
             with self.autocast():
                 outputs = self.model(images, labels if self.config.margin != "none" else None)
@@ -159,10 +159,10 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.position.update += 1
-        self.schedule.advance(self.position.update)
+        self.state.global_step += 1
+        self.schedule.step(self.state.global_step)
         if self.average is not None:
-            self.average.update(self.raw, self.position.update)
+            self.average.update(self.raw, self.state.global_step)
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
@@ -183,31 +183,31 @@ class Trainer:
 
     def finish_epoch(self, figures: dict[str, float]) -> None:
         """Count the epoch, decide whether to go on, and report with a checkpoint."""
-        position, config = self.position, self.config
+        state, config = self.state, self.config
         score = figures.get("val_score", -figures["train_loss"])
-        better = position.best is None or score > position.best
-        position.stale = 0 if better else position.stale + 1
-        position.best = score if better else position.best
-        position.history.append({"epoch": position.epoch + 1, **figures})
-        position.epoch, position.batch, position.loss_sum = position.epoch + 1, 0, 0.0
-        position.stopped = bool(config.patience) and position.stale >= config.patience
-        if self.worker.leads:
-            self.tracking.log_metrics(figures, step=position.epoch)
+        better = state.best_score is None or score > state.best_score
+        state.epochs_since_best = 0 if better else state.epochs_since_best + 1
+        state.best_score = score if better else state.best_score
+        state.history.append({"epoch": state.epoch + 1, **figures})
+        state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
+        state.finished = bool(config.patience) and state.epochs_since_best >= config.patience
+        if self.worker.is_rank_zero:
+            self.tracking.log_metrics(figures, step=state.epoch)
             self.say(figures, better)
-        self.report({"score": score, "epoch": position.epoch, "update": position.update, **figures}, save=True)
+        self.report({"score": score, "epoch": state.epoch, "step": state.global_step, **figures}, save=True)
 
     def say(self, figures: dict[str, float], better: bool) -> None:
         """One line for the person who watches."""
-        seen = self.position.history
-        left = (self.config.epochs - self.position.epoch) * sum(entry["seconds"] for entry in seen) / len(seen)
+        seen = self.state.history
+        left = (self.config.epochs - self.state.epoch) * sum(entry["seconds"] for entry in seen) / len(seen)
         judged = "  ".join(f"{name} {figures[name]:.3f}" for name in self.judge.shown if name in figures)
         print(
-            f"epoch {self.position.epoch}/{self.config.epochs}  train_loss {figures['train_loss']:.3f}  {judged}"
+            f"epoch {self.state.epoch}/{self.config.epochs}  train_loss {figures['train_loss']:.3f}  {judged}"
             f"{' *' if better else ''}  {figures['images_per_second']:.0f} img/s  "
             f"data wait {figures['data_wait']:.1%}  "
             + (
-                f"stopped: no better for {self.position.stale} epochs"
-                if self.position.stopped
+                f"stopped: no better for {self.state.epochs_since_best} epochs"
+                if self.state.finished
                 else f"{left / 60:.1f} min left"
             ),
             flush=True,
@@ -217,7 +217,7 @@ class Trainer:
         """Report to Ray Train, with a checkpoint from the leading worker. Every worker must call it."""
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = None
-            if save and self.worker.leads:
+            if save and self.worker.is_rank_zero:
                 self.save(Path(folder))
                 checkpoint = Checkpoint.from_directory(folder)
             self.worker.report(metrics, checkpoint)
@@ -227,14 +227,14 @@ class Trainer:
         save_model(self.kept_model, self.spec, folder)
         if self.average is not None:
             save_model(self.raw, self.spec, folder / AVERAGE)
-        save_training(folder, self.position, optimizer=self.optimizer, schedule=self.schedule, scaler=self.scaler)
+        save_checkpoint(folder, self.state, optimizer=self.optimizer, schedule=self.schedule, scaler=self.scaler)
 
     def restore(self, resume: str | None, new_rates: bool = False) -> None:
         """Continue from Ray Train's last checkpoint of this run, or from the folder ``resume``.
 
         With ``new_rates`` learning rate and weight decay are this run's own, not those of the checkpoint.
         """
-        checkpoint = self.worker.checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
+        checkpoint = self.worker.get_checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
         if checkpoint is None:
             return
         with checkpoint.as_directory() as name:
@@ -248,15 +248,15 @@ class Trainer:
             decay = [group["weight_decay"] for group in self.optimizer.param_groups]
             if not new_rates:
                 parts["schedule"] = self.schedule
-            self.position = load_training(folder, device, **parts)
+            self.state = load_checkpoint(folder, device, **parts)
             if new_rates:
                 for group, own in zip(self.optimizer.param_groups, decay, strict=True):
                     group["weight_decay"] = own
-                for update in range(1, self.position.update + 1):
-                    self.schedule.advance(update)
-        if self.position.workers != self.worker.workers:
-            self.position.update -= -(-self.position.batch // self.config.grad_accum_steps)
-            self.position.batch, self.position.loss_sum, self.position.workers = 0, 0.0, self.worker.workers
+                for update in range(1, self.state.global_step + 1):
+                    self.schedule.step(update)
+        if self.state.world_size != self.worker.world_size:
+            self.state.global_step -= -(-self.state.batch // self.config.grad_accum_steps)
+            self.state.batch, self.state.loss_sum, self.state.world_size = 0, 0.0, self.worker.world_size
 
     def autocast(self) -> Any:
         enabled = self.amp is not None

@@ -13,7 +13,7 @@ from torch import Tensor
 from fer.dynamics.augment import Augment, Sample, plain
 from fer.dynamics.frames import FramePair
 from fer.dynamics.options import DynamicsConfig
-from fer.training.seeding import mix
+from fer.training.seeding import derive_seed
 
 THREADS = 2
 AHEAD = 2
@@ -37,14 +37,16 @@ class Feed:
 
     def training(self, stage: int, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch."""
-        seed = mix(self.config.seed, stage, epoch)
+        seed = derive_seed(self.config.seed, stage, epoch)
         order = np.random.default_rng(seed).permutation(len(self.frames))[self.rank :: self.workers].tolist()
         size = self.config.batch_size
         batches = (order[start : start + size] for start in range(0, self.batches_per_epoch * size, size))
         with ThreadPoolExecutor(THREADS, thread_name_prefix="augment") as pool:
             waiting: deque[tuple[list[int], Iterator[Sample]]] = deque()
             for rows in batches:
-                waiting.append((rows, pool.map(lambda row: self.augment(self.frames[row], mix(seed, row)), rows)))
+                waiting.append(
+                    (rows, pool.map(lambda row: self.augment(self.frames[row], derive_seed(seed, row)), rows))
+                )
                 if len(waiting) > AHEAD:
                     yield self._collate(*waiting.popleft())
             while waiting:

@@ -60,7 +60,7 @@ def go_through(
         for name in STAGES
         if name in config.stages
     }
-    run.save(stage_runs=known | {name: stage.run_id for name, stage in stages.items()})
+    run.update(stage_runs=known | {name: stage.run_id for name, stage in stages.items()})
     for name, stage in stages.items():
         stage.log_params(config.stage(name).model_dump())  # type: ignore[arg-type]
     todo = [name for name in stages if name not in finished(run.root)]

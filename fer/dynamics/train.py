@@ -21,10 +21,10 @@ from fer.dynamics.options import STAGES, DynamicsConfig, StageName
 from fer.dynamics.scores import SCORES
 from fer.dynamics.stages import finished, latest_before, opened, store
 from fer.tracking import Run
-from fer.training.checkpoint import Position, load_training, read_position, save_training
-from fer.training.optim import Schedule, build_optimizer
+from fer.training.checkpoint import TrainerState, load_checkpoint, read_state, save_checkpoint
+from fer.training.optim import LRSchedule, build_optimizer
 from fer.training.options import OptimizerOptions
-from fer.training.seeding import mix
+from fer.training.seeding import derive_seed
 from fer.training.worker import Worker
 
 BEST = "best"
@@ -43,7 +43,7 @@ def train(settings: dict[str, Any]) -> None:
     for pair, part in zip(frames, settings["splits"], strict=True):
         parts[part].append(pair)
     runs = {stage: Run(**run) for stage, run in settings["tracking"].items()}
-    worker = Worker.start(config, settings.get("send"))
+    worker = Worker.start(config, settings.get("report_fn"))
     Trainer(config, parts["train"], parts["val"], worker, settings["root"], runs).run(settings.get("resume"))
 
 
@@ -60,25 +60,25 @@ class Trainer:
         runs: dict[str, Run],
     ) -> None:
         self.config, self.validation, self.worker, self.root, self.runs = config, validation, worker, root, runs
-        self.feed = Feed(frames, config, worker.rank, worker.workers)
+        self.feed = Feed(frames, config, worker.rank, worker.world_size)
         self.loss = build_loss(config.loss)
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
     def run(self, resume: str | None) -> None:
         """Go through the stages that are asked for and not finished, from the last checkpoint on."""
-        checkpoint = self.worker.checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
-        done = self.worker.share(finished(self.root) if self.worker.leads else None)
+        checkpoint = self.worker.get_checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
+        done = self.worker.broadcast(finished(self.root) if self.worker.is_rank_zero else None)
         for name in (name for name in STAGES if name in self.config.stages and name not in done):
             self.begin(name, checkpoint)
             checkpoint = None  # it may be gone by the next stage, which it is not of
-            while self.position.epoch < self.stage.epochs and not self.position.stopped:
+            while self.state.epoch < self.stage.epochs and not self.state.finished:
                 figures = self.train_epoch()
-                figures |= self.worker.share(self.validate() if self.worker.leads else None)
+                figures |= self.worker.broadcast(self.validate() if self.worker.is_rank_zero else None)
                 self.finish_epoch(figures)
-            if self.worker.leads:
-                store(self.root, name, self.best, self.spec, self.position.history)
-            self.worker.wait()  # the next stage begins with what was stored
+            if self.worker.is_rank_zero:
+                store(self.root, name, self.best, self.spec, self.state.history)
+            self.worker.barrier()  # the next stage begins with what was stored
 
     def begin(self, name: StageName, checkpoint: Checkpoint | None) -> None:
         """Build the network with the weights of the stage before, or take up the stage where a checkpoint left it."""
@@ -97,29 +97,31 @@ class Trainer:
             weight_decay=self.config.weight_decay,
         )
         self.optimizer = build_optimizer(options, self.network)
-        self.schedule = Schedule(options, self.optimizer, self.feed.batches_per_epoch)
-        self.position = Position(workers=self.worker.workers, stage=name)
+        self.schedule = LRSchedule(options, self.optimizer, self.feed.batches_per_epoch)
+        self.state = TrainerState(world_size=self.worker.world_size, stage=name)
         if checkpoint is None or not self.restore(checkpoint):
             # What the stage begins with counts too: a stage that makes nothing better changes nothing.
             self.best = self.weights()
-            self.position.best = -self.worker.share(self.validate()["val_loss"] if self.worker.leads else None)
-        self.model = self.worker.prepare(self.network)
+            self.state.best_score = -self.worker.broadcast(
+                self.validate()["val_loss"] if self.worker.is_rank_zero else None
+            )
+        self.model = self.worker.prepare_model(self.network)
 
     def train_epoch(self) -> dict[str, float]:
         """One pass over the training frames; its mean loss."""
-        torch.manual_seed(mix(self.config.seed, self.number, self.position.epoch, self.worker.rank))
+        torch.manual_seed(derive_seed(self.config.seed, self.number, self.state.epoch, self.worker.rank))
         self.network.eval()  # what is frozen keeps its statistics too
         for part in self.stage.train:
             self.network.part(part).train()
         started, total = time.perf_counter(), torch.zeros((), device=self.worker.device)
-        for batch in self.feed.training(self.number, self.position.epoch):
+        for batch in self.feed.training(self.number, self.state.epoch):
             scores = self.model(*self.inputs(batch), branch=self.stage.branch)
             loss = self.loss(scores, batch["scores"].to(self.worker.device))
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
-            self.position.update += 1
-            self.schedule.advance(self.position.update)
+            self.state.global_step += 1
+            self.schedule.step(self.state.global_step)
             total += loss.detach()
         return {
             "train_loss": float(total) / self.feed.batches_per_epoch,
@@ -151,33 +153,33 @@ class Trainer:
 
     def finish_epoch(self, figures: dict[str, float]) -> None:
         """Count the epoch, keep its weights if they are the best, and report with a checkpoint."""
-        position = self.position
+        state = self.state
         score = -figures["val_loss"]
-        assert position.best is not None, "a stage begins with a figure"
-        better = score > position.best
+        assert state.best_score is not None, "a stage begins with a figure"
+        better = score > state.best_score
         if better:
-            self.best, position.best = self.weights(), score
-        position.stale = 0 if better else position.stale + 1
-        position.epoch += 1
-        position.stopped = bool(self.stage.patience) and position.stale >= self.stage.patience
-        position.history.append({"epoch": position.epoch, **figures})
-        if self.worker.leads:
-            self.runs[position.stage].log_metrics(figures, step=position.epoch)
+            self.best, state.best_score = self.weights(), score
+        state.epochs_since_best = 0 if better else state.epochs_since_best + 1
+        state.epoch += 1
+        state.finished = bool(self.stage.patience) and state.epochs_since_best >= self.stage.patience
+        state.history.append({"epoch": state.epoch, **figures})
+        if self.worker.is_rank_zero:
+            self.runs[state.stage].log_metrics(figures, step=state.epoch)
             self.say(figures, better)
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = None
-            if self.worker.leads:
+            if self.worker.is_rank_zero:
                 self.save(Path(folder))
                 checkpoint = Checkpoint.from_directory(folder)
-            self.worker.report({"stage": position.stage, "epoch": position.epoch, **figures}, checkpoint)
+            self.worker.report({"stage": state.stage, "epoch": state.epoch, **figures}, checkpoint)
 
     def say(self, figures: dict[str, float], better: bool) -> None:
         """One line for the person who watches."""
         judged = "  ".join(f"{score} {figures[f'val_{score}_mse']:.3f}" for score in SCORES)
         print(
-            f"stage {self.position.stage}  epoch {self.position.epoch}/{self.stage.epochs}  "
+            f"stage {self.state.stage}  epoch {self.state.epoch}/{self.stage.epochs}  "
             f"train_loss {figures['train_loss']:.3f}  val_loss {figures['val_loss']:.3f}  mse: {judged}"
-            f"{' *' if better else ''}" + ("  stopped early" if self.position.stopped else ""),
+            f"{' *' if better else ''}" + ("  stopped early" if self.state.finished else ""),
             flush=True,
         )
 
@@ -185,16 +187,16 @@ class Trainer:
         """A checkpoint is a model folder, with the stage's best weights and the training state beside it."""
         save_model(self.network.state_dict(), self.spec, folder)
         save_model(self.best, self.spec, folder / BEST)
-        save_training(folder, self.position, optimizer=self.optimizer, schedule=self.schedule)
+        save_checkpoint(folder, self.state, optimizer=self.optimizer, schedule=self.schedule)
 
     def restore(self, checkpoint: Checkpoint) -> bool:
         """Take up this stage at the epoch after the checkpoint's; False if the checkpoint is of another stage."""
         with checkpoint.as_directory() as name:
             folder, device = Path(name), self.worker.device
-            if read_position(folder).stage != self.position.stage:
+            if read_state(folder).stage != self.state.stage:
                 return False
             self.network.load_state_dict(load_model(folder, device)[0].state_dict())
             self.best = load_model(folder / BEST, device)[0].state_dict()
-            self.position = load_training(folder, device, optimizer=self.optimizer, schedule=self.schedule)
-        self.position.workers = self.worker.workers
+            self.state = load_checkpoint(folder, device, optimizer=self.optimizer, schedule=self.schedule)
+        self.state.world_size = self.worker.world_size
         return True

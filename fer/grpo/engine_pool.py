@@ -152,7 +152,7 @@ class Engines:
 
     def drain(self) -> None:
         """Wait until the engines have answered all that any trainer asked; the leading trainer waits."""
-        if self.worker.leads:
+        if self.worker.is_rank_zero:
             self._wait([actor.idle.remote() for actor in self.actors], range(len(self.actors)), "engines are not done")
 
     def _wait(self, refs: list[Any], engines: Sequence[int], what: str) -> None:
@@ -172,7 +172,7 @@ class Engines:
 
     def _hold_newest(self) -> bool:
         """Whether all engines live and have the weights that were sent last; the leading trainer looks."""
-        if self.stuck or not self.worker.leads:
+        if self.stuck or not self.worker.is_rank_zero:
             return not self.stuck
         try:
             return set(ray.get([actor.holds.remote() for actor in self.actors], timeout=SAY_EVERY)) == {self.version}
@@ -189,7 +189,7 @@ class Engines:
         """
         for attempt in range(DEATHS):
             self._restart_stuck()
-            failed = self._meet(fresh and not attempt) if self.worker.leads else None
+            failed = self._meet(fresh and not attempt) if self.worker.is_rank_zero else None
             if failed:
                 self._say(f"{failed}; trying again")
             if self._all(failed is None) and self.sync(policy, version, whole=True) is not None:
@@ -201,7 +201,7 @@ class Engines:
         started = time.monotonic()
         self.connect(policy, self.version)
         self.restarts += 1
-        if self.worker.leads:
+        if self.worker.is_rank_zero:
             self._say(f"an engine died; after {time.monotonic() - started:.0f} s all have the newest weights again")
 
     def sync(self, policy: Policy, version: int, whole: bool = False) -> Work | None:
@@ -225,7 +225,7 @@ class Engines:
         tolerance: the weights did not arrive.
         """
         worst = torch.zeros((), dtype=torch.float64, device=self.worker.device)
-        if self.worker.leads:
+        if self.worker.is_rank_zero:
             for number, actor in enumerate(self.actors):
                 try:
                     theirs = torch.tensor(ray.get(actor.score.remote(prompt, list(tokens)), timeout=self.timeout))
@@ -246,7 +246,7 @@ class Engines:
         stuck = torch.tensor([float(i in self.stuck) for i in range(len(self.actors))], device=self.worker.device)
         dist.all_reduce(stuck)
         self.stuck.clear()
-        for engine in stuck.nonzero().flatten().tolist() if self.worker.leads else []:
+        for engine in stuck.nonzero().flatten().tolist() if self.worker.is_rank_zero else []:
             self._say(f"engine {engine} has not answered for {self.timeout:g} s: it is restarted")
             ray.kill(self.actors[engine], no_restart=False)
 
@@ -254,7 +254,7 @@ class Engines:
         metas = policy.metas(parameters)
         weights = policy.read(parameters)
         done: list[Work] | None = [Work()]
-        if self.worker.leads:
+        if self.worker.is_rank_zero:
             refs = [actor.update.remote(self.version, metas, **how) for actor in self.actors]
             try:
                 send(self.group, weights, metas, self.worker.device)

@@ -85,17 +85,17 @@ class Watch:
 
     def step(self, step: Step, episodes: list[Episode]) -> None:
         """Log a step that was taken. Every trainer must call it."""
-        trainer, position = self.trainer, self.trainer.position
+        trainer, state = self.trainer, self.trainer.state
         self.last = episodes[-1]
         figures = self.figures(step)
         self.times.append(figures["step_seconds"])
         kept = {name: value for name, value in figures.items() if name in KEPT or name.startswith("reward_")}
-        position.history.append({"step": float(position.update), **kept})
-        if trainer.worker.leads:
-            trainer.tracking.log_metrics(figures, step=position.update)
-            left = (trainer.rounds - position.batch) * statistics.median(self.times)
+        state.history.append({"step": float(state.global_step), **kept})
+        if trainer.worker.is_rank_zero:
+            trainer.tracking.log_metrics(figures, step=state.global_step)
+            left = (trainer.rounds - state.batch) * statistics.median(self.times)
             print(
-                f"step {position.update}/{trainer.total_steps}  reward {figures['reward']:.3f}  "
+                f"step {state.global_step}/{trainer.total_steps}  reward {figures['reward']:.3f}  "
                 f"all equal {figures['all_equal']:.0%}  length {figures['length']:.0f}  "
                 + (f"kl {figures['kl']:.4f}  " if self.config.beta else "")
                 + f"entropy {figures['entropy']:.2f}  "
@@ -124,7 +124,9 @@ class Watch:
             "cut": sum(sampled.cut for _, sampled in scores),
             "groups": len(step.seen),
             "all_equal": sum(not e.teaches for e in step.seen),
-            "staleness": sum(trainer.position.update - trainer.config.iterations - e.group.version for e in step.seen),
+            "staleness": sum(
+                trainer.state.global_step - trainer.config.iterations - e.group.version for e in step.seen
+            ),
             "tokens": step.tokens,
             "memory": trainer.memory_gb(),
         }
@@ -136,7 +138,7 @@ class Watch:
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         self._tell_failures(scores)
 
-        seconds, workers = time.perf_counter() - step.started, trainer.worker.workers
+        seconds, workers = time.perf_counter() - step.started, trainer.worker.world_size
         completions, learned = total["completions"], max(total["learned"], 1.0)
         mean = total["reward"] / completions
         figures = {
@@ -185,7 +187,7 @@ class Watch:
     def keep(self, episodes: list[Episode]) -> None:
         """A page of questions, completions and rewards, as an artifact of the run."""
         environment = Environment(loader=PackageLoader("fer.grpo", "."), autoescape=True, undefined=StrictUndefined)
-        step = self.trainer.position.update
+        step = self.trainer.state.global_step
         page = environment.get_template("samples.html.j2").render(
             step=step, parts=self.trainer.scorer.parts, episodes=[(e, _data_url(e)) for e in episodes]
         )

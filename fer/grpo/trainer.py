@@ -28,7 +28,7 @@ from fer.grpo.vllm_engine import Sampled
 from fer.grpo.weight_sync import Policy
 from fer.tracking import Run
 from fer.training.flops import count_flops
-from fer.training.seeding import mix
+from fer.training.seeding import derive_seed
 from fer.training.worker import Worker
 from fer.vlm.base_trainer import Learner
 from fer.vlm.chat import ChatFormat
@@ -79,40 +79,40 @@ class Trainer(Learner):
     # -- the run -------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Train from the position to the end. ``position.batch`` counts the batches of questions that were used."""
-        if self.position.stopped:
+        """Train from the restored state to the end. ``state.batch`` counts the batches of questions that were used."""
+        if self.state.finished:
             return
-        config, position = self.config, self.position
-        self.stream = self.questions.stream(position.batch)
-        self.engines.connect(self.policy, position.update, fresh=True)
-        self.sent = position.update
-        while position.batch < self.rounds:
+        config, state = self.config, self.state
+        self.stream = self.questions.stream(state.batch)
+        self.engines.connect(self.policy, state.global_step, fresh=True)
+        self.sent = state.global_step
+        while state.batch < self.rounds:
             step = Step()
             self.sync(step)
             episodes = self.gather(step)
             self.learn(episodes, step)
             self.watch.step(step, episodes)
-            epoch, position.epoch = position.epoch, position.batch // self.questions.per_epoch
-            if position.batch < self.rounds and (position.epoch > epoch or self.due(config.checkpoint_every)):
+            epoch, state.epoch = state.epoch, state.batch // self.questions.per_epoch
+            if state.batch < self.rounds and (state.epoch > epoch or self.due(config.checkpoint_every)):
                 self.report({})
         self.finish()
 
     def due(self, every: int) -> bool:
         """Whether the last step reached a multiple of ``every`` optimizer steps; 0: never."""
-        before = self.position.update - self.config.iterations
-        return bool(every) and self.position.update // every > before // every
+        before = self.state.global_step - self.config.iterations
+        return bool(every) and self.state.global_step // every > before // every
 
     def sync(self, step: Step) -> None:
         """Give the engines the newest weights, and now and then prove that they have them."""
-        if self.sent == self.position.update:
+        if self.sent == self.state.global_step:
             return
         with step.phase("wait"):
             self.engines.drain()
         with step.phase("sync"):
-            work = self.engines.sync(self.policy, self.position.update)
+            work = self.engines.sync(self.policy, self.state.global_step)
             if work is None:
                 self.engines.recover(self.policy)
-        self.sent = self.position.update
+        self.sent = self.state.global_step
         step.work = work
         if self.watch.last and self.due(self.config.check_sync_every):
             with step.phase("check"):
@@ -132,12 +132,12 @@ class Trainer(Learner):
 
         All-equal groups teach nothing; up to ``extra_rounds`` more batches are asked in their place.
         """
-        wanted, position = self.config.prompts_per_worker, self.position
+        wanted, state = self.config.prompts_per_worker, self.state
         useful: list[Episode] = []
         useless: list[Episode] = []
         for extra in range(self.config.extra_rounds + 1):
             with step.phase("wait"):
-                self.ask_ahead(position.batch)
+                self.ask_ahead(state.batch)
                 questions, asked = self.asked.popleft()
                 groups = self.engines.collect(asked, self.policy)
             with step.phase("reward"):
@@ -145,8 +145,8 @@ class Trainer(Learner):
                     assert group.prompt_tokens == question.inputs["input_ids"][0].tolist(), "one prompt, two readings"
                     episode = reward(question, group, self.scorer, self.config.max_completion_tokens)
                     (useful if episode.teaches else useless).append(episode)
-            position.batch += 1
-            last = extra == self.config.extra_rounds or position.batch == self.rounds
+            state.batch += 1
+            last = extra == self.config.extra_rounds or state.batch == self.rounds
             if last or self.over_workers(torch.tensor([float(len(useful) < wanted)])).item() == 0:
                 break
         step.seen = useful + useless
@@ -169,13 +169,13 @@ class Trainer(Learner):
                     batch.reference = self.reference(partial(self.reference_logprobs, batch))
             for iteration in range(config.iterations):
                 for i, batch in enumerate(batches):
-                    torch.manual_seed(mix(config.seed, self.position.update, i, self.worker.rank))
+                    torch.manual_seed(derive_seed(config.seed, self.state.global_step, i, self.worker.rank))
                     self.engine.set_gradient_accumulation_boundary(i + 1 == len(batches))
                     loss = self.loss(batch, Totals(completions, tokens), step, first=iteration == 0)
                     # DeepSpeed averages over the trainers; a step's loss is a sum over all their completions.
-                    self.engine.backward(loss * self.worker.workers, scale_wrt_gas=False)
+                    self.engine.backward(loss * self.worker.world_size, scale_wrt_gas=False)
                     self.engine.step()
-                self.position.update += 1
+                self.state.global_step += 1
         step.grad_norm = float(self.engine.get_global_grad_norm() or 0.0)
         step.lr = self.rate
 

@@ -1,1 +1,1 @@
-"""What every Ray Train job shares: launching, checkpoints, resume and progress."""
+"""What every Ray Train job shares: launcher, worker, checkpoints, run folder, optimizer and seeding."""

@@ -1,4 +1,4 @@
-"""The training half of a checkpoint: optimizer, schedule and position. The model half is a model folder of its own."""
+"""Checkpoints: trainer state, optimizer and learning-rate schedule. The model beside them is a model folder."""
 
 from __future__ import annotations
 
@@ -10,72 +10,74 @@ from typing import Any
 import torch
 
 from fer.errors import UserError
-from fer.training.options import RunOptions
+from fer.training.options import CheckpointOptions
 
-STATE = "state.json"
+STATE = "trainer_state.json"
 OPTIMIZER = "optimizer.pt"
 
 
 @dataclass
-class Position:
-    """Where a run stands. Order, augmentation and dropout are functions of it, so it is the random state as well."""
+class TrainerState:
+    """Progress of a run.
+
+    Data order, augmentation and dropout are functions of it and of the seed, so no random state is saved.
+    """
 
     epoch: int = 0
-    """The epoch in progress, from 0; equal to the number of epochs when the run is complete."""
+    """The current epoch, from 0; equal to the number of epochs when training is complete."""
     batch: int = 0
-    """Batches of that epoch which each worker has consumed."""
+    """Batches of the current epoch that each worker has consumed."""
     loss_sum: float = 0.0
-    """Sum of the leading worker's losses over those batches."""
-    update: int = 0
-    """Optimizer steps taken since the start."""
-    workers: int = 0
-    """Workers that took them: another number deals the rows out differently, and the epoch begins again."""
-    best: float | None = None
+    """Sum of rank 0's losses over those batches."""
+    global_step: int = 0
+    """Optimizer steps since the start."""
+    world_size: int = 0
+    """Workers that took them. Another number of workers partitions the rows differently: the epoch starts again."""
+    best_score: float | None = None
     """Best validation score so far."""
-    stale: int = 0
-    """Epochs since the best."""
-    stopped: bool = False
-    """Over for good: ended, or stopped early."""
+    epochs_since_best: int = 0
+    finished: bool = False
+    """Whether training is over: complete, or stopped early."""
     stage: str = ""
-    """The stage in progress, in a run of several; the other entries are the stage's own."""
+    """The current stage of a run that has several; the other fields are those of the stage."""
     history: list[dict[str, float]] = field(default_factory=list)
-    """One entry for each finished epoch."""
+    """Metrics of each finished epoch."""
 
 
-def save_training(folder: Path, position: Position, **parts: Any) -> None:
-    """Write the position, and the ``state_dict`` of each part (optimizer, schedule, ...), into a checkpoint folder."""
-    write_position(folder, position)
+def save_checkpoint(folder: Path, state: TrainerState, **parts: Any) -> None:
+    """Write the state, and the ``state_dict`` of each part (optimizer, schedule, ...), into a checkpoint folder."""
+    write_state(folder, state)
     torch.save({name: part.state_dict() for name, part in parts.items()}, folder / OPTIMIZER)
 
 
-def load_training(folder: Path, device: torch.device, **parts: Any) -> Position:
-    """Restore the parts from a checkpoint folder; return the position."""
-    states = torch.load(folder / OPTIMIZER, map_location=device, weights_only=True)
+def load_checkpoint(folder: Path, device: torch.device, **parts: Any) -> TrainerState:
+    """Restore the parts from a checkpoint folder; return the state."""
+    saved = torch.load(folder / OPTIMIZER, map_location=device, weights_only=True)
     for name, part in parts.items():
-        part.load_state_dict(states[name])
-    return read_position(folder)
+        part.load_state_dict(saved[name])
+    return read_state(folder)
 
 
-def write_position(folder: Path, position: Position) -> None:
-    """The position alone, as JSON."""
-    (folder / STATE).write_text(json.dumps(asdict(position), indent=2))
+def write_state(folder: Path, state: TrainerState) -> None:
+    """Write the state alone, as JSON."""
+    (folder / STATE).write_text(json.dumps(asdict(state), indent=2))
 
 
-def read_position(folder: Path) -> Position:
-    """What `write_position` wrote."""
-    return Position(**json.loads((folder / STATE).read_text()))
+def read_state(folder: Path) -> TrainerState:
+    """Read the state of a checkpoint folder."""
+    return TrainerState(**json.loads((folder / STATE).read_text()))
 
 
-def check_resume(options: RunOptions) -> None:
-    """Raise UserError if ``--resume`` names no checkpoint, or one that is cut up for another number of workers."""
+def check_resume(options: CheckpointOptions) -> None:
+    """Raise UserError if ``--resume`` is not a checkpoint, or one that was saved with another number of workers."""
     if not options.resume:
         return
     try:
-        workers = read_position(Path(options.resume)).workers
+        world_size = read_state(Path(options.resume)).world_size
     except OSError:
-        raise UserError(f"--resume {options.resume} holds no checkpoint ({STATE})") from None
-    if workers != options.workers:
+        raise UserError(f"--resume {options.resume} is not a checkpoint: it has no {STATE}") from None
+    if world_size != options.workers:
         raise UserError(
-            f"--resume {options.resume} is cut up for {workers} workers: continue it with --workers {workers}, or "
+            f"--resume {options.resume} was saved by {world_size} workers: resume with --workers {world_size}, or "
             "start a new run from its weights with --model"
         )

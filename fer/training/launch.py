@@ -1,4 +1,4 @@
-"""One launcher for every Ray Train job: workers, storage, failures and checkpoints. A loop knows nothing of it."""
+"""Launches every Ray Train job: workers, resources, storage, fault tolerance and checkpoints."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from fer.errors import UserError
 from fer.training.options import LaunchOptions
 from fer.training.run import RunFolder
 
-MISTAKE = "mistake.txt"
-"""File of a run's folder with the error that ended it, if it was the user's to mend."""
+USER_ERROR = "user_error.txt"
+"""File in the run's folder: the message of the UserError that ended it, which no restart would fix."""
 
 
-def cpus_needed(options: LaunchOptions) -> float:
-    """CPUs that a run occupies: its workers and, at least one CPU, their readers.
+def required_cpus(options: LaunchOptions) -> float:
+    """CPUs that a run occupies: its workers, and the Ray Data readers that feed them (at least one CPU).
 
-    If training held every CPU, Ray Data could not read and no first row would ever come.
+    If training reserved every CPU, Ray Data could never start, and the job would hang.
     """
     return options.workers * options.cpus_per_worker + max(1.0, options.workers * CPUS_PER_READER)
 
 
-def use_gpu(options: LaunchOptions, others: int = 0) -> bool:
-    """Whether the workers get GPUs, and ``others`` beside them. Raises UserError if they are asked for and too few."""
+def use_gpu(options: LaunchOptions, engines: int = 0) -> bool:
+    """Whether each worker and each of ``engines`` gets a GPU. Raises UserError if --device gpu asks for too many."""
     gpus = ray.cluster_resources().get("GPU", 0)
-    needed = options.workers + others
+    needed = options.workers + engines
     if options.device == "gpu" and gpus < needed:
-        beside = f" and {others} engines" if others else ""
+        also = f" and {engines} engines" if engines else ""
         raise UserError(
-            f"--device gpu: the cluster has {gpus:g} GPUs for {options.workers} workers{beside}; use fewer --workers"
+            f"--device gpu: the cluster has {gpus:g} GPUs for {options.workers} workers{also}; use fewer --workers"
         )
     return options.device != "cpu" and gpus >= needed
 
 
-class Place(NamedTuple):
-    """Where Ray Train keeps its checkpoints: ``<storage>/<name>``."""
+class RunStorage(NamedTuple):
+    """Where Ray Train stores a run: ``<storage>/<name>``."""
 
     name: str
     storage: str
@@ -64,23 +64,22 @@ def launch(
     loop: Callable[[dict[str, Any]], None],
     loop_config: dict[str, Any],
     options: LaunchOptions,
-    run: RunFolder | Place,
+    run: RunFolder | RunStorage,
     checkpoints: CheckpointConfig | None = None,
     callbacks: Sequence[UserCallback] = (),
 ) -> Result:
-    """Run ``loop(loop_config)`` on the workers; return the last report, the checkpoints and the metrics.
+    """Run ``loop(loop_config)`` on the workers; return the last reported metrics and the checkpoints.
 
-    A worker that dies takes the group down with it; the group starts again from the last checkpoint, up to
-    ``max_failures`` times. A run of the same name continues from its last checkpoint. The last checkpoint is kept and
-    the one of the best ``score``, unless ``checkpoints`` says otherwise. ``callbacks`` hear of every report. Raises
-    UserError if a worker did.
+    If a worker dies, the group is restarted from the latest checkpoint, up to ``max_failures`` times. A run of the same
+    name resumes from its latest checkpoint. The latest checkpoint and the one with the best ``score`` are kept, unless
+    ``checkpoints`` says otherwise. Raises UserError if a worker raised one.
     """
-    filesystem, path = fsspec.url_to_fs(f"{run.root}/{MISTAKE}")
+    filesystem, path = fsspec.url_to_fs(f"{run.root}/{USER_ERROR}")
     if filesystem.exists(path):
         filesystem.rm_file(path)
 
-    def told(settings: dict[str, Any]) -> None:
-        """Ray starts again what a person has to mend: leave word of it, so that the next attempt ends at once."""
+    def run_loop(settings: dict[str, Any]) -> None:
+        """Ray restarts on any exception: record a UserError, so that the next attempt ends at once."""
         if filesystem.exists(path):
             raise UserError(filesystem.cat_file(path).decode())
         try:
@@ -89,11 +88,11 @@ def launch(
             filesystem.pipe_file(path, str(error).encode())
             raise
 
-    # Seconds, not the default half minute, until a dead worker is noticed; minutes for slow imports on small machines.
+    # Notice a dead worker after a second, not half a minute; allow minutes for slow imports on small machines.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     trainer = TorchTrainer(
-        told,
+        run_loop,
         train_loop_config=loop_config,
         scaling_config=ScalingConfig(
             num_workers=options.workers,

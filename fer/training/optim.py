@@ -16,7 +16,7 @@ from fer.training.options import OptimizerOptions
 
 
 def build_optimizer(options: OptimizerOptions, model: nn.Module) -> torch.optim.Optimizer:
-    """timm's optimizer of that name, without weight decay on biases and normalisation. Raises UserError."""
+    """timm optimizer by name, without weight decay on biases and normalisation. Raises UserError if there is none."""
     if options.opt not in list_optimizers():
         raise UserError(f"--opt: timm has no optimizer {options.opt!r}; for example adamw, sgd, lamb, muon")
     return create_optimizer_v2(
@@ -24,17 +24,17 @@ def build_optimizer(options: OptimizerOptions, model: nn.Module) -> torch.optim.
     )
 
 
-class Schedule:
-    """The learning rate of every optimizer step, counted from 0: timm's cosine with warm-up, or torch's OneCycleLR."""
+class LRSchedule:
+    """Learning rate per optimizer step, counted from 0: timm's cosine with warm-up, or torch's OneCycleLR."""
 
-    def __init__(self, options: OptimizerOptions, optimizer: torch.optim.Optimizer, updates_per_epoch: int) -> None:
+    def __init__(self, options: OptimizerOptions, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
         self.scheduler: OneCycleLR | Scheduler
         if options.scheduler == "onecycle":
             peak = options.max_lr or options.lr
             self.scheduler = OneCycleLR(
                 optimizer,
                 max_lr=peak,
-                total_steps=options.epochs * updates_per_epoch + 1,
+                total_steps=options.epochs * steps_per_epoch + 1,
                 pct_start=options.pct_start,
                 div_factor=peak / options.lr if options.max_lr else 25.0,
             )
@@ -48,18 +48,18 @@ class Schedule:
                 warmup_prefix=True,
                 cooldown_epochs=0,
                 step_on_epochs=False,
-                updates_per_epoch=updates_per_epoch,
+                updates_per_epoch=steps_per_epoch,
             )
             assert cosine is not None
             cosine.step_update(0)
             self.scheduler = cosine
 
-    def advance(self, update: int) -> None:
-        """Set the learning rate of optimizer step ``update``; called after step ``update - 1``."""
+    def step(self, global_step: int) -> None:
+        """Set the learning rate of optimizer step ``global_step``; called after the step before it."""
         if isinstance(self.scheduler, OneCycleLR):
             self.scheduler.step()
         else:
-            self.scheduler.step_update(update)
+            self.scheduler.step_update(global_step)
 
     def state_dict(self) -> dict[str, Any]:
         return self.scheduler.state_dict()

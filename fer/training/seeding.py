@@ -1,4 +1,4 @@
-"""Randomness as a function of position: a resumed run draws what it would have drawn, and saves no state for it."""
+"""Seeds derived from the position in training: a resumed run draws the same random numbers without saved state."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy as np
 _LOCK = threading.Lock()
 
 
-def mix(*numbers: int) -> int:
-    """A 63-bit seed from small whole numbers such as (seed, epoch, step, rank); neighbours give unrelated seeds."""
+def derive_seed(*numbers: int) -> int:
+    """A 63-bit seed from integers such as (seed, epoch, step, rank); neighbouring values give independent seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextmanager
-def seeded(key: int) -> Iterator[None]:
-    """Seed the global generators of `random` and NumPy for a library that draws from them; restored afterwards.
+def temporary_seed(seed: int) -> Iterator[None]:
+    """Seed the global generators of `random` and NumPy inside the block, and restore their state afterwards.
 
-    One thread at a time: the generators belong to the whole process.
+    For libraries that draw from them. One thread at a time: the generators are global to the process.
     """
     with _LOCK:
         python_state, numpy_state = random.getstate(), np.random.get_state()
-        random.seed(key)
-        np.random.seed(key % 2**32)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
         try:
             yield
         finally:

@@ -15,7 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from fer.errors import UserError
 from fer.tracking import Run, start_run
-from fer.training.options import NamedOptions
+from fer.training.options import ExperimentOptions
 from fer.tuning.checkpoints import Keeper
 from fer.tuning.record import Record, number_of, ranked, save, trial_folder
 from fer.tuning.scheduler import Halving
@@ -33,7 +33,9 @@ TUNES_OWN = frozenset(
 class Watch(Callback):
     """Opens the record of each trial before it starts, and keeps it up to date."""
 
-    def __init__(self, campaign: Path, name: str, options: NamedOptions, parent: Run, total: int, rounds: int) -> None:
+    def __init__(
+        self, campaign: Path, name: str, options: ExperimentOptions, parent: Run, total: int, rounds: int
+    ) -> None:
         self.campaign, self.name, self.options, self.parent = campaign, name, options, parent
         self.total, self.rounds = total, rounds
         self.records: dict[int, Record] = {}

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from fer.options import Options
-from fer.training.options import NamedOptions
+from fer.training.options import ExperimentOptions
 
-LEFT_OUT = {*NamedOptions.model_fields, "threads", "resume"}
+LEFT_OUT = {*ExperimentOptions.model_fields, "threads", "resume"}
 
 
 def command(job: str, config: Options, name: str) -> str:

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from fer.training.options import NamedOptions
+from fer.training.options import ExperimentOptions
 
 
-class TuneConfig(NamedOptions):
+class TuneConfig(ExperimentOptions):
     """Search for good hyperparameters: many trainings, the poor ones stopped early, all of them recorded."""
 
     space: str = Field(description="What varies: the name of a file in tune_spaces, such as classifier or fusion")

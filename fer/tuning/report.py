@@ -78,7 +78,7 @@ def log_best(campaign: Campaign, run: RunFolder, best: Record, parent: Run) -> N
     logged = run.record.get("logged", [])
     if checkpoint is not None and str(checkpoint) not in logged:
         Run(parent.uri, best.run_id).log_artifacts(checkpoint, checkpoint.name)
-        run.save(logged=[*logged, str(checkpoint)])
+        run.update(logged=[*logged, str(checkpoint)])
     parent.log_artifacts(Path(run.root) / PAGE)
 
 

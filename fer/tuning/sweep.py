@@ -18,7 +18,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from fer.errors import UserError
 from fer.tracking import Run, start_run
-from fer.training.launch import cpus_needed
+from fer.training.launch import required_cpus
 from fer.training.run import RunFolder
 from fer.tuning.callback import Watch
 from fer.tuning.options import TuneConfig
@@ -154,7 +154,7 @@ def _typed(space: Space, name: str, value: Any) -> Any:
 
 def places(job: Any, config: TuneConfig) -> int:
     """How many trials the cluster runs at a time, leaving CPUs for reading data. Raises UserError if asked for more."""
-    have, need = ray.cluster_resources().get("CPU", 0), cpus_needed(job)
+    have, need = ray.cluster_resources().get("CPU", 0), required_cpus(job)
     fit = int(have // need)
     why = f"a trial needs {need:g} CPUs ({job.workers} worker(s), and what reads their data), and there are {have:g}"
     gpus = ray.cluster_resources().get("GPU", 0)
@@ -189,7 +189,7 @@ def run_campaign(campaign: Campaign, told: Sequence[Record]) -> tuple[RunFolder,
         raise UserError(f"campaign {run.name!r} began with other options in --base: choose another --name")
     folder = Path(run.root)
     parent = start_run(config, config.experiment, run.name, run.record.get("mlflow_run_id"))
-    run.save(mlflow_run_id=parent.run_id, base=dict(campaign.base))
+    run.update(mlflow_run_id=parent.run_id, base=dict(campaign.base))
     parent.log_params(config.model_dump())
 
     rounds = campaign.training.rounds(job)
@@ -218,7 +218,7 @@ def run_campaign(campaign: Campaign, told: Sequence[Record]) -> tuple[RunFolder,
 
     def log_time() -> None:
         """At every report, so that a killed session's time counts too."""
-        run.save(sessions=[*sessions, {"began": began, "ended": time.time()}], at_a_time=at_a_time)
+        run.update(sessions=[*sessions, {"began": began, "ended": time.time()}], at_a_time=at_a_time)
 
     watch.on_report = log_time
     log_time()

@@ -140,14 +140,14 @@ def train_here(loop: Any, settings: Settings, reporter: Reporter) -> None:
         if told is not None:
             ray.tune.report(told, checkpoint=checkpoint if reporter.plan.population else None)
 
-    loop(settings | {"send": send})
+    loop(settings | {"report_fn": send})
 
 
 def train_on_workers(loop: Any, settings: Settings, reporter: Reporter) -> None:
     """Train on workers of the trial's own."""
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    from fer.training.launch import Place, launch
+    from fer.training.launch import RunStorage, launch
 
     class Reports(TuneReportCallback):
         """Runs where Ray Train's controller does."""
@@ -158,6 +158,6 @@ def train_on_workers(loop: Any, settings: Settings, reporter: Reporter) -> None:
                 super().after_report(run_context, [told], None)
 
     # The trial's folder holds what it continues from; Ray Train's own is for the group's restarts.
-    place = Place(name=f"{datetime.now():%Y%m%d-%H%M%S}", storage=str(reporter.keeper.folder / "workers"))
+    place = RunStorage(name=f"{datetime.now():%Y%m%d-%H%M%S}", storage=str(reporter.keeper.folder / "workers"))
     os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     launch(loop, settings, reporter.config, place, callbacks=[Reports()])

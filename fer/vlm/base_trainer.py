@@ -1,4 +1,4 @@
-"""A vision-language model in training on one worker: its engine, its position, and its checkpoints.
+"""A vision-language model in training on one worker: its engine, its state, and its checkpoints.
 
 What supervised fine-tuning and reinforcement learning have in common; each adds its own loop.
 """
@@ -17,7 +17,7 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from torch import Tensor
 
 from fer.tracking import MODEL, Run
-from fer.training.checkpoint import Position, read_position, write_position
+from fer.training.checkpoint import TrainerState, read_state, write_state
 from fer.training.flops import peak_flops
 from fer.training.worker import Worker
 from fer.vlm.deepspeed import load_shards, save_shards, start_engine, whole_weights, zero_config
@@ -33,7 +33,7 @@ class Learner:
         torch.manual_seed(config.seed)
         self.options, self.model, self.worker, self.tracking = config, model, worker, run
         self.processor = load_processor(model, config.trust_remote_code)
-        self.position = Position(workers=worker.workers)
+        self.state = TrainerState(world_size=worker.world_size)
 
     def start(self, total_steps: int, *, batch_size: int, grad_accum_steps: int) -> None:
         """Load the model and start DeepSpeed for a run of so many optimizer steps."""
@@ -95,10 +95,10 @@ class Learner:
         """Report to Ray Train with a checkpoint, each worker with its shard of it. Every worker must call it."""
         folder = Path(tempfile.mkdtemp(prefix="ferry-checkpoint-"))
         save_shards(self.engine, folder, self.adapters_only)
-        if self.worker.leads:
-            write_position(folder, self.position)
+        if self.worker.is_rank_zero:
+            write_state(folder, self.state)
         ray.train.report(
-            {"step": self.position.update, **figures},
+            {"step": self.state.global_step, **figures},
             checkpoint=Checkpoint.from_directory(folder),
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,  # training goes on while storage is written
             delete_local_checkpoint_after_upload=True,
@@ -106,16 +106,16 @@ class Learner:
 
     def finish(self) -> None:
         """The last report: the model alone, as a folder that transformers, PEFT and vLLM load."""
-        self.position.stopped = True
+        self.state.finished = True
         weights = whole_weights(self.engine)
         with tempfile.TemporaryDirectory() as name:
             folder, checkpoint = Path(name), None
-            if self.worker.leads:
+            if self.worker.is_rank_zero:
                 self.engine.module.save_pretrained(folder / MODEL, state_dict=weights)
                 self.processor.save_pretrained(folder / MODEL)
-                write_position(folder, self.position)
+                write_state(folder, self.state)
                 checkpoint = Checkpoint.from_directory(folder)
-            ray.train.report({"step": self.position.update}, checkpoint=checkpoint)
+            ray.train.report({"step": self.state.global_step}, checkpoint=checkpoint)
 
     def restore(self, resume: str | None) -> None:
         """Continue from Ray Train's last checkpoint of this run, or from the folder ``resume``."""
@@ -123,8 +123,10 @@ class Learner:
         if checkpoint is None:
             return
         with checkpoint.as_directory() as name:
-            position = read_position(Path(name))
-            assert position.workers == self.worker.workers, "a run's settings do not change, and --resume was checked"
-            if not position.stopped:
+            state = read_state(Path(name))
+            assert state.world_size == self.worker.world_size, (
+                "a run's settings do not change, and --resume was checked"
+            )
+            if not state.finished:
                 load_shards(self.engine, Path(name), self.adapters_only)
-            self.position = position
+            self.state = state

@@ -13,7 +13,7 @@ import fsspec
 from ray.train import Result
 
 from fer.tracking import MODEL, SPEC, Run, register
-from fer.training.checkpoint import read_position
+from fer.training.checkpoint import read_state
 from fer.training.run import RunFolder
 from fer.vlm.card import model_card
 from fer.vlm.options import LearnOptions
@@ -31,7 +31,7 @@ def finish(
     with tempfile.TemporaryDirectory() as scratch, result.checkpoint.as_directory() as checkpoint:
         model = Path(scratch) / MODEL
         shutil.copytree(Path(checkpoint) / MODEL, model)
-        history = read_position(Path(checkpoint)).history
+        history = read_state(Path(checkpoint)).history
         ends = history[-last:]
         figures = {name: fmean(entry[name] for entry in ends) for name in (ends or [{}])[-1] if name != "step"}
         describe(model, base=config.model, config=config.model_dump(mode="json"), run=run.record, figures=figures)

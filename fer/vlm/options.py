@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from fer.data.options import QuestionOptions
 from fer.options import Options
-from fer.training.options import RunOptions
+from fer.training.options import CheckpointOptions
 
 Part = Literal["vision", "projector", "language"]
 """The three parts of every image-text model: image encoder, the bridge from it, and language model."""
@@ -71,7 +71,7 @@ class StepOptions(Options):
     deepspeed: str = Field("zero2", description="DeepSpeed configuration: zero2, zero2-offload, zero3, or a JSON file")
 
 
-class LearnOptions(ModelOptions, ImageOptions, LoraOptions, StepOptions, RunOptions):
+class LearnOptions(ModelOptions, ImageOptions, LoraOptions, StepOptions, CheckpointOptions):
     """What every training of a vision-language model has."""
 
     save_total_limit: int = Field(2, ge=1, description="Checkpoints that are kept")

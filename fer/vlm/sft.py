@@ -14,7 +14,7 @@ import torch
 from fer.data.manifest import ShardedDataset
 from fer.tracking import Run
 from fer.training.flops import count_flops
-from fer.training.seeding import mix
+from fer.training.seeding import derive_seed
 from fer.training.worker import Worker
 from fer.vlm.base_trainer import Learner
 from fer.vlm.chat import ChatFormat
@@ -43,7 +43,7 @@ class Trainer(Learner):
         super().__init__(config, model, worker, run)
         self.config = config
         self.chat = ChatFormat(self.processor, config, max_tokens=config.max_tokens, loss_on=config.loss_on)
-        self.feed = Feed(dataset, config, self.chat, config.seed, worker.rank, worker.workers)
+        self.feed = Feed(dataset, config, self.chat, config.seed, worker.rank, worker.world_size)
         self.step_sizes = self.feed.step_sizes()
         self.has_validation = "val" in dataset.manifest.splits
         self.start(
@@ -57,56 +57,56 @@ class Trainer(Learner):
     # -- the run -------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Train from the position to the end. A run that was at its end already has its model in its checkpoint."""
-        if not self.position.stopped:
-            while self.position.epoch < self.config.epochs:
+        """Train from the restored state to the end. A finished run has its model in its checkpoint."""
+        if not self.state.finished:
+            while self.state.epoch < self.config.epochs:
                 self.train_epoch()
             self.finish()
 
     def train_epoch(self) -> None:
         """One epoch, or what is left of it."""
-        position, config = self.position, self.config
-        done = position.update - position.epoch * len(self.step_sizes)
-        batches = self.feed.training(position.epoch, position.batch)
+        state, config = self.state, self.config
+        done = state.global_step - state.epoch * len(self.step_sizes)
+        batches = self.feed.training(state.epoch, state.batch)
         for size in self.step_sizes[done:]:
             asked = time.perf_counter()
             step = [next(batches) for _ in range(size)]
             self.log.waited += time.perf_counter() - asked
             self.take_step(step)
-            last = position.update % len(self.step_sizes) == 0
+            last = state.global_step % len(self.step_sizes) == 0
             if last:
-                position.epoch, position.batch = position.epoch + 1, 0
-            if position.update % config.log_every == 0 or last:
+                state.epoch, state.batch = state.epoch + 1, 0
+            if state.global_step % config.log_every == 0 or last:
                 self.report_progress()
             figures = {}
-            if self.has_validation and (last or (config.eval_steps and position.update % config.eval_steps == 0)):
+            if self.has_validation and (last or (config.eval_steps and state.global_step % config.eval_steps == 0)):
                 figures = self.validate()
             every = config.checkpoint_every
-            if position.epoch < config.epochs and (last or (every and position.update % every == 0)):
+            if state.epoch < config.epochs and (last or (every and state.global_step % every == 0)):
                 self.report(figures)
 
     def take_step(self, step: list[Batch]) -> None:
         """One optimizer step: every learned token of all batches and workers weighs the same."""
-        position, device = self.position, self.worker.device
+        state, device = self.state, self.worker.device
         if self.flops_per_token is None and self.peak is not None:
             self.flops_per_token = self.measure_flops(step[0])
         learned = self.over_workers(torch.tensor([float(sum(batch.learned for batch in step))]))[0]
         total = torch.zeros((), device=device)
         for i, batch in enumerate(step):
-            torch.manual_seed(mix(self.config.seed, position.epoch, position.batch, self.worker.rank))
+            torch.manual_seed(derive_seed(self.config.seed, state.epoch, state.batch, self.worker.rank))
             self.engine.set_gradient_accumulation_boundary(i + 1 == len(step))
             loss = token_loss(self.engine, to_device(batch.inputs, device), self.only_needed)
             # DeepSpeed averages over the workers; the batches of a step are summed.
-            self.engine.backward(loss * (self.worker.workers / learned.item()), scale_wrt_gas=False)
+            self.engine.backward(loss * (self.worker.world_size / learned.item()), scale_wrt_gas=False)
             self.engine.step()
             total += loss.detach()
-            position.batch += 1
-        position.update += 1
-        self.log.add(step, total.item(), learned.item(), self.worker.workers)
+            state.batch += 1
+        state.global_step += 1
+        self.log.add(step, total.item(), learned.item(), self.worker.world_size)
 
     def report_progress(self) -> None:
         """Figures of the steps since the last time, over all workers: to MLflow, and in a line."""
-        log, workers = self.log, self.worker.workers
+        log, workers = self.log, self.worker.world_size
         sums = self.over_workers(torch.tensor([log.loss, log.tokens, log.rows, log.places, log.waited]))
         loss, tokens, rows, places, waited = sums.tolist()
         seconds = time.perf_counter() - log.started
@@ -122,12 +122,12 @@ class Trainer(Learner):
         }
         if self.flops_per_token and self.peak:
             figures["mfu"] = tokens / workers / seconds * self.flops_per_token * self.flops_factor / self.peak
-        if self.worker.leads:
-            self.tracking.log_series("step_loss", log.losses, first_step=self.position.update - len(log.losses) + 1)
-            self.tracking.log_metrics(figures, step=self.position.update)
-            epoch = self.position.update / len(self.step_sizes)
+        if self.worker.is_rank_zero:
+            self.tracking.log_series("step_loss", log.losses, first_step=self.state.global_step - len(log.losses) + 1)
+            self.tracking.log_metrics(figures, step=self.state.global_step)
+            epoch = self.state.global_step / len(self.step_sizes)
             print(
-                f"step {self.position.update}/{self.total_steps}  epoch {epoch:.2f}  "
+                f"step {self.state.global_step}/{self.total_steps}  epoch {epoch:.2f}  "
                 f"train_loss {figures['train_loss']:.4f}  lr {figures['lr']:.2e}  "
                 f"{figures['tokens_per_second']:.0f} tokens/s  padding {figures['padding']:.1%}  "
                 f"data wait {figures['data_wait']:.1%}",
@@ -160,20 +160,20 @@ class Trainer(Learner):
             ]
             answers, right, formed = self.over_workers(tally(samples)).tolist()
             figures |= {"val_accuracy": right / max(answers, 1), "val_well_formed": formed / max(answers, 1)}
-            if self.worker.leads:
+            if self.worker.is_rank_zero:
                 self.keep(samples)
         self.engine.train()
-        if self.worker.leads:
-            self.tracking.log_metrics(figures, step=self.position.update)
+        if self.worker.is_rank_zero:
+            self.tracking.log_metrics(figures, step=self.state.global_step)
             print("validation  " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()), flush=True)
-        self.position.history.append({"step": float(self.position.update), **figures})
+        self.state.history.append({"step": float(self.state.global_step), **figures})
         self.log.started += time.perf_counter() - paused
         return figures
 
     def keep(self, samples: list[Sample]) -> None:
         """Some answers, as an artifact of the run."""
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / f"step-{self.position.update:06d}.jsonl"
+            file = Path(folder) / f"step-{self.state.global_step:06d}.jsonl"
             lines = [json.dumps(asdict(sample), ensure_ascii=False) for sample in samples[:SAMPLES_KEPT]]
             file.write_text("\n".join(lines) + "\n")
             self.tracking.log_artifacts(Path(folder), "samples")

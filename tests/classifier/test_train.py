@@ -50,7 +50,7 @@ def run_training(shards: Path, out: Path, name: str, **options: Any) -> tuple[Re
     dataset = ShardedDataset(config.data)
     run = RunFolder(config, "train", "x")
     tracking = start_run(config, "test", name, run.record.get("mlflow_run_id"))
-    run.save(mlflow_run_id=tracking.run_id)
+    run.update(mlflow_run_id=tracking.run_id)
     spec = new_spec(config, dataset.manifest.space)
     sent = {
         "config": config.model_dump(),
@@ -68,10 +68,10 @@ def final_weights(result: Result) -> dict[str, Any]:
         return load_file(Path(folder) / WEIGHTS)
 
 
-def position(result: Result) -> dict[str, Any]:
+def trainer_state(result: Result) -> dict[str, Any]:
     assert result.checkpoint is not None
     with result.checkpoint.as_directory() as folder:
-        return json.loads((Path(folder) / "state.json").read_text())
+        return json.loads((Path(folder) / "trainer_state.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def assert_same_run(step_losses: StepLosses) -> SameRun:
 
 
 def _assert_same_run(step_losses: StepLosses, one: tuple[Result, Run], other: tuple[Result, Run]) -> None:
-    assert position(one[0])["update"] == position(other[0])["update"]
+    assert trainer_state(one[0])["global_step"] == trainer_state(other[0])["global_step"]
     losses, again = step_losses(one[1]), step_losses(other[1])
     assert losses.keys() == again.keys()
     assert losses == again
@@ -101,8 +101,8 @@ def _assert_same_run(step_losses: StepLosses, one: tuple[Result, Run], other: tu
 def test_the_run_counts_its_steps(undisturbed: tuple[Result, Run], small_shards: Path, step_losses: StepLosses) -> None:
     rows = ShardedDataset(str(small_shards)).split("train").rows
     batches = rows // 2 // 16
-    state = position(undisturbed[0])
-    assert state["update"] == EPOCHS * -(-batches // 2)
+    state = trainer_state(undisturbed[0])
+    assert state["global_step"] == EPOCHS * -(-batches // 2)
     assert state["epoch"] == EPOCHS
     assert len(history_of(undisturbed[0])) == EPOCHS
     assert len(step_losses(undisturbed[1])) == EPOCHS * batches

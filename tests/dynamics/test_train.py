@@ -111,7 +111,7 @@ def kill_in_stage_2b(root: Path, killed: list[int]) -> None:
     """Kill -9 the training worker once stage 2b has a checkpoint."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        states = [json.loads(file.read_text()) for file in root.glob("checkpoint_*/state.json")]
+        states = [json.loads(file.read_text()) for file in root.glob("checkpoint_*/trainer_state.json")]
         if any(state["stage"] == "2b" for state in states):
             ours = psutil.Process().children(recursive=True)
             worker = next(p.pid for p in ours if "ray::RayTrainWorker" in str(p.cmdline()))
@@ -145,7 +145,7 @@ def test_changed_data_is_refused(
     options = ["--config", "small-cpu", "--data", str(sequences), "--out-dir", str(out), "--batch-size", "8"]
     try:
         assert main(["dynamics", *options, "--name", "undisturbed"]) == 2
-        assert "exists with other settings" in capsys.readouterr().err
+        assert "exists with other options" in capsys.readouterr().err
         with pytest.raises(Exception, match="has changed since it began"):
             run(small(sequences, out, "undisturbed"))
     finally:

@@ -125,9 +125,9 @@ def wait_for(what: Callable[[], bool], seconds: float, log: Path) -> None:
 def steps_saved(run: Path) -> int:
     """Step of the newest whole checkpoint."""
     found = [0]
-    for file in run.glob("checkpoint_*/state.json"):
+    for file in run.glob("checkpoint_*/trainer_state.json"):
         with suppress(ValueError):  # it is being written
-            found.append(json.loads(file.read_text())["update"])
+            found.append(json.loads(file.read_text())["global_step"])
     return max(found)
 
 

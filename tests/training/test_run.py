@@ -6,27 +6,27 @@ from pathlib import Path
 import pytest
 
 from fer.errors import UserError
-from fer.training.options import RunOptions
+from fer.training.options import CheckpointOptions
 from fer.training.run import RunFolder
 
 
 def test_config_versions_and_commit_are_saved(tmp_path: Path) -> None:
-    run = RunFolder(RunOptions(out_dir=str(tmp_path), name="a", seed=3), "train", "x")
+    run = RunFolder(CheckpointOptions(out_dir=str(tmp_path), name="a", seed=3), "train", "x")
     record = json.loads((tmp_path / "a" / "run.json").read_text())
     assert record["config"]["seed"] == 3
     assert {"python", "torch", "ray", "timm", "ferry-fer"} <= set(record["versions"])
     assert "commit" in record
-    assert not run.continued
+    assert not run.resumed
 
 
 def test_the_same_name_continues(tmp_path: Path) -> None:
-    RunFolder(RunOptions(out_dir=str(tmp_path), name="a"), "train", "x").save(mlflow_run_id="7")
-    again = RunFolder(RunOptions(out_dir=str(tmp_path), name="a", max_failures=9), "train", "x")
-    assert again.continued
+    RunFolder(CheckpointOptions(out_dir=str(tmp_path), name="a"), "train", "x").update(mlflow_run_id="7")
+    again = RunFolder(CheckpointOptions(out_dir=str(tmp_path), name="a", max_failures=9), "train", "x")
+    assert again.resumed
     assert again.record["mlflow_run_id"] == "7"
 
 
 def test_other_settings_under_the_same_name_are_refused(tmp_path: Path) -> None:
-    RunFolder(RunOptions(out_dir=str(tmp_path), name="a", seed=1), "train", "x")
+    RunFolder(CheckpointOptions(out_dir=str(tmp_path), name="a", seed=1), "train", "x")
     with pytest.raises(UserError, match=r"--seed 1 is now 2.*choose another --name"):
-        RunFolder(RunOptions(out_dir=str(tmp_path), name="a", seed=2), "train", "x")
+        RunFolder(CheckpointOptions(out_dir=str(tmp_path), name="a", seed=2), "train", "x")

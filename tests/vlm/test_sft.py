@@ -179,9 +179,9 @@ def test_mistakes_are_told_before_a_worker_starts(
     refused("cuts off the answers", max_tokens=64, image_size=224)
     refused("less than one step", grad_accum_steps=100)
     refused("no configuration 'zero9'", deepspeed="zero9")
-    last = next(file.parent for file in undisturbed[0].glob("checkpoint_*/state.json"))
-    refused("continue it with --workers 2", workers=1, resume=str(last))
-    refused("holds no checkpoint", resume=str(tmp_path))
+    last = next(file.parent for file in undisturbed[0].glob("checkpoint_*/trainer_state.json"))
+    refused("resume with --workers 2", workers=1, resume=str(last))
+    refused("is not a checkpoint", resume=str(tmp_path))
     rows = [{"image_path": f"{p.relative_to(face_folder)}", "problem": "?", "solution": "joy"} for p in
             sorted(face_folder.rglob("*.png"))]  # fmt: skip
     (tmp_path / "grpo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

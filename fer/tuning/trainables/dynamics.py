@@ -46,7 +46,7 @@ class DynamicsTraining:
             "config": config.model_dump(),
             "splits": data["splits"],
             "root": str(folder),
-            "tracking": {stage: run | {"first_step": self._before(config, stage)} for stage in config.stages},
+            "tracking": {stage: run | {"step_offset": self._before(config, stage)} for stage in config.stages},
         }
         return train, settings
 
