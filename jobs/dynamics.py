@@ -40,17 +40,22 @@ def train_once(config: DynamicsConfig, data: FrameSet, split: list[str]) -> None
     from fer.dynamics.evaluate import judge_stages
     from fer.dynamics.runner import go_through, keep_model, log_results
     from fer.dynamics.stages import histories
+    from jobs.summary import print_summary
 
     campaign = go_through(config, data, split)
     judged = judge_stages(campaign.run.root, data.frames, split)
     version = keep_model(config, campaign, judged.of_stage(list(judged.estimates)[-1]))
     log_results(config, campaign.run, campaign.tracking, judged, histories(campaign.run.root), campaign.stages)
     show(judged)
-    print(f"Model:   {campaign.run.root}/model")
-    print(f"Report:  {campaign.run.root}/report.html")
-    if version is not None:
-        print(f"Registered as models:/{config.register_as}@{config.alias}, version {version}")
-    print(f"Next:    fer dynamics predict {campaign.run.root} VIDEO")
+    print_summary(
+        config,
+        campaign.run,
+        campaign.tracking,
+        model=f"{campaign.run.root}/model",
+        report=f"{campaign.run.root}/report.html",
+        version=version,
+        next_command=f"fer dynamics predict {campaign.run.root} VIDEO",
+    )
 
 
 def cross_validate(config: DynamicsConfig, data: FrameSet, splits: list[list[str]]) -> None:
@@ -58,6 +63,7 @@ def cross_validate(config: DynamicsConfig, data: FrameSet, splits: list[list[str
     from fer.dynamics.evaluate import join, judge_stages
     from fer.dynamics.runner import go_through, log_results, open_campaign
     from fer.dynamics.stages import histories
+    from jobs.summary import print_summary
 
     run, tracking = open_campaign(config, data)
     folds = []
@@ -70,7 +76,7 @@ def cross_validate(config: DynamicsConfig, data: FrameSet, splits: list[list[str
     judged = join(folds)
     log_results(config, run, tracking, judged)
     show(judged)
-    print(f"Report:  {run.root}/report.html")
+    print_summary(config, run, tracking, report=f"{run.root}/report.html")
 
 
 def show(judged: Judged) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fer.grpo.options import GrpoConfig
 
 Config = GrpoConfig
@@ -20,10 +18,11 @@ def main(config: GrpoConfig) -> None:
     from fer.grpo.plots import draw_curves
     from fer.grpo.preflight import banned_tokens, check, describe
     from fer.grpo.trainer import train_grpo
-    from fer.training.launch import launch, required_cpus, use_gpu
+    from fer.training.launch import launch, loop_settings, required_cpus, use_gpu
     from fer.training.run import open_run
     from fer.vlm.export import finish
     from fer.vlm.model import locate
+    from jobs.summary import print_summary
 
     dataset = open_questions(config, cache=f"{config.out_dir}/data")
     model = locate(config.model, config)
@@ -43,14 +42,7 @@ def main(config: GrpoConfig) -> None:
     )
 
     banned = banned_tokens(config, model)
-    settings = {
-        "config": config.model_dump(),
-        "model": model,
-        "data": dataset.root,
-        "tracking": {"uri": tracking.uri, "run_id": tracking.run_id},
-        "resume": str(Path(config.resume).absolute()) if config.resume else None,
-        "banned": banned,
-    }
+    settings = loop_settings(config, dataset.root, tracking, model=model, banned=banned)
     with running_engines(config, model, banned, gpus) as engines:
         placed = config.model_copy(update={"device": "gpu" if gpus else "cpu"})  # where the engines are
         checkpoints = CheckpointConfig(num_to_keep=config.save_total_limit)
@@ -61,12 +53,8 @@ def main(config: GrpoConfig) -> None:
     print("\nTrained.")
     for name, value in figures.items():
         print(f"  {name:<20} {value:.4f}")
-    print(f"Model:   {folder}")
-    print(f"Curves:  {run.root}/curves.png")
-    print(f"Run:     {run.root}  (MLflow: {tracking.uri}, run {tracking.run_id})")
-    if version is not None:
-        print(f"Registered as models:/{config.register_as}@{config.alias}, version {version}")
-    print(f"Next:    fer ferbench run --model {folder} --data ...")
+    curves, ferbench = f"{run.root}/curves.png", f"fer ferbench run --model {folder} --data ..."
+    print_summary(config, run, tracking, model=folder, curves=curves, version=version, next_command=ferbench)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fer.vlm.options import SftConfig
 
 Config = SftConfig
@@ -15,12 +13,13 @@ def main(config: SftConfig) -> None:
 
     from cluster.local import connect
     from fer.data.vqa.prepare import open_questions
-    from fer.training.launch import launch, required_cpus
+    from fer.training.launch import launch, loop_settings, required_cpus
     from fer.training.run import open_run
     from fer.vlm.export import finish
     from fer.vlm.model import locate
     from fer.vlm.preflight import check
     from fer.vlm.sft import train_sft
+    from jobs.summary import print_summary
 
     dataset = open_questions(config, cache=f"{config.out_dir}/data")
     model = locate(config.model, config)
@@ -31,25 +30,15 @@ def main(config: SftConfig) -> None:
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
     print(f"run {run.name}: {config.model} on {rows}, {config.workers} worker(s), {config.deepspeed}", flush=True)
 
-    settings = {
-        "config": config.model_dump(),
-        "model": model,
-        "data": dataset.root,
-        "tracking": {"uri": tracking.uri, "run_id": tracking.run_id},
-        "resume": str(Path(config.resume).absolute()) if config.resume else None,
-    }
+    settings = loop_settings(config, dataset.root, tracking, model=model)
     result = launch(train_sft, settings, config, run, CheckpointConfig(num_to_keep=config.save_total_limit))
 
     folder, figures, version = finish(config, run, result, tracking)
     print("\nTrained.")
     for name, value in figures.items():
         print(f"  {name:<16} {value:.4f}")
-    print(f"Model:   {folder}")
-    print(f"Run:     {run.root}  (MLflow: {tracking.uri}, run {tracking.run_id})")
-    if version is not None:
-        print(f"Registered as models:/{config.register_as}@{config.alias}, version {version}")
-    if config.lora != "off":
-        print(f"Next:    fer merge --adapter {folder} --out {run.root}/merged")
+    merge = f"fer merge --adapter {folder} --out {run.root}/merged" if config.lora != "off" else None
+    print_summary(config, run, tracking, model=folder, version=version, next_command=merge)
 
 
 if __name__ == "__main__":

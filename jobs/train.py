@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fer.classifier.options import TrainConfig
 
 Config = TrainConfig
@@ -17,8 +15,9 @@ def main(config: TrainConfig) -> None:
     from fer.classifier.preflight import check
     from fer.classifier.train import train
     from fer.data.prepare import open_dataset
-    from fer.training.launch import launch, required_cpus
+    from fer.training.launch import launch, loop_settings, required_cpus
     from fer.training.run import open_run
+    from jobs.summary import print_summary
 
     dataset = open_dataset(config, cache=f"{config.out_dir}/data")
     spec = new_spec(config, dataset.manifest.space)
@@ -29,13 +28,7 @@ def main(config: TrainConfig) -> None:
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
     print(f"run {run.name}: {config.backbone} on {rows}, {config.workers} worker(s)", flush=True)
 
-    settings = {
-        "config": config.model_dump(),
-        "spec": spec.model_dump(),
-        "data": dataset.root,
-        "tracking": {"uri": tracking.uri, "run_id": tracking.run_id},
-        "resume": str(Path(config.resume).absolute()) if config.resume else None,
-    }
+    settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump())
     result = launch(train, settings, config, run)
 
     folder, version = finish(config, spec, run, result, tracking)
@@ -44,11 +37,8 @@ def main(config: TrainConfig) -> None:
     for name in ("val_accuracy", "val_macro_f1", "val_uar", "val_ccc_valence", "val_ccc_arousal"):
         if name in best:
             print(f"  {name:<16} {best[name]:.4f}")
-    print(f"Model:   {folder}")
-    print(f"Run:     {run.root}  (MLflow: {tracking.uri}, run {tracking.run_id})")
-    if version is not None:
-        print(f"Registered as models:/{config.register_as}@{config.alias}, version {version}")
-    print(f"Next:    fer evaluate {folder} --data {config.data}")
+    evaluate = f"fer evaluate {folder} --data {config.data}"
+    print_summary(config, run, tracking, model=folder, version=version, next_command=evaluate)
 
 
 if __name__ == "__main__":

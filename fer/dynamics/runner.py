@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import fsspec
@@ -69,7 +69,7 @@ def go_through(
             "config": config.model_copy(update={"data": absolute(config.data)}).model_dump(),
             "splits": list(splits),
             "root": run.root,
-            "tracking": {name: {"uri": stage.uri, "run_id": stage.run_id} for name, stage in stages.items()},
+            "tracking": {name: asdict(stage) for name, stage in stages.items()},
         }
         launch(train, settings, config, run, CheckpointConfig(num_to_keep=1), callbacks)
     for stage in stages.values():

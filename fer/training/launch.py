@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
@@ -22,7 +24,8 @@ from ray.train.torch import TorchTrainer
 
 from fer.data.stream.reader import CPUS_PER_READER
 from fer.errors import UserError
-from fer.training.options import LaunchOptions
+from fer.tracking import Run
+from fer.training.options import LaunchOptions, RunOptions
 from fer.training.run import RunFolder
 
 USER_ERROR = "user_error.txt"
@@ -47,6 +50,17 @@ def use_gpu(options: LaunchOptions, engines: int = 0) -> bool:
             f"--device gpu: the cluster has {gpus:g} GPUs for {options.workers} workers{also}; use fewer --workers"
         )
     return options.device != "cpu" and gpus >= needed
+
+
+def loop_settings(options: RunOptions, data: str, tracking: Run, **settings: Any) -> dict[str, Any]:
+    """What every training loop is given, as plain values, with its own ``settings``. ``data`` is a folder of shards."""
+    return {
+        "config": options.model_dump(),
+        "data": data,
+        "tracking": asdict(tracking),
+        "resume": str(Path(options.resume).absolute()) if options.resume else None,
+        **settings,
+    }
 
 
 class RunStorage(NamedTuple):

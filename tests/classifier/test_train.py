@@ -18,7 +18,7 @@ from fer.classifier.train import train
 from fer.data.manifest import ShardedDataset
 from fer.models.folder import WEIGHTS
 from fer.tracking import Run, start_run
-from fer.training.launch import launch
+from fer.training.launch import launch, loop_settings
 from fer.training.run import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
@@ -52,14 +52,8 @@ def run_training(shards: Path, out: Path, name: str, **options: Any) -> tuple[Re
     tracking = start_run(config, "test", name, run.record.get("mlflow_run_id"))
     run.update(mlflow_run_id=tracking.run_id)
     spec = new_spec(config, dataset.manifest.space)
-    sent = {
-        "config": config.model_dump(),
-        "spec": spec.model_dump(),
-        "data": dataset.root,
-        "tracking": {"uri": tracking.uri, "run_id": tracking.run_id},
-        "resume": None,
-    }
-    return launch(train, sent, config, run), tracking
+    settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump())
+    return launch(train, settings, config, run), tracking
 
 
 def final_weights(result: Result) -> dict[str, Any]:

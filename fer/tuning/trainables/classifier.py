@@ -34,17 +34,12 @@ class ClassifierTraining:
         from fer.classifier.preflight import check
         from fer.classifier.train import train
         from fer.data.manifest import ShardedDataset
+        from fer.training.launch import loop_settings
 
         dataset = ShardedDataset(data["data"])
         spec = new_spec(config, dataset.manifest.space)
         check(config, spec, dataset)
-        settings = {
-            "config": config.model_dump(),
-            "spec": spec.model_dump(),
-            "data": dataset.root,
-            "tracking": {"uri": tracking.uri, "run_id": tracking.run_id},
-        }
-        return train, settings
+        return train, loop_settings(config, dataset.root, tracking, spec=spec.model_dump())
 
     def round(self, config: TrainConfig, figures: dict[str, Any]) -> int | None:
         return int(figures["epoch"]) if "epoch" in figures else None
