@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fer.tracking import Run
-from fer.training.options import NamedOptions
+from fer.training.options import ExperimentOptions
 from fer.training.run import RunFolder
 
 
 def print_summary(
-    config: NamedOptions,
+    config: ExperimentOptions,
     run: RunFolder,
     tracking: Run,
     *,

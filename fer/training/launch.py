@@ -25,7 +25,7 @@ from ray.train.torch import TorchTrainer
 from fer.data.stream.reader import CPUS_PER_READER
 from fer.errors import UserError
 from fer.tracking import Run
-from fer.training.options import LaunchOptions, RunOptions
+from fer.training.options import CheckpointOptions, LaunchOptions
 from fer.training.run import RunFolder
 
 USER_ERROR = "user_error.txt"
@@ -52,7 +52,7 @@ def use_gpu(options: LaunchOptions, engines: int = 0) -> bool:
     return options.device != "cpu" and gpus >= needed
 
 
-def loop_settings(options: RunOptions, data: str, tracking: Run, **settings: Any) -> dict[str, Any]:
+def loop_settings(options: CheckpointOptions, data: str, tracking: Run, **settings: Any) -> dict[str, Any]:
     """What every training loop is given, as plain values, with its own ``settings``. ``data`` is a folder of shards."""
     return {
         "config": options.model_dump(),
