@@ -10,9 +10,9 @@ Config = TrainConfig
 def main(config: TrainConfig) -> None:
     """Train as ``config`` says; a stopped run of the same name is continued."""
     from cluster.local import connect
-    from fer.classifier.export import finish, history_of
+    from fer.classifier.export import export_model, training_history
     from fer.classifier.model import new_spec
-    from fer.classifier.preflight import check
+    from fer.classifier.preflight import preflight_check
     from fer.classifier.train import train
     from fer.data.prepare import open_dataset
     from fer.training.launch import launch, loop_settings, required_cpus
@@ -21,7 +21,7 @@ def main(config: TrainConfig) -> None:
 
     dataset = open_dataset(config, cache=f"{config.out_dir}/data")
     spec = new_spec(config, dataset.manifest.space)
-    check(config, spec, dataset)
+    preflight_check(config, spec, dataset)
     connect(required_cpus(config))
 
     run, tracking = open_run(config, "train", default_name=config.backbone, data_hash=dataset.manifest.content_hash)
@@ -31,9 +31,9 @@ def main(config: TrainConfig) -> None:
     settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump())
     result = launch(train, settings, config, run)
 
-    folder, version = finish(config, spec, run, result, tracking)
-    best = max(history_of(result), key=lambda epoch: epoch.get("val_score", -epoch["train_loss"]))
-    print(f"\nTrained {len(history_of(result))} epochs; the best was epoch {best['epoch']:.0f}.")
+    folder, version = export_model(config, spec, run, result, tracking)
+    best = max(training_history(result), key=lambda epoch: epoch.get("val_score", -epoch["train_loss"]))
+    print(f"\nTrained {len(training_history(result))} epochs; the best was epoch {best['epoch']:.0f}.")
     for name in ("val_accuracy", "val_macro_f1", "val_uar", "val_ccc_valence", "val_ccc_arousal"):
         if name in best:
             print(f"  {name:<16} {best[name]:.4f}")

@@ -63,7 +63,7 @@ class Collate(ArrowBatchCollateFn):
         return tensors
 
 
-class Feed:
+class FaceDataLoader:
     """One worker's batches of a data set."""
 
     def __init__(self, dataset: ShardedDataset, config: TrainConfig, spec: ModelSpec, rank: int, workers: int) -> None:
@@ -77,7 +77,7 @@ class Feed:
         """Full training batches that every worker gets in each epoch; the remainder differs from epoch to epoch."""
         return self.dataset.split("train").rows // self.workers // self.config.batch_size
 
-    def training(self, epoch: int, batch: int) -> Iterator[Batch]:
+    def train_batches(self, epoch: int, batch: int) -> Iterator[Batch]:
         """Batches from ``batch`` of ``epoch`` to the end of the run, without a pause between epochs."""
         size = self.config.batch_size
         windows = (
@@ -95,7 +95,7 @@ class Feed:
         )
         return self._batches(windows, Augment(self.config, self.config))
 
-    def validation(self) -> Iterator[Batch]:
+    def val_batches(self) -> Iterator[Batch]:
         """This worker's share of the validation split, in stored order."""
         windows = stored_windows(row_groups(self.dataset, "val"), rank=self.rank, workers=self.workers)
         return self._batches(windows, None)

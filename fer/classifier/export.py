@@ -18,11 +18,11 @@ from fer.training.checkpoint import read_state
 from fer.training.run import RunFolder
 
 
-def finish(
+def export_model(
     config: TrainConfig, spec: ModelSpec, run: RunFolder, result: Result, tracking: Run
 ) -> tuple[str, str | None]:
     """Write ``<run>/model`` and ``<run>/history.json``, log both, register; the folder and the registered version."""
-    history = history_of(result)
+    history = training_history(result)
     run.write("history.json", json.dumps(history, indent=2))
     best = result.get_best_checkpoint("score", mode="max")
     assert best is not None, "every finished epoch left a checkpoint"
@@ -51,7 +51,7 @@ def finish(
     return f"{run.root}/{MODEL}", version
 
 
-def history_of(result: Result) -> list[dict[str, float]]:
+def training_history(result: Result) -> list[dict[str, float]]:
     """One entry for each epoch of the whole run, over all its continuations."""
     assert isinstance(result.checkpoint, Checkpoint), "a finished run has a last checkpoint"
     with result.checkpoint.as_directory() as folder:

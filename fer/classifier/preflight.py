@@ -11,7 +11,7 @@ from fer.errors import UserError
 from fer.training.optim import build_optimizer
 
 
-def check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset) -> None:
+def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset) -> None:
     """Raise UserError for a model that can't be built, or data that doesn't suffice for it."""
     model = build_model(spec, config.pretrained)
     build_optimizer(config, model)

@@ -15,12 +15,12 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from fer.classifier.augment import BatchAugment
-from fer.classifier.data_loader import Batch, Feed
+from fer.classifier.data_loader import Batch, FaceDataLoader
 from fer.classifier.losses import affect_loss, build_loss, class_weights
 from fer.classifier.model import FaceModel, ModelSpec, Outputs, build_model, load_model, save_model
 from fer.classifier.options import TrainConfig
 from fer.classifier.preprocess import normalize
-from fer.classifier.validation import Judge
+from fer.classifier.validation import ValidationMetrics
 from fer.data.manifest import ShardedDataset
 from fer.models.folder import WEIGHTS
 from fer.tracking import Run
@@ -59,14 +59,14 @@ class Trainer:
             self.raw.backbone.set_grad_checkpointing()
         self.model = worker.prepare_model(self.raw)
         self.average = ModelEmaV3(self.raw, decay=config.ema, use_warmup=True) if config.ema else None
-        self.feed = Feed(dataset, config, spec, worker.rank, worker.world_size)
-        self.updates_per_epoch = -(-self.feed.batches_per_epoch // config.grad_accum_steps)
+        self.data_loader = FaceDataLoader(dataset, config, spec, worker.rank, worker.world_size)
+        self.updates_per_epoch = -(-self.data_loader.batches_per_epoch // config.grad_accum_steps)
         self.optimizer = build_optimizer(config, self.raw)
         self.schedule = LRSchedule(config, self.optimizer, self.updates_per_epoch)
         weight = class_weights(dataset.split("train").counts, spec.labels) if config.class_weights else None
         self.loss = build_loss(config, weight.to(worker.device) if weight is not None else None)
         self.augment = BatchAugment(config, len(spec.labels), worker.device)
-        self.judge = Judge(spec, worker.device)
+        self.metrics = ValidationMetrics(spec, worker.device)
         self.amp = amp_dtype(worker.device) if config.amp else None
         self.scaler = torch.amp.GradScaler(worker.device.type, enabled=self.amp is torch.float16)
         self.has_validation = "val" in dataset.manifest.splits
@@ -76,7 +76,7 @@ class Trainer:
 
     def run(self) -> None:
         """Train from the restored state to the end, or until validation stops improving."""
-        batches = self.feed.training(self.state.epoch, self.state.batch)
+        batches = self.data_loader.train_batches(self.state.epoch, self.state.batch)
         while self.state.epoch < self.config.epochs and not self.state.finished:
             figures = self.train_epoch(batches)
             if self.has_validation:
@@ -87,7 +87,7 @@ class Trainer:
         """One epoch, or what is left of it; its mean loss, speed and share of time spent waiting for data."""
         self.model.train()
         started, waited, losses = time.perf_counter(), 0.0, []
-        first, last = self.state.batch, self.feed.batches_per_epoch
+        first, last = self.state.batch, self.data_loader.batches_per_epoch
         for number in range(first, last):
             asked = time.perf_counter()
             batch = next(batches)
@@ -120,7 +120,7 @@ class Trainer:
             values = torch.stack(losses).tolist()
             self.state.loss_sum += sum(values)
             if self.worker.is_rank_zero:
-                done = self.state.epoch * self.feed.batches_per_epoch + self.state.batch
+                done = self.state.epoch * self.data_loader.batches_per_epoch + self.state.batch
                 self.tracking.log_series("step_loss", values, first_step=done - len(values))
             losses.clear()
 
@@ -166,13 +166,13 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        """Judge the kept model on the whole validation split, every worker on its share."""
+        """Evaluate the exported model on the whole validation split, every worker on its share."""
         model = self.kept_model.eval()
-        for batch in self.feed.validation():
+        for batch in self.data_loader.val_batches():
             with self.autocast():
                 outputs = model(normalize(batch["pixels"].to(self.worker.device), self.spec))
-            self.judge.update(outputs, batch)
-        return self.judge.compute()
+            self.metrics.update(outputs, batch)
+        return self.metrics.compute()
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ class Trainer:
         """One line for the person who watches."""
         seen = self.state.history
         left = (self.config.epochs - self.state.epoch) * sum(entry["seconds"] for entry in seen) / len(seen)
-        judged = "  ".join(f"{name} {figures[name]:.3f}" for name in self.judge.shown if name in figures)
+        judged = "  ".join(f"{name} {figures[name]:.3f}" for name in self.metrics.shown if name in figures)
         print(
             f"epoch {self.state.epoch}/{self.config.epochs}  train_loss {figures['train_loss']:.3f}  {judged}"
             f"{' *' if better else ''}  {figures['images_per_second']:.0f} img/s  "

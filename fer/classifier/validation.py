@@ -11,7 +11,7 @@ from fer.classifier.data_loader import Batch
 from fer.classifier.model import ModelSpec, Outputs
 
 
-class Judge:
+class ValidationMetrics:
     """Adds up what the model says of the validation split. ``val_score`` is what the best checkpoint is chosen by."""
 
     def __init__(self, spec: ModelSpec, device: torch.device) -> None:

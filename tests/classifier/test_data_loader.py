@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from fer.classifier.data_loader import Batch, Collate, Feed, Pixels
+from fer.classifier.data_loader import Batch, Collate, FaceDataLoader, Pixels
 from fer.classifier.model import ModelSpec, new_spec
 from fer.classifier.options import TrainConfig
 from fer.data.images import encode_png
@@ -65,12 +65,12 @@ def test_the_stream_is_the_planned_order_wherever_images_are_decoded(small_shard
     found: dict[str, list[Batch]] = {}
     for decode in ("worker", "remote"):
         config = TrainConfig(data=str(small_shards), img_size=24, batch_size=32, epochs=2, seed=4, decode=decode)
-        feed = Feed(dataset, config, new_spec(config, dataset.manifest.space), rank=1, workers=2)
-        found[decode] = list(feed.training(epoch=0, batch=0))
-        assert len(found[decode]) == 2 * feed.batches_per_epoch
-        resumed = list(feed.training(epoch=1, batch=2))
-        assert len(resumed) == feed.batches_per_epoch - 2
-        for late, again in zip(found[decode][feed.batches_per_epoch + 2 :], resumed, strict=True):
+        loader = FaceDataLoader(dataset, config, new_spec(config, dataset.manifest.space), rank=1, workers=2)
+        found[decode] = list(loader.train_batches(epoch=0, batch=0))
+        assert len(found[decode]) == 2 * loader.batches_per_epoch
+        resumed = list(loader.train_batches(epoch=1, batch=2))
+        assert len(resumed) == loader.batches_per_epoch - 2
+        for late, again in zip(found[decode][loader.batches_per_epoch + 2 :], resumed, strict=True):
             assert torch.equal(late["pixels"], again["pixels"])
     for one, other in zip(found["worker"], found["remote"], strict=True):
         assert torch.equal(one["pixels"], other["pixels"])
@@ -83,8 +83,8 @@ def test_validation_sees_every_row_once(small_shards: Path) -> None:
     config = TrainConfig(data=str(small_shards), img_size=24, batch_size=32)
     labels = []
     for rank in range(2):
-        feed = Feed(dataset, config, new_spec(config, dataset.manifest.space), rank=rank, workers=2)
-        labels += [label for batch in feed.validation() for label in batch["label"].tolist()]
+        loader = FaceDataLoader(dataset, config, new_spec(config, dataset.manifest.space), rank=rank, workers=2)
+        labels += [label for batch in loader.val_batches() for label in batch["label"].tolist()]
     stored = stored_windows(row_groups(dataset, "val"), rank=0, workers=1)
     names = [name for window in stored for name in read_window(window, ["label"])["label"].to_pylist()]
     assert [dataset.manifest.labels[label] for label in labels] == names

@@ -9,7 +9,7 @@ import torch
 from fer.classifier.heads import MarginHead
 from fer.classifier.model import Outputs, build_model, load_model, new_spec, save_model
 from fer.classifier.options import ModelOptions
-from fer.classifier.validation import Judge
+from fer.classifier.validation import ValidationMetrics
 from fer.errors import UserError
 from fer.labels import SPACES
 from fer.models.folder import WEIGHTS
@@ -68,7 +68,7 @@ def test_margins_by_hand() -> None:
 
 def test_judge_counts_rows_without_affect_for_the_expression_alone() -> None:
     spec = new_spec(ModelOptions(backbone="test_resnet", img_size=32, head="both"), SPACES["rafdb"])
-    judge = Judge(spec, torch.device("cpu"))
+    judge = ValidationMetrics(spec, torch.device("cpu"))
     truth = torch.tensor([[0.1, 0.2], [0.5, -0.5], [-0.4, 0.3], [float("nan")] * 2])
     logits = torch.eye(7)[:4] * 5
     judge.update(Outputs(logits, truth.nan_to_num()), {"label": torch.tensor([0, 1, 2, 6]), "affect": truth})

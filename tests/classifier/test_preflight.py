@@ -7,7 +7,7 @@ import pytest
 
 from fer.classifier.model import new_spec
 from fer.classifier.options import TrainConfig
-from fer.classifier.preflight import check
+from fer.classifier.preflight import preflight_check
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
 
@@ -15,7 +15,7 @@ from fer.errors import UserError
 def plan(shards: Path, **options: Any) -> None:
     config = TrainConfig(data=str(shards), **{"backbone": "test_resnet", "img_size": 32, "batch_size": 16, **options})
     dataset = ShardedDataset(str(shards))
-    check(config, new_spec(config, dataset.manifest.space), dataset)
+    preflight_check(config, new_spec(config, dataset.manifest.space), dataset)
 
 
 def test_a_sound_plan_passes(small_shards: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ray.train import Result
 from safetensors.torch import load_file
 
-from fer.classifier.export import history_of
+from fer.classifier.export import training_history
 from fer.classifier.model import new_spec
 from fer.classifier.options import TrainConfig
 from fer.classifier.train import train
@@ -98,7 +98,7 @@ def test_the_run_counts_its_steps(undisturbed: tuple[Result, Run], small_shards:
     state = trainer_state(undisturbed[0])
     assert state["global_step"] == EPOCHS * -(-batches // 2)
     assert state["epoch"] == EPOCHS
-    assert len(history_of(undisturbed[0])) == EPOCHS
+    assert len(training_history(undisturbed[0])) == EPOCHS
     assert len(step_losses(undisturbed[1])) == EPOCHS * batches
 
 

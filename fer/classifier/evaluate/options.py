@@ -12,7 +12,7 @@ from fer.tracking import TrackingOptions
 
 
 class EvaluateConfig(DataOptions, TrackingOptions):
-    """Judge a model on a labelled data set: figures with 95% intervals, plots, and one HTML report."""
+    """Evaluate a model on a labelled data set: metrics with 95% intervals, plots, and one HTML report."""
 
     model: CliPositionalArg[str] = Field(
         description="Model: a folder or checkpoint, a run, runs:/ID/model or models:/NAME@ALIAS"
@@ -21,7 +21,7 @@ class EvaluateConfig(DataOptions, TrackingOptions):
         None, description="Part of the data that is judged; unset: test if there is one, else val"
     )
     filter: str | None = Field(
-        None, description="Judge only rows whose path matches this glob pattern, such as '*PrivateTest*'"
+        None, description="Evaluate only rows whose path matches this glob pattern, such as '*PrivateTest*'"
     )
     tta: bool = Field(False, description="Average each answer with that of the mirror image")
     batch_size: int = Field(64, ge=1, description="Images that the network sees at once")
