@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Each sets up .venv first if that is not done.
+# Two commands: `make demo` and `make test`. Every target sets up .venv first if it has to.
 
 .DEFAULT_GOAL := help
 # The first of these that runs and is 3.11 or 3.12 (a name on the PATH may be a shim that does not run).
@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 BIN := .venv/bin
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## Create .venv and install the locked environment
 
@@ -24,16 +24,25 @@ setup: .venv/ready ## Create .venv and install the locked environment
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-demo: .venv/ready ## Train, judge, register and serve a small model on rendered faces
+demo: .venv/ready ## Train, evaluate, register and serve a small model on rendered faces
 	$(BIN)/fer demo
 
 test: .venv/ready-vlm ## Run the whole test suite, with the vision-language stack
 	$(BIN)/pytest
 
-check: .venv/ready-vlm ## Lint, formatting and types
+test-fast: .venv/ready-vlm ## Run the tests that need no engine, GPU or long training
+	$(BIN)/pytest -m "not slow and not vllm and not gpu"
+
+check: .venv/ready-vlm ## Lint, formatting, types, spelling, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/pytest -q tests/test_docs.py tests/test_command_lines.py
+	$(MAKE) --no-print-directory docs
+
+docs: .venv/ready-vlm ## Build the documentation site into build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lock: .venv/ready ## Resolve the requirement files anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
@@ -43,4 +52,4 @@ lock: .venv/ready ## Resolve the requirement files anew from pyproject.toml
 clean: ## Remove .venv and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 
-.PHONY: help setup demo test check lock clean
+.PHONY: help setup demo test test-fast check docs lock clean
