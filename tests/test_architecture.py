@@ -20,7 +20,19 @@ ALLOWED = {
 
 # The sub-packages of `fer`, ground floor first: each may import the ones before it.
 LAYERS = (
-    *("errors", "options", "labels", "answers", "faces", "tracking", "models", "data", "training", "evaluation"),
+    *(
+        "errors",
+        "options",
+        "plugins",
+        "labels",
+        "answers",
+        "faces",
+        "tracking",
+        "models",
+        "data",
+        "training",
+        "evaluation",
+    ),
     *("classifier", "vlm", "inference", "grpo", "ferbench", "dynamics", "tuning"),
 )
 

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fer.options import Options
+from fer.plugins import Registry
 
-Format = Literal[
-    "auto", "shards", "folder", "fer2013", "ferplus", "rafdb", "rafdb-compound", "affectnet", "sfew", "mix", "vqa"
-]
+# In the order in which `--format auto` tries them: the ones with files of their own first, any folder of images last.
+SOURCES = Registry(
+    "--format",
+    "fer.sources",
+    {
+        "mix": "fer.data.sources.mix:MixSource",
+        "ferplus": "fer.data.sources.ferplus:FerPlusSource",
+        "rafdb": "fer.data.sources.rafdb:RafDbSource",
+        "rafdb-compound": "fer.data.sources.rafdb:RafDbCompoundSource",
+        "fer2013": "fer.data.sources.fer2013:Fer2013Source",
+        "affectnet": "fer.data.sources.affectnet:AffectNetSource",
+        "sfew": "fer.data.sources.sfew:SfewSource",
+        "folder": "fer.data.sources.folder:FolderSource",
+    },
+)
+
+
+def _known_format(name: str) -> str:
+    return name if name in ("auto", "shards", "vqa") else SOURCES.check(name)
+
+
+Format = Annotated[str, AfterValidator(_known_format)]
 
 
 class SourceOptions(Options):
@@ -20,7 +40,11 @@ class SourceOptions(Options):
         description="Data set: shards made by `fer prepare`, a folder or .zip of images, a CSV file, a mix (.yaml), "
         "or a URI of any of them (s3://, gs://)"
     )
-    format: Format = Field("auto", description="Format of the data set; auto looks at its files")
+    format: Format = Field(
+        "auto",
+        description=f"Format of the data set: auto (looks at its files), shards, vqa, {', '.join(SOURCES.builtin)}, "
+        "that of an installed package, or module:Class of your own",
+    )
     label_space: str | None = Field(
         None,
         description="Map labels into this space (fer2013, ferplus, rafdb, affectnet, sfew, six-class, basic); "

@@ -19,11 +19,11 @@ from dataclasses import replace
 import yaml
 from pydantic import Field, ValidationError
 
-from fer.data import sources
 from fer.data.filesystem import Tree
 from fer.data.mapping import resolve
 from fer.data.options import DataOptions, Format
 from fer.data.schema import FaceRow
+from fer.data.sources import open_source
 from fer.errors import UserError
 from fer.labels import get_space
 from fer.options import Options, explain
@@ -61,7 +61,7 @@ class MixSource:
         if len(set(names)) < len(names):
             raise UserError(f"{tree.name}: give the sources different names ({', '.join(names)})")
         self.parts = {
-            name: sources.open_source(DataOptions(data=_beside(tree, part.data), format=part.format))
+            name: open_source(DataOptions(data=_beside(tree, part.data), format=part.format))
             for name, part in zip(names, mix.sources, strict=True)
         }
 
