@@ -12,7 +12,21 @@ import ray
 from fer.errors import UserError
 
 START_ATTEMPTS = 3
-QUIET = ("ray.train", "ray.data", "ray.tune")
+LOG_LEVELS = {
+    "ray.train": logging.WARNING,
+    "ray.data": logging.WARNING,
+    "ray.tune": logging.WARNING,
+    # "Progress bars disabled", once for each training worker: the data reader disables them.
+    "ray.data._internal.progress": logging.ERROR,
+    # "The job may hang forever": Ray Data shares the CPUs that training leaves free among its streams as whole numbers,
+    # so of one CPU, two streams get none. Each still runs one task at a time, and `connect` has made sure of that CPU.
+    "ray.data._internal.execution.resource_manager": logging.ERROR,
+    # The clean-up actor polls a dashboard that an embedded Ray doesn't have, and would warn of it every second.
+    "ray.train.v2._internal.execution.controller.placement_group_cleaner": logging.CRITICAL,
+    "ray.train.v2._internal.state.util": logging.CRITICAL,
+    # A traceback when the autoscaler's coordinator takes more than 5 seconds to start; the request is repeated.
+    "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client": logging.CRITICAL,
+}
 
 
 def connect(cpus: float) -> None:
@@ -36,15 +50,10 @@ def connect(cpus: float) -> None:
 
 
 def quiet() -> None:
-    """Leave the console to the job: of Ray's libraries only warnings are shown. Runs in the driver and in every worker.
-
-    Ray Train's clean-up actor polls a dashboard that an embedded Ray doesn't have, and would warn of it each second.
-    """
+    """Keep Ray's libraries off the console, but for warnings that matter. Runs in the driver and in every worker."""
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints every line a second time
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for name in ("execution.controller.placement_group_cleaner", "state.util"):
-        logging.getLogger(f"ray.train.v2._internal.{name}").setLevel(logging.CRITICAL)
+    for name, level in LOG_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
     if ray.is_initialized():
         # Tools that look for "the" cluster of a machine find ours, also where another one runs beside it.
         os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
@@ -52,6 +61,8 @@ def quiet() -> None:
 
 def _start(cpus: float) -> None:
     """Ray's own start-up limit of 30 seconds can be missed on a loaded machine: try again a few times."""
+    # An embedded Ray turns token authentication on by itself, and warns of it.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     # Nobody preempts the machine one sits at, and the watcher's start prints an alarming line.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     logical = int(max(os.cpu_count() or 1, cpus + 0.999))
