@@ -29,7 +29,7 @@ class FerbenchBenchmark(Options):
     model: str = Field("tiny:qwen2.5-vl", description="Vision-language model")
     rows: int = Field(512, ge=8, description="Questions that are answered in batches")
     alone: int = Field(48, ge=4, description="Questions that are answered one at a time")
-    new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens")
+    max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens")
 
 
 def main(config: FerbenchBenchmark) -> None:
@@ -55,28 +55,35 @@ def main(config: FerbenchBenchmark) -> None:
 def one_at_a_time(config: FerbenchBenchmark, file: Path, scratch: Path) -> tuple[int, float, int]:
     """Answers, seconds and tokens, measured in a process of its own."""
     program = "import sys; from benchmarks.ferbench import ask_one_by_one; ask_one_by_one(*sys.argv[1:])"
-    arguments = [config.model, str(file), config.image_root, str(config.alone), str(config.new_tokens), str(scratch)]
+    arguments = [
+        config.model,
+        str(file),
+        config.image_root,
+        str(config.alone),
+        str(config.max_new_tokens),
+        str(scratch),
+    ]
     done = subprocess.run([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True, check=True)
     answers, seconds, tokens = json.loads(done.stdout.splitlines()[-1])
     return answers, seconds, tokens
 
 
-def ask_one_by_one(model: str, file: str, image_root: str, alone: str, new_tokens: str, scratch: str) -> None:
+def ask_one_by_one(model: str, file: str, image_root: str, alone: str, max_new_tokens: str, scratch: str) -> None:
     """The loop of UniFER's script: image at 224x224, chat template, greedy generation, decoding."""
     import io
 
     import torch
     from PIL import Image
 
-    from fer.data.vqa.questions import ImageRoot
+    from fer.data.vqa.questions import ImageRoot, Turn
     from fer.tracking import TrackingOptions
-    from fer.vlm.chat import chat_prompt
-    from fer.vlm.model import load_model, load_processor, locate
-    from fer.vlm.options import ModelOptions
+    from fer.vlm.chat import render_prompt
+    from fer.vlm.model import load_model, load_processor, resolve_vlm
+    from fer.vlm.options import VlmModelOptions
 
-    place = locate(model, TrackingOptions(out_dir=scratch))
+    place = resolve_vlm(model, TrackingOptions(out_dir=scratch))
     processor = load_processor(place)
-    network = load_model(place, ModelOptions(precision="fp32")).eval()
+    network = load_model(place, VlmModelOptions(precision="fp32")).eval()
     if torch.cuda.is_available():
         network = network.cuda()
     images = ImageRoot(image_root)
@@ -86,10 +93,12 @@ def ask_one_by_one(model: str, file: str, image_root: str, alone: str, new_token
         if number == 2:  # the first two warm it up
             started, tokens = time.perf_counter(), 0
         image = Image.open(io.BytesIO(images.read(row["image_path"]))).convert("RGB").resize((224, 224))
-        inputs = processor(text=[chat_prompt(processor, row["prompt"])], images=[[image]], return_tensors="pt")
+        inputs = processor(
+            text=[render_prompt(processor, [Turn(row["prompt"])])], images=[[image]], return_tensors="pt"
+        )
         inputs = {name: value.to(network.device) for name, value in inputs.items()}
         with torch.no_grad():
-            ids = network.generate(**inputs, do_sample=False, max_new_tokens=int(new_tokens), use_cache=True)  # type: ignore[operator]
+            ids = network.generate(**inputs, do_sample=False, max_new_tokens=int(max_new_tokens), use_cache=True)  # type: ignore[operator]
         new = ids[0, inputs["input_ids"].shape[1] :]
         processor.decode(new, skip_special_tokens=True)
         tokens += len(new)
@@ -100,10 +109,17 @@ def in_batches(config: FerbenchBenchmark, file: Path, scratch: Path) -> tuple[in
     """The command; answers, the engines' seconds and tokens are those of its `run.json`."""
     out = scratch / "out"
     command = [sys.executable, "-m", "jobs.ferbench", "run", config.model, "--name", "model", "--out", str(out)]
-    command += ["--questions", str(file), "--image-root", config.image_root, "--new-tokens", str(config.new_tokens)]
+    command += [
+        "--questions",
+        str(file),
+        "--image-root",
+        config.image_root,
+        "--max-new-tokens",
+        str(config.max_new_tokens),
+    ]
     subprocess.run([*command, "--out-dir", str(scratch)], check=True, stdout=subprocess.DEVNULL)
     usage = json.loads((out / "model" / "run.json").read_text())["usage"]
-    return usage["answers"], usage["engine_seconds"], usage["answer_tokens"]
+    return usage["responses"], usage["engine_seconds"], usage["completion_tokens"]
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def trl_worker(settings: dict[str, Any]) -> None:
     processor = load_processor(str(root / "model"))
     chat = ChatFormat(processor, ImageOptions(image_size=config.image_size), max_tokens=256)
     rows = [json.loads(line) for line in (root / "grpo.jsonl").read_text().splitlines()]
-    text = chat.prompt([Turn(rows[0]["problem"])])
+    text = chat.render_prompt([Turn(rows[0]["problem"])])
     seconds = dict.fromkeys(PHASES, 0.0)
     steps: list[dict[str, float]] = []
 

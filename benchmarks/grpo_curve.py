@@ -72,7 +72,7 @@ def write_questions(root: Path, per_label: int) -> None:
     """``sft.jsonl`` with the right form and random labels, and ``grpo.jsonl`` with the right labels, about plates."""
     import numpy as np
 
-    from fer.data.vqa.prompts import ferbench_prompt, reasoned
+    from fer.data.vqa.prompts import ferbench_prompt, format_response
 
     write_plates(root / "plates", per_label)
     random = np.random.default_rng(1)
@@ -81,7 +81,7 @@ def write_questions(root: Path, per_label: int) -> None:
         for file in sorted((root / "plates" / label).iterdir()):
             path, asked = f"plates/{label}/{file.name}", ferbench_prompt(COLOURS)
             guess = str(random.choice(list(COLOURS)))
-            answer = reasoned(f"The face looks like {guess}.", guess)
+            answer = format_response(f"The face looks like {guess}.", guess)
             sft.append({"image_path": path, "question": asked, "response": answer})
             grpo.append({"image_path": path, "problem": asked, "solution": f"<answer>{label}</answer>"})
     for name, rows in (("sft", sft), ("grpo", grpo)):

@@ -76,7 +76,7 @@ def make_data(config: SftBenchmark, root: Path) -> None:
     from fer.data.synthetic import write_faces
     from fer.data.vqa.build import BUILDERS, faces, write_jsonl
     from fer.data.vqa.options import QuestionsConfig
-    from fer.data.vqa.prompts import CUES, reasoned
+    from fer.data.vqa.prompts import CUES, format_response
 
     write_faces(root / "faces", per_class=-(-config.rows // 7), size=64, seed=0)
     random = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def make_data(config: SftBenchmark, root: Path) -> None:
     for row, _ in zip(rows, range(config.rows), strict=False):
         length = int(random.lognormal(np.log(config.median_words), 0.5)) + 1
         reasoning = " ".join(random.choice(words, length))
-        built.append(BUILDERS["sft"](row, space) | {"response": reasoned(reasoning, str(row.label))})
+        built.append(BUILDERS["sft"](row, space) | {"response": format_response(reasoning, str(row.label))})
     write_jsonl(iter(built), str(questions))
     prepare(
         PrepareOptions(

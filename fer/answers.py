@@ -1,9 +1,9 @@
-"""Reading a model's response: the text between its answer tags, its form, and which candidate label it names.
+"""Reading a model's response: its format, the answer in its tags, and the candidate label that it names.
 
-Two readings: `tagged_answer` takes the first answer tag as it is (rewards, SFT validation); `read_label` is FERBench's
-strict protocol, which reads as a careful person would, with no benefit of the doubt. There only the answer part is
-read, never the reasoning before it. Only whole words count: "unhappy" is not "happy". An answer that names two
-expressions names none. Whatever can't be read is "unknown", and counts as wrong.
+There are two readings. `extract_answer` takes the first answer tag literally (rewards, SFT validation). `parse_label`
+is the strict protocol of FERBench: it reads the answer part only, never the reasoning before it; only whole words
+count, so "unhappy" is not "happy"; an answer that names two expressions names none. Whatever it can't read is
+"unknown", and counts as wrong.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ UNKNOWN = "unknown"
 """The label of a response that names no candidate label, or several."""
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-FORM = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
+RESPONSE_FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 
 
-def tagged_answer(text: str) -> str | None:
+def extract_answer(text: str) -> str | None:
     """What stands between the first ``<answer>`` and ``</answer>``, stripped; None without them."""
     found = _ANSWER.search(text)
     return found.group(1).strip() if found else None
@@ -29,7 +29,7 @@ def tagged_answer(text: str) -> str | None:
 
 def well_formed(text: str) -> bool:
     """Whether the whole text is ``<think>...</think><answer>...</answer>``, UniFER's form (arXiv 2511.00389)."""
-    return FORM.fullmatch(text.strip()) is not None
+    return RESPONSE_FORMAT.fullmatch(text.strip()) is not None
 
 
 def same_label(one: str, other: str) -> bool:
@@ -38,14 +38,14 @@ def same_label(one: str, other: str) -> bool:
     return one == other or (emotion(one) is not None and emotion(one) == emotion(other))
 
 
-def answers_rightly(text: str, label: str) -> bool:
+def is_correct(text: str, label: str) -> bool:
     """Whether the tagged answer of ``text`` names ``label``."""
-    answer = tagged_answer(text)
+    answer = extract_answer(text)
     return answer is not None and same_label(answer, label)
 
 
 # Other forms of a label's own word. Synonyms such as "joy" are other words, and no candidate label.
-FORMS: Mapping[str, tuple[str, ...]] = {
+WORD_FORMS: Mapping[str, tuple[str, ...]] = {
     "anger": ("anger", "angry"),
     "contempt": ("contempt", "contemptuous"),
     "disgust": ("disgust", "disgusted"),
@@ -55,7 +55,7 @@ FORMS: Mapping[str, tuple[str, ...]] = {
     "sadness": ("sadness", "sad"),
     "surprise": ("surprise", "surprised"),
 }
-assert tuple(FORMS) == EMOTIONS
+assert tuple(WORD_FORMS) == EMOTIONS
 
 _ALL_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
 _REASONING = re.compile(r"<think>.*?(?:</think>|\Z)", re.IGNORECASE | re.DOTALL)
@@ -63,7 +63,7 @@ _FENCE = re.compile(r"\A\s*```(?:json)?\s*(.*?)\s*```\s*\Z", re.IGNORECASE | re.
 _FIELDS = ("answer", "label", "expression", "emotion")
 
 
-def read_label(response: str, labels: Sequence[str]) -> str:
+def parse_label(response: str, labels: Sequence[str]) -> str:
     """The one candidate label that the response's answer names, or "unknown"."""
     named = names_of(answer_part(response).lower(), labels)
     return named[0] if len(named) == 1 else UNKNOWN
@@ -95,7 +95,7 @@ def _json_object(text: str) -> dict[str, object] | None:
 
 
 def _words(label: str) -> tuple[str, ...]:
-    return FORMS.get(emotion(label) or "", (label.lower(),))
+    return WORD_FORMS.get(emotion(label) or "", (label.lower(),))
 
 
 def _whole_word(word: str, text: str) -> bool:

@@ -20,12 +20,12 @@ def main(config: GrpoConfig) -> None:
     from fer.grpo.trainer import train_grpo
     from fer.training.launch import launch, loop_settings, required_cpus, use_gpu
     from fer.training.run import open_run
-    from fer.vlm.export import finish
-    from fer.vlm.model import locate
+    from fer.vlm.export import export_model
+    from fer.vlm.model import resolve_vlm
     from jobs.summary import print_summary
 
     dataset = open_questions(config, cache=f"{config.out_dir}/data")
-    model = locate(config.model, config)
+    model = resolve_vlm(config.model, config)
     longest = check(config, model, dataset)
     if config.dry_run:
         print(describe(config, model, dataset, longest))
@@ -48,7 +48,7 @@ def main(config: GrpoConfig) -> None:
         checkpoints = CheckpointConfig(num_to_keep=config.save_total_limit)
         result = launch(train_grpo, settings | {"engines": engines}, placed, run, checkpoints)
 
-    folder, figures, version = finish(config, run, result, tracking, last=LAST)
+    folder, figures, version = export_model(config, run, result, tracking, last=LAST)
     draw_curves(run, tracking)
     print("\nTrained.")
     for name, value in figures.items():

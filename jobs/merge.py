@@ -8,9 +8,9 @@ Config = MergeConfig
 
 
 def main(config: MergeConfig) -> None:
-    from fer.vlm.merge import merge
+    from fer.vlm.merge import merge_adapter
 
-    print(f"Merged model: {merge(config)}")
+    print(f"Merged model: {merge_adapter(config)}")
 
 
 if __name__ == "__main__":

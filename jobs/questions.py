@@ -12,11 +12,10 @@ def main(config: QuestionsConfig) -> None:
 
     space, rows = faces(config)
     if config.teacher:
-        from fer.inference.teacher import teach
+        from fer.inference.rejection_sampling import sample_from_teacher
 
-        kept, thrown = teach(config, space, rows)
-        total = kept + thrown
-        print(f"Kept {kept:,} of {total:,} faces; {thrown:,} without a right answer in {config.rejected}")
+        accepted, rejected = sample_from_teacher(config, space, rows)
+        print(f"Accepted {accepted:,} of {accepted + rejected:,} faces; {rejected:,} rejected, see {config.rejected}")
     else:
         builder = BUILDERS[config.kind]
         count = write_jsonl((builder(row, space) for row in rows), config.out)

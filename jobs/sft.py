@@ -15,14 +15,14 @@ def main(config: SftConfig) -> None:
     from fer.data.vqa.prepare import open_questions
     from fer.training.launch import launch, loop_settings, required_cpus
     from fer.training.run import open_run
-    from fer.vlm.export import finish
-    from fer.vlm.model import locate
+    from fer.vlm.export import export_model
+    from fer.vlm.model import resolve_vlm
     from fer.vlm.preflight import check
     from fer.vlm.sft import train_sft
     from jobs.summary import print_summary
 
     dataset = open_questions(config, cache=f"{config.out_dir}/data")
-    model = locate(config.model, config)
+    model = resolve_vlm(config.model, config)
     check(config, model, dataset)
     connect(required_cpus(config))
 
@@ -33,7 +33,7 @@ def main(config: SftConfig) -> None:
     settings = loop_settings(config, dataset.root, tracking, model=model)
     result = launch(train_sft, settings, config, run, CheckpointConfig(num_to_keep=config.save_total_limit))
 
-    folder, figures, version = finish(config, run, result, tracking)
+    folder, figures, version = export_model(config, run, result, tracking)
     print("\nTrained.")
     for name, value in figures.items():
         print(f"  {name:<16} {value:.4f}")

@@ -112,7 +112,7 @@ def step_losses() -> Callable[[Run], dict[int, float]]:
 
 
 class ChatServer(ThreadingHTTPServer):
-    """Speaks OpenAI's protocol: ``script`` turns the body of a request into an answer, or into a status to refuse."""
+    """An OpenAI-compatible server: ``script`` turns a request's body into a response text, or into an error status."""
 
     request_queue_size = 128
 
@@ -120,8 +120,8 @@ class ChatServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _ChatHandler)
         self.script = script
         self.requests: list[dict[str, Any]] = []
-        self.under_way = self.most_under_way = 0
-        self.guard = threading.Lock()
+        self.running = self.max_running = 0
+        self.lock = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -135,21 +135,21 @@ class _ChatHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server = self.server
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.guard:
+        with server.lock:
             server.requests.append(request)
-            server.under_way += 1
-            server.most_under_way = max(server.most_under_way, server.under_way)
-        said = server.script(request)
-        with server.guard:
-            server.under_way -= 1
-        message = {"role": "assistant", "content": said}
+            server.running += 1
+            server.max_running = max(server.max_running, server.running)
+        content = server.script(request)
+        with server.lock:
+            server.running -= 1
+        message = {"role": "assistant", "content": content}
         usage = {"prompt_tokens": 80, "completion_tokens": 5, "total_tokens": 85}
-        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "t", "usage": usage}
-        answer["choices"] = [{"index": 0, "finish_reason": "stop", "message": message}]
-        if isinstance(said, int):
-            answer = {"error": {"message": "the script refuses"}}
-        data = json.dumps(answer).encode()
-        self.send_response(said if isinstance(said, int) else 200)
+        body = {"id": "1", "object": "chat.completion", "created": 0, "model": "t", "usage": usage}
+        body["choices"] = [{"index": 0, "finish_reason": "stop", "message": message}]
+        if isinstance(content, int):
+            body = {"error": {"message": "rejected by the script"}}
+        data = json.dumps(body).encode()
+        self.send_response(content if isinstance(content, int) else 200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -161,7 +161,7 @@ class _ChatHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def chat_server() -> Iterator[Callable[[Callable[[dict[str, Any]], str | int]], ChatServer]]:
-    """Starts servers that answer as a script says."""
+    """Starts servers that respond as a script says."""
     servers: list[ChatServer] = []
 
     def start(script: Callable[[dict[str, Any]], str | int]) -> ChatServer:

@@ -2,22 +2,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer.answers import answers_rightly, same_label, tagged_answer, well_formed
+from fer.answers import extract_answer, is_correct, same_label, well_formed
 
 FORMED = "<think>The brows are raised.</think>\n<answer>surprise</answer>"
 
 
 def test_reads_the_first_tagged_answer() -> None:
-    assert tagged_answer(FORMED) == "surprise"
-    assert tagged_answer("<answer> a\nb </answer><answer>c</answer>") == "a\nb"
-    assert tagged_answer("surprise") is None
-    assert tagged_answer("<answer>surprise") is None
+    assert extract_answer(FORMED) == "surprise"
+    assert extract_answer("<answer> a\nb </answer><answer>c</answer>") == "a\nb"
+    assert extract_answer("surprise") is None
+    assert extract_answer("<answer>surprise") is None
 
 
 @given(st.text(), st.text().filter(lambda text: "<" not in text))
 def test_finds_any_answer_after_any_reasoning(reasoning: str, answer: str) -> None:
     if "<answer>" not in reasoning:
-        assert tagged_answer(f"<think>{reasoning}</think><answer>{answer}</answer>") == answer.strip()
+        assert extract_answer(f"<think>{reasoning}</think><answer>{answer}</answer>") == answer.strip()
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,6 @@ def test_labels_that_mean_the_same(one: str, other: str, same: bool) -> None:
 
 
 def test_an_answer_counts_only_in_its_tag() -> None:
-    assert answers_rightly("<think>x</think><answer>Surprised</answer>", "surprise")
-    assert not answers_rightly("surprise", "surprise")
-    assert not answers_rightly("<answer>fear</answer> surprise", "surprise")
+    assert is_correct("<think>x</think><answer>Surprised</answer>", "surprise")
+    assert not is_correct("surprise", "surprise")
+    assert not is_correct("<answer>fear</answer> surprise", "surprise")

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fer.answers import tagged_answer, well_formed
+from fer.answers import extract_answer, well_formed
 from fer.ferbench.collect import ModelResults, only_clear
 from fer.ferbench.datasets import COMPOUND, FOUR, POOLED_LABELS, TITLES, common_name, labels_of
 from fer.ferbench.differences import Difference, explain, worth_explaining
@@ -139,7 +139,7 @@ def _form(results: Sequence[Result]) -> Form | None:
     tokens = [result.tokens for result in said if result.tokens is not None]
     return Form(
         well_formed=statistics.mean(well_formed(response) for response in last),
-        tagged=statistics.mean(tagged_answer(response) is not None for response in last),
+        tagged=statistics.mean(extract_answer(response) is not None for response in last),
         words=statistics.median(len(" ".join(result.responses).split()) for result in said),
         tokens=statistics.mean(tokens) if tokens else None,
     )

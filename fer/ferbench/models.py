@@ -55,9 +55,9 @@ def locate_model(model: JudgedModel, tracking: TrackingOptions) -> tuple[str, st
     assert model.model is not None
     if model.endpoint:
         return "endpoint", model.model
-    from fer.vlm.model import load_processor, locate
+    from fer.vlm.model import load_processor, resolve_vlm
 
-    place = locate(model.model, tracking)
+    place = resolve_vlm(model.model, tracking)
     on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", place) and not Path(place).exists()
     if (Path(place) / "adapter_config.json").is_file():
         place = str(_merged(Path(place), model))
@@ -69,7 +69,7 @@ def locate_model(model: JudgedModel, tracking: TrackingOptions) -> tuple[str, st
 
 def _merged(adapter: Path, model: JudgedModel) -> Path:
     """An adapter and its base as one model, beside the adapter; made once."""
-    from fer.vlm.merge import merge
+    from fer.vlm.merge import merge_adapter
     from fer.vlm.options import MergeConfig
 
     out = adapter.parent / "merged"
@@ -78,5 +78,5 @@ def _merged(adapter: Path, model: JudgedModel) -> Path:
             options = MergeConfig(
                 adapter=str(adapter), out=f"{scratch}/merged", trust_remote_code=model.trust_remote_code
             )
-            merge(options).rename(out)
+            merge_adapter(options).rename(out)
     return out

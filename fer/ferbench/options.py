@@ -38,7 +38,7 @@ class AskingOptions(Options):
     """How every model is asked: what must be the same for all of them."""
 
     image_size: int = Field(224, ge=0, le=2048, description="Side that images are resized to; 0: as they are")
-    new_tokens: int = Field(1024, ge=1, description="Longest answer, in tokens; answers are greedy")
+    max_new_tokens: int = Field(1024, ge=1, description="Longest answer, in tokens; answers are greedy")
     guided: bool = Field(
         False, description="Allow nothing but the candidate labels as an answer: not comparable with published figures"
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fer.answers import UNKNOWN
-from fer.answers import read_label as read_strict
+from fer.answers import UNKNOWN, parse_label
 from fer.ferbench import protocol_unifer
 from fer.ferbench.datasets import COMPOUND
 from fer.ferbench.results import Result, ResultsFile
@@ -26,9 +25,10 @@ def predictions(file: ResultsFile, protocol: Protocol, pooled: bool = False) -> 
         if rules is None:
             return None
         return [
-            None if r.error else protocol_unifer.read_label(r.responses[-1], r.candidates, rules) for r in file.results
+            None if r.error else protocol_unifer.parse_label_unifer(r.responses[-1], r.candidates, rules)
+            for r in file.results
         ]
-    read = read_compound if file.dataset == COMPOUND else _read_strict
+    read = read_compound if file.dataset == COMPOUND else _parse_label
     return [None if result.error else read(result) for result in file.results]
 
 
@@ -36,9 +36,9 @@ def read_compound(result: Result) -> str:
     """RAF-DB's compound label of the two turns' answers, in either order; "unknown" where they make none."""
     if len(result.responses) != 2:
         return UNKNOWN
-    first, second = (read_strict(response, result.candidates) for response in result.responses)
+    first, second = (parse_label(response, result.candidates) for response in result.responses)
     return compound_label(first, second) or UNKNOWN
 
 
-def _read_strict(result: Result) -> str:
-    return read_strict(result.responses[-1], result.candidates)
+def _parse_label(result: Result) -> str:
+    return parse_label(result.responses[-1], result.candidates)

@@ -92,7 +92,7 @@ POOLED_RULES: Mapping[str, Rules] = {**RULES, "sfew": Rules(_ONE_LINE, RULES["sf
 """Those of the script for the figure over all data sets."""
 
 
-def read_label(response: str, labels: Sequence[str], rules: Rules) -> str:
+def parse_label_unifer(response: str, labels: Sequence[str], rules: Rules) -> str:
     """The label that the published script takes ``response`` to mean, or "unknown".
 
     First the tagged answer is searched for the labels in their order, then the whole response, then the synonyms.

@@ -81,17 +81,19 @@ def _parse(raw: Any) -> Result:
         question.candidate_labels,
         () if error else tuple(responses),
         response.removeprefix(_ERROR) if error else None,
-        raw.get("answer_tokens"),
+        raw.get("completion_tokens"),
     )
 
 
-def answered(raw: Mapping[str, Any], responses: list[str], prompt_tokens: int, answer_tokens: int) -> dict[str, Any]:
+def answered(
+    raw: Mapping[str, Any], responses: list[str], prompt_tokens: int, completion_tokens: int
+) -> dict[str, Any]:
     """The row of a question that was answered; of several turns, the last answer is the ``model_response``."""
     row = {**raw, "model_response": responses[-1]}
     if len(responses) > 1:
         row["model_responses"] = responses
-    if answer_tokens:
-        row |= {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
+    if completion_tokens:
+        row |= {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
     return row
 
 

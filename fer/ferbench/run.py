@@ -14,12 +14,12 @@ from fer.errors import BadRow, UserError
 from fer.ferbench.models import locate_model
 from fer.ferbench.options import AskingOptions, JudgedModel, RunConfig
 from fer.ferbench.results import RUN, answered, failed, write_results
-from fer.inference.base import Sampling
-from fer.inference.batch import Questioned, Setup, generate
-from fer.inference.journal import Usage, read_parts
+from fer.inference.base import SamplingParams
+from fer.inference.batch import BatchItem, InferenceConfig, run_batch
+from fer.inference.journal import Usage, read_journal
 from fer.training.run import commit, versions
 
-PARTS = "parts"
+JOURNAL = "journal"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class QuestionsFile:
 
     name: str
     rows: list[dict[str, Any]]
-    asked: list[Questioned]
+    asked: list[BatchItem]
     fingerprint: str
 
 
@@ -59,7 +59,7 @@ def _read(location: str) -> QuestionsFile:
             raise UserError(f"{location}, row {number}: {len(question.turns)} turns; conversations have one or two")
         rows.append({**raw, "true_label": label})
         prompt, two = question.turns[0].prompt, len(question.turns) == 2
-        asked.append(Questioned(f"{name}:{number}", question.path, prompt, question.candidate_labels, two))
+        asked.append(BatchItem(f"{name}:{number}", question.path, prompt, question.candidate_labels, two))
     if not rows:
         raise UserError(f"{location} holds no questions")
     content = json.dumps([asdict(question) for question in asked]) + json.dumps([row["true_label"] for row in rows])
@@ -89,27 +89,27 @@ def answer_questions(model: JudgedModel, files: Sequence[QuestionsFile], config:
     Errors of an earlier session are tried again: an image may have been mended since.
     """
     folder = Path(config.out).absolute() / str(model.name)
-    found, _ = read_parts(folder / PARTS)
+    found, _ = read_journal(folder / JOURNAL)
     known = {key for key, line in found.items() if "error" not in line}
     left = [question for file in files for question in file.asked if question.key not in known]
     kind, place = locate_model(model, config)
     record = open_record(folder, model, files, config, kind)
     if left:
         yield sum(len(file.asked) for file in files) - len(left)
-        setup = Setup(
+        inference = InferenceConfig(
             kind=kind,  # type: ignore[arg-type]
             model=place,
             image_root=config.image_root if "://" in config.image_root else str(Path(config.image_root).absolute()),
             image_size=config.image_size,
-            sampling=Sampling(temperature=0, tokens=config.new_tokens, guided=config.guided),
-            parts=str(folder / PARTS),
+            sampling=SamplingParams(temperature=0, max_new_tokens=config.max_new_tokens, guided=config.guided),
+            journal=str(folder / JOURNAL),
             endpoint=model.endpoint or "",
             concurrency=model.concurrency,
-            per_minute=model.requests_per_minute,
+            requests_per_minute=model.requests_per_minute,
             trust_remote_code=model.trust_remote_code,
             device=config.device,
         )
-        yield from generate(left, setup, config.workers)
+        yield from run_batch(left, inference, config.workers)
     finish(folder, files, record, model)
 
 
@@ -144,7 +144,7 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def finish(folder: Path, files: Sequence[QuestionsFile], record: dict[str, Any], model: JudgedModel) -> None:
     """Write a results file for each file of questions, in their order, and what the answers took into `run.json`."""
-    found, usage = read_parts(folder / PARTS)
+    found, usage = read_journal(folder / JOURNAL)
     for file in files:
         rows = (_result(row, found[asked.key]) for row, asked in zip(file.rows, file.asked, strict=True))
         write_results(rows, folder / f"{file.name}.json")
@@ -154,11 +154,11 @@ def finish(folder: Path, files: Sequence[QuestionsFile], record: dict[str, Any],
 def _result(row: dict[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
     if "error" in line:
         return failed(row, line["error"])
-    return answered(row, line["responses"], line["prompt_tokens"], line["answer_tokens"])
+    return answered(row, line["responses"], line["prompt_tokens"], line["completion_tokens"])
 
 
 def _cost(usage: Usage, model: JudgedModel) -> float:
-    tokens = usage.prompt_tokens * model.price_in + usage.answer_tokens * model.price_out
+    tokens = usage.prompt_tokens * model.price_in + usage.completion_tokens * model.price_out
     return usage.engine_seconds / 3600 * model.price_per_hour + tokens / 1e6
 
 

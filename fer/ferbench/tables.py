@@ -87,7 +87,7 @@ def answers_table(models: Sequence[ModelScores]) -> Table:
     for model in models:
         usage = model.usage or {}
         seconds = usage.get("engine_seconds") or 0
-        speed = f"{usage['answers'] / seconds:.2f}" if seconds else "–"
+        speed = f"{usage['responses'] / seconds:.2f}" if seconds else "–"
         cost = f"{usage['cost']:.2f}" if usage.get("cost") else "–"
         for part in model.parts:
             if part.form is None:

@@ -46,7 +46,7 @@ def start_engines(
         "max_model_len": config.max_prompt_tokens + config.max_completion_tokens,
     }
     if use_gpu:
-        arguments["gpu_memory_utilization"] = config.engine_memory
+        arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
     return [
         actor.options(num_cpus=config.cpus_per_engine, num_gpus=int(use_gpu), max_restarts=-1).remote(
             model, sampling, arguments | {"seed": config.seed + number}, config.trust_remote_code

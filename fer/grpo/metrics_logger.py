@@ -133,7 +133,7 @@ class Watch:
         parts = {f"reward_{name}": sum(score.parts[name] for score, _ in scores) for name in trainer.scorer.parts}
         phases = {f"seconds_{name}": step.seconds[name] for name in ("wait", "reward", "update", "sync", "check")}
         mine = sums | counts | parts | phases
-        total = dict(zip(mine, trainer.over_workers(torch.tensor(list(mine.values()))).tolist(), strict=True))
+        total = dict(zip(mine, trainer.all_reduce_sum(torch.tensor(list(mine.values()))).tolist(), strict=True))
         largest = torch.tensor(step.largest_weight, device=trainer.worker.device)
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         self._tell_failures(scores)
@@ -169,9 +169,9 @@ class Watch:
             figures["generated_tokens_per_second"] = step.work.tokens / max(step.work.seconds, 1e-9)
         if step.sync_difference is not None:
             figures["sync_difference"] = step.sync_difference
-        if trainer.flops_per_token and trainer.peak:
+        if trainer.flops_per_token and trainer.peak_flops:
             useful = total["tokens"] / workers * trainer.flops_per_token * trainer.flops_factor
-            figures["mfu"] = useful / figures["seconds_update"] / trainer.peak
+            figures["mfu"] = useful / figures["seconds_update"] / trainer.peak_flops
         if trainer.worker.device.type == "cuda":
             figures["gpu_utilization"] = float(torch.cuda.utilization())
         return figures

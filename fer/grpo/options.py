@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from fer.data.options import QuestionOptions
 from fer.options import Options
-from fer.vlm.options import LearnOptions
+from fer.vlm.options import VlmTrainingOptions
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RolloutOptions(Options):
 
     engines: int = Field(1, ge=1, description="vLLM engines that sample (Ray actors; one GPU each, if there are GPUs)")
     cpus_per_engine: float = Field(1, gt=0, description="CPUs that Ray reserves for each engine")
-    engine_memory: float = Field(0.9, gt=0, lt=1, description="Share of its GPU's memory that an engine takes")
+    gpu_memory_utilization: float = Field(0.9, gt=0, lt=1, description="Share of its GPU's memory that an engine takes")
     engine_timeout: float = Field(
         1800, gt=0, description="Seconds that an engine may take to start, or to answer, before it is restarted"
     )
@@ -105,7 +105,7 @@ class GrpoWatchOptions(Options):
     )
 
 
-class GrpoConfig(QuestionOptions, LearnOptions, RolloutOptions, RewardOptions, PolicyOptions, GrpoWatchOptions):
+class GrpoConfig(QuestionOptions, VlmTrainingOptions, RolloutOptions, RewardOptions, PolicyOptions, GrpoWatchOptions):
     """Reinforce a vision-language model with verifiable rewards (GRPO): it answers, and learns from what was right."""
 
     decode_threads: int = Field(1, ge=1, le=64, description="Threads per worker that decode images and tokenise")

@@ -20,9 +20,9 @@ from fer.grpo.prompts import batches_per_epoch
 from fer.grpo.rewards import Scorer
 from fer.training.checkpoint import check_resume
 from fer.vlm.chat import ChatFormat
-from fer.vlm.data_loader import expected_answer, turns_of
-from fer.vlm.deepspeed import zero_config
-from fer.vlm.model import DTYPES, choose_weights, load_config, load_processor
+from fer.vlm.data_loader import expected_answer, row_turns
+from fer.vlm.deepspeed import load_deepspeed_config
+from fer.vlm.model import DTYPES, load_config, load_processor, set_trainable
 
 _VISUAL = re.compile(r"(image|video|vision)\w*_token_id$")
 TEXT_COLUMNS = ["path", "prompt", "response", "answer", "candidate_labels", "followups"]
@@ -31,7 +31,7 @@ TEXT_COLUMNS = ["path", "prompt", "response", "answer", "candidate_labels", "fol
 def check(config: GrpoConfig, model: str, dataset: ShardedDataset) -> int:
     """Raise UserError for what can't run; the longest prompt in tokens, image included."""
     Scorer(config.rewards)
-    zero_config(
+    load_deepspeed_config(
         config.deepspeed, batch_size=1, grad_accum_steps=1, clip_grad=1, bf16=True, lr=config.lr, weight_decay=0
     )
     check_resume(config)
@@ -44,7 +44,7 @@ def check(config: GrpoConfig, model: str, dataset: ShardedDataset) -> int:
     seen: set[str] = set()
     for row in _rows(dataset):
         unanswered += not expected_answer(row)
-        text = chat.prompt(turns_of(row))
+        text = chat.render_prompt(row_turns(row))
         if text not in seen:
             seen.add(text)
             longest = max(longest, len(chat.tokenizer(text, add_special_tokens=False)["input_ids"]))
@@ -70,8 +70,8 @@ def _rows(dataset: ShardedDataset) -> Iterator[dict[str, Any]]:
 def _image_tokens(chat: ChatFormat, config: GrpoConfig) -> int:
     """Tokens of the largest image that the options allow."""
     side = config.image_size if config.fixed_size else int((config.max_pixels or 0) ** 0.5)
-    text = chat.prompt([Turn("?")])
-    with_image = chat.questions([text], [np.zeros((side, side, 3), np.uint8)])["input_ids"].shape[1]
+    text = chat.render_prompt([Turn("?")])
+    with_image = chat.collate_prompts([text], [np.zeros((side, side, 3), np.uint8)])["input_ids"].shape[1]
     return with_image - len(chat.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -80,7 +80,7 @@ def banned_tokens(config: GrpoConfig, model: str) -> list[int]:
     settings = load_config(model, config.trust_remote_code).to_dict()
     found = {value for name, value in settings.items() if _VISUAL.search(name) and isinstance(value, int)}
     chat = ChatFormat(load_processor(model, config.trust_remote_code), config, max_tokens=config.max_prompt_tokens)
-    return sorted(found | {token for token in chat.placeholders if token >= 0})
+    return sorted(found | {token for token in chat.image_token_ids if token >= 0})
 
 
 def describe(config: GrpoConfig, model: str, dataset: ShardedDataset, longest: int) -> str:
@@ -122,11 +122,11 @@ def memory(config: GrpoConfig, model: str, tokens: int) -> dict[str, float]:
 
     settings = load_config(model, config.trust_remote_code)
     with torch.device("meta"):
-        network = choose_weights(AutoModelForMultimodalLM.from_config(settings), config, config)
+        network = set_trainable(AutoModelForMultimodalLM.from_config(settings), config, config)
     learning = sum(p.numel() for p in network.parameters() if p.requires_grad)
     total = sum(p.numel() for p in network.parameters())
     width = DTYPES[config.precision].itemsize
-    stage = zero_config(
+    stage = load_deepspeed_config(
         config.deepspeed, batch_size=1, grad_accum_steps=1, clip_grad=1, bf16=True, lr=config.lr, weight_decay=0
     )["zero_optimization"]["stage"]
     shared = config.workers if stage >= 2 else 1

@@ -17,7 +17,7 @@ from fer.data.stream.sampler import row_groups, training_windows
 from fer.grpo.options import GrpoConfig
 from fer.grpo.vllm_engine import Prompt
 from fer.vlm.chat import ChatFormat
-from fer.vlm.data_loader import COLUMNS, expected_answer, image_of, turns_of
+from fer.vlm.data_loader import COLUMNS, expected_answer, row_image, row_turns
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class CollateQuestions(ArrowBatchCollateFn):
         return [self._question(row) for row in table.to_pylist()]
 
     def _question(self, row: dict[str, Any]) -> Question:
-        text, image = self.chat.prompt(turns_of(row)), image_of(row, self.chat)
-        inputs = self.chat.questions([text], [image])
+        text, image = self.chat.render_prompt(row_turns(row)), row_image(row, self.chat)
+        inputs = self.chat.collate_prompts([text], [image])
         return Question(Prompt(text, image), inputs, row["path"], row["prompt"], expected_answer(row))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fer.grpo.options import GrpoConfig
-from fer.vlm.deepspeed import zero_config
+from fer.vlm.deepspeed import load_deepspeed_config
 from fer.vlm.model import load_model
 
 Reference = Callable[[Callable[[Any], torch.Tensor]], torch.Tensor]
@@ -29,7 +29,7 @@ def open_reference(engine: Any, model: str, config: GrpoConfig) -> Reference:
     if engine.zero_optimization_stage() == 3:
         import deepspeed
 
-        settings = zero_config(
+        settings = load_deepspeed_config(
             config.deepspeed,
             batch_size=config.batch_size,
             grad_accum_steps=1,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 
-from fer.answers import FORM, answers_rightly, tagged_answer
+from fer.answers import RESPONSE_FORMAT, extract_answer, is_correct
 from fer.errors import UserError
 
 NGRAM = 4
@@ -35,17 +35,17 @@ Reward = Callable[[Completion], float]
 
 def accuracy(completion: Completion) -> float:
     """1 if the tagged answer names the right label, synonyms and other case included; else 0."""
-    return float(answers_rightly(completion.text, completion.answer))
+    return float(is_correct(completion.text, completion.answer))
 
 
 def strict(completion: Completion) -> float:
     """1 if the tagged answer is the right label letter by letter, as UniFER's script compares; else 0."""
-    return float(tagged_answer(completion.text) == completion.answer.strip())
+    return float(extract_answer(completion.text) == completion.answer.strip())
 
 
 def form(completion: Completion) -> float:
     """1 if the whole completion is ``<think>...</think><answer>...</answer>``; else 0."""
-    return float(FORM.fullmatch(completion.text) is not None)
+    return float(RESPONSE_FORMAT.fullmatch(completion.text) is not None)
 
 
 def length(completion: Completion) -> float:

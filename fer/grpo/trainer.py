@@ -30,7 +30,7 @@ from fer.tracking import Run
 from fer.training.flops import count_flops
 from fer.training.seeding import derive_seed
 from fer.training.worker import Worker
-from fer.vlm.base_trainer import Learner
+from fer.vlm.base_trainer import BaseTrainer
 from fer.vlm.chat import ChatFormat
 from fer.vlm.model import DTYPES
 from fer.vlm.validation import to_device
@@ -47,7 +47,7 @@ def train_grpo(settings: dict[str, Any]) -> None:
     trainer.run()
 
 
-class Trainer(Learner):
+class Trainer(BaseTrainer):
     """The state of a run on one trainer, and its verbs: run, gather, learn, check."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Trainer(Learner):
         self.passes = config.completions_per_worker // config.batch_size
         self.rounds = self.questions.per_epoch * config.epochs
         """Batches of questions that the run asks."""
-        self.start(self.rounds * config.iterations, batch_size=config.batch_size, grad_accum_steps=self.passes)
+        self.setup(self.rounds * config.iterations, batch_size=config.batch_size, grad_accum_steps=self.passes)
         self.reference = open_reference(self.engine, model, config) if config.beta else None
         self.policy = Policy(self.engine.module, DTYPES[config.precision])
         self.scorer = Scorer(config.rewards, config.overlong_buffer)
@@ -94,8 +94,8 @@ class Trainer(Learner):
             self.watch.step(step, episodes)
             epoch, state.epoch = state.epoch, state.batch // self.questions.per_epoch
             if state.batch < self.rounds and (state.epoch > epoch or self.due(config.checkpoint_every)):
-                self.report({})
-        self.finish()
+                self.save_checkpoint({})
+        self.save_final_model()
 
     def due(self, every: int) -> bool:
         """Whether the last step reached a multiple of ``every`` optimizer steps; 0: never."""
@@ -147,7 +147,7 @@ class Trainer(Learner):
                     (useful if episode.teaches else useless).append(episode)
             state.batch += 1
             last = extra == self.config.extra_rounds or state.batch == self.rounds
-            if last or self.over_workers(torch.tensor([float(len(useful) < wanted)])).item() == 0:
+            if last or self.all_reduce_sum(torch.tensor([float(len(useful) < wanted)])).item() == 0:
                 break
         step.seen = useful + useless
         return (useful + useless)[:wanted]
@@ -158,11 +158,11 @@ class Trainer(Learner):
         """One optimizer step on all completions, or several."""
         config = self.config
         with step.phase("update"):
-            batches = list(cut(episodes, config.batch_size, config.loss != "dr-grpo", self.chat.pad))
+            batches = list(cut(episodes, config.batch_size, config.loss != "dr-grpo", self.chat.pad_token_id))
             sums = torch.tensor([[len(batch.mask), batch.mask.sum(), batch.tokens] for batch in batches]).sum(0)
-            completions, tokens, _ = self.over_workers(sums).tolist()
+            completions, tokens, _ = self.all_reduce_sum(sums).tolist()
             step.tokens = int(sums[2])
-            if self.flops_per_token is None and self.peak is not None:
+            if self.flops_per_token is None and self.peak_flops is not None:
                 self.flops_per_token = self.measure_flops(batches[0])
             if self.reference is not None:
                 for batch in batches:
@@ -177,7 +177,7 @@ class Trainer(Learner):
                     self.engine.step()
                 self.state.global_step += 1
         step.grad_norm = float(self.engine.get_global_grad_norm() or 0.0)
-        step.lr = self.rate
+        step.lr = self.learning_rate
 
     def loss(self, batch: Batch, totals: Totals, step: Step, first: bool) -> Tensor:
         """The batch's share of the step's loss, and its figures for the log."""
@@ -208,7 +208,7 @@ class Trainer(Learner):
         """Log-probability and entropy (N, T - start) of a batch's tokens from ``start`` on, float32."""
         inputs = to_device(batch.inputs, self.worker.device)
         tokens = inputs["input_ids"][:, batch.start :]
-        if self.only_needed:
+        if self.trim_logits:
             inputs["logits_to_keep"] = tokens.shape[1] + 1  # type: ignore[assignment]
         logits = model(**inputs, use_cache=False).logits[:, -tokens.shape[1] - 1 : -1]
         # Row by row and recomputed in the backward pass: a vocabulary of 150,000 in float32 is most of the memory.
@@ -237,7 +237,7 @@ class Trainer(Learner):
     def plain_logprobs(self, episode: Episode, tokens: list[int]) -> Tensor:
         """Log-probabilities of tokens as a completion, at temperature 1 and with all tokens allowed, on the host."""
         given = Sampled("", tokens, [0.0] * len(tokens), cut=False)
-        batch = collate([episode.question], [given], torch.zeros(1), self.chat.pad)
+        batch = collate([episode.question], [given], torch.zeros(1), self.chat.pad_token_id)
         inputs = to_device(batch.inputs, self.worker.device)
         self.engine.eval()
         logits = self.engine(**inputs, use_cache=False).logits[0, -len(tokens) - 1 : -1]

@@ -80,14 +80,14 @@ class RolloutEngine:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the model lives in this process, and so does its transfer
         import torch
 
-        from fer.inference.vllm import Engine, on_cpu
+        from fer.inference.vllm import VllmClient, set_cpu_environment
 
         if not torch.cuda.is_available():
-            on_cpu()
+            set_cpu_environment()
         from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
         WeightTransferEngineFactory.register_engine(TRANSFER, "fer.grpo.vllm_weight_transfer", "Transfer")
-        engine = Engine(
+        engine = VllmClient(
             model,
             trust_remote_code=trust_remote_code,
             weight_transfer_config={"backend": TRANSFER},

@@ -1,1 +1,1 @@
-"""Inference over prompts: endpoints, vLLM engines and classifiers behind one interface, in batches over Ray Data."""
+"""Inference clients (OpenAI-compatible endpoints, vLLM, classifiers), and batch inference on Ray Data."""

@@ -1,4 +1,4 @@
-"""Who answers prompts about images: the interface that endpoints, vLLM engines and classifiers share."""
+"""The interface of everything that responds to prompts about images: API endpoints, vLLM and classifiers."""
 
 from __future__ import annotations
 
@@ -7,58 +7,65 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from fer.data.vqa.questions import Turn
 from fer.errors import UserError
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A question about an image, and how it is to be answered."""
+class Request:
+    """One prompt about an image."""
 
     image: bytes
-    """Encoded."""
+    """Encoded, in any format that Pillow reads."""
     prompt: str
-    before: tuple[tuple[str, str], ...] = ()
-    """Earlier turns about the same image: what was asked, and what was answered."""
+    history: tuple[Turn, ...] = ()
+    """Earlier turns about the same image, each with its response."""
     labels: tuple[str, ...] = ()
-    """The candidate labels; guided sampling allows nothing else."""
+    """Candidate labels: the only responses that guided decoding allows."""
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The whole conversation; the last turn has no response yet."""
+        return (*self.history, Turn(self.prompt))
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How answers are drawn: temperature 0 is greedy; ``tokens`` is the longest answer."""
+class SamplingParams:
+    """How responses are generated. Temperature 0 is greedy decoding."""
 
     temperature: float
-    tokens: int
+    max_new_tokens: int
     seed: int = 0
     guided: bool = False
-    """The answer is one of the candidate labels, and nothing else."""
+    """Constrain every response to one of its request's candidate labels."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What was said, and how many tokens it took; or the ``fault`` for which nothing was."""
+class Response:
+    """Generated text with its token counts; or, for a request that failed, an ``error`` and no text."""
 
     text: str
     prompt_tokens: int = 0
-    answer_tokens: int = 0
-    fault: str | None = None
+    completion_tokens: int = 0
+    error: str | None = None
 
 
-class Answerer(ABC):
-    """Whoever answers questions."""
+class InferenceClient(ABC):
+    """Sends requests to one model."""
 
     @abstractmethod
-    def stream(self, pending: deque[tuple[int, Ask]], sampling: Sampling) -> Iterator[tuple[int, Answer]]:
-        """Take questions from ``pending`` and give each one's answer, with its number, as soon as it is there.
+    def stream(self, pending: deque[tuple[int, Request]], sampling: SamplingParams) -> Iterator[tuple[int, Response]]:
+        """Take numbered requests from ``pending`` and yield each one's response as soon as it is complete.
 
-        More may be put into ``pending`` meanwhile: a follow-up is then answered along with the others' first turns. The
-        number is added to the seed. Ends when all are answered.
+        The caller may append to ``pending`` while it iterates: follow-up turns then run along with the first turns of
+        other requests. A request's seed is ``sampling.seed`` plus its number. Ends when ``pending`` is empty and every
+        response has been yielded.
         """
 
-    def __call__(self, asks: Sequence[Ask], sampling: Sampling) -> list[str]:
-        """One answer to each. Raises UserError where one is refused."""
-        answers = dict(self.stream(deque(enumerate(asks)), sampling))
-        for answer in answers.values():
-            if answer.fault:
-                raise UserError(answer.fault)
-        return [answers[number].text for number in range(len(asks))]
+    def __call__(self, requests: Sequence[Request], sampling: SamplingParams) -> list[str]:
+        """The text of every response, in the order of ``requests``. Raises UserError if one of them failed."""
+        responses = dict(self.stream(deque(enumerate(requests)), sampling))
+        for response in responses.values():
+            if response.error is not None:
+                raise UserError(response.error)
+        return [responses[number].text for number in range(len(requests))]

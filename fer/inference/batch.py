@@ -1,4 +1,4 @@
-"""Answering many questions: engines on Ray Data, or an endpoint; each answer is on disk the moment it is there."""
+"""Batch inference: model replicas on Ray Data, or an endpoint. Every response is on disk as soon as it is complete."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ import ray.data
 import ray.exceptions
 from PIL import Image
 
-from fer.answers import UNKNOWN, read_label
+from fer.answers import UNKNOWN, parse_label
 from fer.data.images import decode_rgb
 from fer.data.stream.prefetch import load_image, read_ahead
-from fer.data.vqa.prompts import second_turn
-from fer.data.vqa.questions import ImageRoot
+from fer.data.vqa.prompts import second_turn_prompt
+from fer.data.vqa.questions import ImageRoot, Turn
 from fer.errors import BadRow, UserError
-from fer.inference.base import Answer, Answerer, Ask, Sampling
-from fer.inference.journal import Part
-from fer.inference.openai import Endpoint
-from fer.inference.vllm import Engine
+from fer.inference.base import InferenceClient, Request, Response, SamplingParams
+from fer.inference.journal import JournalWriter
+from fer.inference.openai import OpenAIClient
+from fer.inference.vllm import VllmClient
 
-AHEAD = 64  # questions that are ready, image and all, for an engine to take
-TASK = 512  # questions of one Ray Data task: engines are never idle within one
+PREFETCH = 64
+"""Requests with loaded images that wait for the client."""
+BLOCK_SIZE = 512
+"""Items per Ray Data block; within a block the client never idles."""
 
 
 @dataclass(frozen=True)
-class Questioned:
-    """One question, or a conversation of Chain-of-Affect with a second one."""
+class BatchItem:
+    """One prompt about an image file, or a two-turn conversation of Chain-of-Affect."""
 
     key: str
     path: str
@@ -46,162 +48,170 @@ class Questioned:
 
 
 @dataclass(frozen=True)
-class Setup:
-    """Who answers, how, and where images and answers are. Paths are absolute, and all nodes must reach them."""
+class InferenceConfig:
+    """Which model, its generation settings, and where images and journals are.
+
+    Paths are absolute and must be reachable from all nodes.
+    """
 
     kind: Literal["vllm", "endpoint", "classifier"]
     model: str
     image_root: str
     image_size: int
-    """Side that images are resized to; 0: as they are. A classifier resizes them itself."""
-    sampling: Sampling
-    parts: str
+    """Side in pixels that images are resized to; 0 keeps their size. A classifier resizes them itself."""
+    sampling: SamplingParams
+    journal: str
+    """Folder of the journals."""
     endpoint: str = ""
     concurrency: int = 16
-    per_minute: float = 0
+    requests_per_minute: float = 0
     trust_remote_code: bool = False
     device: str = "auto"
 
 
-def generate(questions: Sequence[Questioned], setup: Setup, workers: int) -> Iterator[int]:
-    """Answer questions on ``workers`` engines (0: one per GPU, else one); yields how many more are done.
+def run_batch(items: Sequence[BatchItem], config: InferenceConfig, workers: int) -> Iterator[int]:
+    """Run inference on ``workers`` replicas (0: one per GPU, else one); yields the number of items just completed.
 
-    Answers, and the errors of images that can't be read, are in new files of ``setup.parts``. Raises UserError.
+    Responses, and errors such as unreadable images, go to new files in ``config.journal``. Raises UserError.
     """
-    if setup.kind == "endpoint":
-        yield from Asker(setup).ask(questions)
+    if config.kind == "endpoint":
+        yield from BatchWorker(config).process(items)
     else:
-        yield from _on_ray(questions, setup, workers)
+        yield from _run_on_ray(items, config, workers)
 
 
-class Asker:
-    """One engine, and the file of its answers. Ray Data calls it with batches of questions as JSON."""
+class BatchWorker:
+    """One client and its journal. Ray Data calls it with blocks of items as JSON."""
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
-        self.images = ImageRoot(setup.image_root)
-        self.engine: tuple[Answerer, Part] | None = None
+    def __init__(self, config: InferenceConfig) -> None:
+        self.config = config
+        self.images = ImageRoot(config.image_root)
+        self.opened: tuple[InferenceClient, JournalWriter] | None = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        questions = [Questioned(**json.loads(text)) for text in batch["question"]]
-        return {"done": np.array([sum(self.ask(questions))])}
+        items = [BatchItem(**json.loads(text)) for text in batch["item"]]
+        return {"completed": np.array([sum(self.process(items))])}
 
-    def ask(self, questions: Sequence[Questioned]) -> Iterator[int]:
-        """Answer questions, each written as soon as it is answered; yields 1 for each."""
-        if self.engine is None:  # not before the first question: a mistake is then told to whoever asks
-            answerer = open_answerer(self.setup)
-            self.engine = answerer, Part(Path(self.setup.parts), _device(self.setup))
-        answerer, part = self.engine
-        loaded = enumerate(read_ahead(self._load, questions))
-        first: dict[int, Answer] = {}  # first turns of conversations that have a second one
+    def process(self, items: Sequence[BatchItem]) -> Iterator[int]:
+        """Run all items and journal each one as it completes; yields 1 for each."""
+        if self.opened is None:  # lazily: an error in an actor's constructor would not reach the caller as it is
+            client = open_client(self.config)
+            self.opened = client, JournalWriter(Path(self.config.journal), _device_name(self.config))
+        client, journal = self.opened
+        loaded = enumerate(read_ahead(self._load, items))
+        first_turns: dict[int, Response] = {}  # of conversations whose second turn is running
         images: dict[int, bytes] = {}
-        pending: deque[tuple[int, Ask]] = deque()
+        pending: deque[tuple[int, Request]] = deque()
 
         def fill() -> int:
-            """Have questions ready; how many failed for their image."""
+            """Top up ``pending``; returns the number of items that failed because of their image."""
             failed = 0
-            while len(pending) < AHEAD and (item := next(loaded, None)):
-                number, (question, image) = item
+            while len(pending) < PREFETCH and (entry := next(loaded, None)):
+                number, (item, image) = entry
                 if isinstance(image, BadRow):
-                    part.error(question.key, str(image))
+                    journal.write_error(item.key, str(image))
                     failed += 1
                     continue
-                if question.two_turns:
+                if item.two_turns:
                     images[number] = image
-                pending.append((number, Ask(image, question.prompt, labels=tuple(question.labels))))
+                pending.append((number, Request(image, item.prompt, labels=tuple(item.labels))))
             return failed
 
         yield from [1] * fill()
-        for number, answer in answerer.stream(pending, self.setup.sampling):
-            question = questions[number]
-            if question.two_turns and number not in first and (then := _follow_up(question, answer, images[number])):
-                first[number] = answer
-                pending.appendleft((number, then))
-            elif answer.fault is not None:
-                part.error(question.key, answer.fault)
+        for number, response in client.stream(pending, self.config.sampling):
+            item = items[number]
+            if (
+                item.two_turns
+                and number not in first_turns
+                and (second := _second_turn(item, response, images[number]))
+            ):
+                first_turns[number] = response
+                pending.appendleft((number, second))
+            elif response.error is not None:
+                journal.write_error(item.key, response.error)
                 yield 1
             else:
-                turns = [first.pop(number), answer] if number in first else [answer]
-                part.answer(
-                    question.key,
+                turns = [first_turns.pop(number), response] if number in first_turns else [response]
+                journal.write_responses(
+                    item.key,
                     [turn.text.strip() for turn in turns],
                     sum(turn.prompt_tokens for turn in turns),
-                    sum(turn.answer_tokens for turn in turns),
+                    sum(turn.completion_tokens for turn in turns),
                 )
                 images.pop(number, None)
                 yield 1
             yield from [1] * fill()
 
-    def _load(self, question: Questioned) -> bytes | BadRow:
-        image = load_image(lambda: self.images.read(question.path))
-        if isinstance(image, BadRow) or self.setup.kind == "classifier" or not self.setup.image_size:
+    def _load(self, item: BatchItem) -> bytes | BadRow:
+        image = load_image(lambda: self.images.read(item.path))
+        if isinstance(image, BadRow) or self.config.kind == "classifier" or not self.config.image_size:
             return image
-        side = self.setup.image_size
+        side = self.config.image_size
         file = io.BytesIO()
-        # Bicubic, as qwen-vl-utils does it in UniFER's inference script.
+        # Bicubic, like qwen-vl-utils in UniFER's inference script.
         Image.fromarray(decode_rgb(image)).resize((side, side), Image.Resampling.BICUBIC).save(file, "PNG")
         return file.getvalue()
 
 
-def _follow_up(question: Questioned, answer: Answer, image: bytes) -> Ask | None:
-    """The second question, which names the first answer; None where that names no label."""
-    if answer.fault is not None or (label := read_label(answer.text, question.labels)) == UNKNOWN:
+def _second_turn(item: BatchItem, response: Response, image: bytes) -> Request | None:
+    """The request of the second turn, which names the first response's label; None if that response has no label."""
+    if response.error is not None or (label := parse_label(response.text, item.labels)) == UNKNOWN:
         return None
-    rest = tuple(each for each in question.labels if each != label)
-    prompt = second_turn(label, question.labels)
-    return Ask(image, prompt, before=((question.prompt, answer.text.strip()),), labels=rest)
+    remaining = tuple(each for each in item.labels if each != label)
+    history = (Turn(item.prompt, response.text.strip()),)
+    return Request(image, second_turn_prompt(label, item.labels), history, labels=remaining)
 
 
-def open_answerer(setup: Setup) -> Answerer:
-    """Whoever answers: an engine that is ready, or a client of an endpoint. Raises UserError."""
-    if setup.kind == "endpoint":
-        return Endpoint(setup.endpoint, setup.model, setup.concurrency, setup.per_minute)
-    if setup.kind == "classifier":
-        from fer.inference.classifier import ClassifierAnswerer
+def open_client(config: InferenceConfig) -> InferenceClient:
+    """Load the model, or connect to the endpoint. Raises UserError."""
+    if config.kind == "endpoint":
+        return OpenAIClient(config.endpoint, config.model, config.concurrency, config.requests_per_minute)
+    if config.kind == "classifier":
+        from fer.inference.classifier import ClassifierClient
 
-        return ClassifierAnswerer(Path(setup.model), setup.device)
-    # The length that memory has room for, up to the model's own.
-    return Engine(setup.model, trust_remote_code=setup.trust_remote_code, max_model_len=-1)
+        return ClassifierClient(Path(config.model), config.device)
+    # -1: the longest context that fits in memory, up to the model's own.
+    return VllmClient(config.model, trust_remote_code=config.trust_remote_code, max_model_len=-1)
 
 
-def _device(setup: Setup) -> str:
-    if setup.kind == "endpoint":
-        return setup.endpoint
+def _device_name(config: InferenceConfig) -> str:
+    if config.kind == "endpoint":
+        return config.endpoint
     import torch
 
-    on_gpu = torch.cuda.is_available() and setup.device != "cpu"
+    on_gpu = torch.cuda.is_available() and config.device != "cpu"
     return torch.cuda.get_device_name() if on_gpu else f"{os.cpu_count()} CPUs"
 
 
-def _on_ray(questions: Sequence[Questioned], setup: Setup, workers: int) -> Iterator[int]:
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if setup.device != "cpu" else 0
-    if setup.device == "gpu" and not gpus:
-        raise UserError("--device gpu: the cluster has none")
-    workers = min(workers or gpus or 1, len(questions))
-    size = min(TASK, math.ceil(len(questions) / workers))
+def _run_on_ray(items: Sequence[BatchItem], config: InferenceConfig, workers: int) -> Iterator[int]:
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if config.device != "cpu" else 0
+    if config.device == "gpu" and not gpus:
+        raise UserError("--device gpu: the cluster has no GPU")
+    workers = min(workers or gpus or 1, len(items))
+    block_size = min(BLOCK_SIZE, math.ceil(len(items) / workers))
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns of what we ask for below
-    rows = [{"question": json.dumps(asdict(question))} for question in questions]
-    data = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / size))
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that progress bars are disabled
+    rows = [{"item": json.dumps(asdict(item))} for item in items]
+    data = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / block_size))
     data.context.enable_progress_bars = False
-    answers = data.map_batches(
-        Asker,
-        fn_constructor_args=(setup,),
-        batch_size=size,
+    counts = data.map_batches(
+        BatchWorker,
+        fn_constructor_args=(config,),
+        batch_size=block_size,
         compute=ray.data.ActorPoolStrategy(size=workers),
-        num_cpus=1 if gpus else _cores(workers),
+        num_cpus=1 if gpus else _cpus_per_worker(workers),
         num_gpus=1 if gpus else 0,
     )
     try:
-        for row in answers.iter_rows():
-            yield int(row["done"])
+        for row in counts.iter_rows():
+            yield int(row["completed"])
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from None
         raise
 
 
-def _cores(workers: int) -> int:
-    """CPUs of one of ``workers`` engines, such that all fit on the smallest node and one CPU is left for reading."""
+def _cpus_per_worker(workers: int) -> int:
+    """CPUs for each of ``workers`` replicas so that all fit on the smallest node with one CPU left for reading."""
     smallest = min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
     return max(1, int(smallest - 1) // workers)

@@ -1,4 +1,4 @@
-"""A classifier that answers questions: the most probable of the candidate labels, in the form of an answer."""
+"""A classifier as an inference client: its response is the most probable of a request's candidate labels."""
 
 from __future__ import annotations
 
@@ -11,39 +11,40 @@ import numpy as np
 from fer.classifier.predictor import Predictor
 from fer.data.images import decode_rgb
 from fer.errors import BadRow, UserError
-from fer.inference.base import Answer, Answerer, Ask, Sampling
+from fer.inference.base import InferenceClient, Request, Response, SamplingParams
 from fer.labels import LabelSpace
 
-BATCH = 64
+BATCH_SIZE = 64
 
 
-class ClassifierAnswerer(Answerer):
-    """Reads no words: of a question it takes the image and the candidate labels.
+class ClassifierClient(InferenceClient):
+    """Ignores the prompt: it uses a request's image and candidate labels only.
 
-    Labels are mapped to the classifier's own by name or emotion; those that it does not have are never answered.
+    Candidate labels are matched to the classifier's own labels by name or by emotion; one without a match is never
+    the response.
     """
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
         self.predictor = Predictor([folder], device)
         if not self.predictor.has_expression:
-            raise UserError(f"{folder} gives valence and arousal only: it can't answer with a label")
+            raise UserError(f"{folder} predicts valence and arousal only: it has no labels to respond with")
 
-    def stream(self, pending: deque[tuple[int, Ask]], sampling: Sampling) -> Iterator[tuple[int, Answer]]:
-        """Raises UserError for candidate labels of which the classifier has none."""
+    def stream(self, pending: deque[tuple[int, Request]], sampling: SamplingParams) -> Iterator[tuple[int, Response]]:
+        """Raises UserError if the classifier knows none of a request's candidate labels."""
         while pending:
-            batch = [pending.popleft() for _ in range(min(len(pending), BATCH))]
-            probabilities = self.predictor([decode_rgb(ask.image) for _, ask in batch]).probabilities
+            batch = [pending.popleft() for _ in range(min(len(pending), BATCH_SIZE))]
+            probabilities = self.predictor([decode_rgb(request.image) for _, request in batch]).probabilities
             assert probabilities is not None
-            for (number, ask), row in zip(batch, probabilities, strict=True):
-                yield number, Answer(f"<answer>{self._best(ask.labels, row)}</answer>")
+            for (number, request), row in zip(batch, probabilities, strict=True):
+                yield number, Response(f"<answer>{self._best_label(request.labels, row)}</answer>")
 
-    def _best(self, candidates: tuple[str, ...], probabilities: np.ndarray) -> str:
-        own = self.predictor.space
-        known = {label: index for label in candidates if (index := _index(own, label)) is not None}
+    def _best_label(self, candidates: tuple[str, ...], probabilities: np.ndarray) -> str:
+        space = self.predictor.space
+        known = {label: index for label in candidates if (index := _index(space, label)) is not None}
         if not known:
             raise UserError(
                 f"the model knows none of the candidate labels ({', '.join(candidates)}); "
-                f"it knows {', '.join(own.labels)}"
+                f"it knows {', '.join(space.labels)}"
             )
         return max(known, key=lambda label: probabilities[known[label]])
 

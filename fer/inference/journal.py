@@ -1,7 +1,8 @@
-"""Answers on disk as they come: append-only JSON lines, one file for each session of each engine.
+"""Append-only journals of responses: JSON lines, one file per session of each client.
 
-A file's first line says when its engine was ready; each further one holds an answer, or the reason why there is none.
-A line that a killed session left unfinished is not read, so that its question is asked again.
+The first line of a file holds the time at which the client was ready and the device. Every further line holds the
+responses to one item, or its error. A line that a killed session left incomplete is ignored, so that its item runs
+again.
 """
 
 from __future__ import annotations
@@ -15,23 +16,22 @@ from pathlib import Path
 from typing import Any
 
 
-class Part:
-    """One session's file, written line by line."""
+class JournalWriter:
+    """Appends to one session's file and flushes after every line."""
 
     def __init__(self, folder: Path, device: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = (folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.jsonl").open("x", encoding="utf-8")
         self._write(started=time.time(), device=device)
 
-    def answer(self, key: str, responses: Sequence[str], prompt_tokens: int, answer_tokens: int) -> None:
-        """Keep the answers of all turns of a question."""
-        self._write(
-            key=key, responses=responses, prompt_tokens=prompt_tokens, answer_tokens=answer_tokens, at=time.time()
-        )
+    def write_responses(self, key: str, responses: Sequence[str], prompt_tokens: int, completion_tokens: int) -> None:
+        """Record the responses to all turns of an item, with the tokens of all turns together."""
+        tokens = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+        self._write(key=key, responses=responses, **tokens, time=time.time())
 
-    def error(self, key: str, reason: str) -> None:
-        """Keep the reason why a question has no answer."""
-        self._write(key=key, error=reason, at=time.time())
+    def write_error(self, key: str, error: str) -> None:
+        """Record why an item has no response."""
+        self._write(key=key, error=error, time=time.time())
 
     def close(self) -> None:
         self._file.close()
@@ -43,31 +43,31 @@ class Part:
 
 @dataclass
 class Usage:
-    """What the answers of all sessions together took."""
+    """Totals over all sessions."""
 
-    answers: int = 0
+    responses: int = 0
     engine_seconds: float = 0.0
-    """Summed over engines, from when each was ready to its last answer."""
+    """Summed over clients, from the time each was ready to its last response."""
     prompt_tokens: int = 0
-    answer_tokens: int = 0
+    completion_tokens: int = 0
 
 
-def read_parts(folder: Path) -> tuple[dict[str, dict[str, Any]], Usage]:
-    """The line of every question that any session answered or failed to, by its key, and what they took.
+def read_journal(folder: Path) -> tuple[dict[str, dict[str, Any]], Usage]:
+    """The entry of every item in any session's file, by key, and the usage of all sessions.
 
-    An answer counts more than an error, the first answer more than a later one.
+    If an item has several entries, responses take precedence over errors, and earlier responses over later ones.
     """
-    found: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     usage = Usage()
     for file in sorted(folder.glob("*.jsonl")):
         lines = [json.loads(line) for line in file.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        for line in lines[1:]:
-            if line["key"] not in found or "error" in found[line["key"]]:
-                found[line["key"]] = line
-            if "error" not in line:
-                usage.answers += 1
-                usage.prompt_tokens += line["prompt_tokens"]
-                usage.answer_tokens += line["answer_tokens"]
+        for entry in lines[1:]:
+            if entry["key"] not in entries or "error" in entries[entry["key"]]:
+                entries[entry["key"]] = entry
+            if "error" not in entry:
+                usage.responses += 1
+                usage.prompt_tokens += entry["prompt_tokens"]
+                usage.completion_tokens += entry["completion_tokens"]
         if len(lines) > 1:
-            usage.engine_seconds += lines[-1]["at"] - lines[0]["started"]
-    return found, usage
+            usage.engine_seconds += lines[-1]["time"] - lines[0]["started"]
+    return entries, usage

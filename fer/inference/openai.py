@@ -15,116 +15,118 @@ from typing import Any
 from PIL import Image
 
 from fer.errors import UserError
-from fer.inference.base import Answer, Answerer, Ask, Sampling
+from fer.inference.base import InferenceClient, Request, Response, SamplingParams
 
-ENDPOINT_RETRIES = 6
-"""Times that a request is sent again when the endpoint is busy or breaks off, ever later."""
+MAX_RETRIES = 6
+"""Retries of a request, with exponential backoff, while the endpoint is busy or drops the connection."""
 
-FIRST_REFUSALS = 8
-"""So many questions refused before the first answer: the fault is the request's, not the questions'."""
+MAX_INITIAL_REJECTIONS = 8
+"""Stop if this many requests are rejected before the first success: the cause is then common to all of them."""
 
 
-class Endpoint(Answerer):
-    """A model behind an OpenAI-compatible endpoint; the key is in OPENAI_API_KEY.
+class OpenAIClient(InferenceClient):
+    """Sends requests to an OpenAI-compatible endpoint; the API key is read from OPENAI_API_KEY.
 
-    At most ``concurrency`` requests are under way, and ``per_minute`` are begun in a minute (0: no limit).
+    At most ``concurrency`` requests run at a time, and at most ``requests_per_minute`` start per minute (0: no limit).
     """
 
-    def __init__(self, url: str, model: str, concurrency: int, per_minute: float = 0) -> None:
+    def __init__(self, url: str, model: str, concurrency: int, requests_per_minute: float = 0) -> None:
         self.url, self.model, self.concurrency = url, model, concurrency
-        self._pace = Pace(per_minute)
+        self._rate_limiter = RateLimiter(requests_per_minute)
 
-    def stream(self, pending: deque[tuple[int, Ask]], sampling: Sampling) -> Iterator[tuple[int, Answer]]:
-        """Raises UserError where the endpoint can't be reached or refuses, once the requests under way are done.
+    def stream(self, pending: deque[tuple[int, Request]], sampling: SamplingParams) -> Iterator[tuple[int, Response]]:
+        """Raises UserError if the endpoint is unreachable or rejects everything, after the running requests finished.
 
-        A question that it refuses by itself (its image, or its content) has a fault instead.
+        A single rejected request (for its image or its content) yields a response with an error instead.
         """
         from openai import OpenAI
 
         key = os.environ.get("OPENAI_API_KEY") or "none"
-        failed: UserError | None = None
-        answered = refused = 0
+        failure: UserError | None = None
+        succeeded = rejected = 0
         with (
-            OpenAI(base_url=self.url, api_key=key, max_retries=ENDPOINT_RETRIES) as client,
-            ThreadPoolExecutor(self.concurrency, thread_name_prefix="ask") as pool,
+            OpenAI(base_url=self.url, api_key=key, max_retries=MAX_RETRIES) as client,
+            ThreadPoolExecutor(self.concurrency, thread_name_prefix="openai") as pool,
         ):
-            running: dict[Future[Answer], int] = {}
-            while running or (pending and not failed):
-                while pending and not failed and len(running) < self.concurrency:
-                    number, ask = pending.popleft()
-                    running[pool.submit(self._ask, client, number, ask, sampling)] = number
+            running: dict[Future[Response], int] = {}
+            while running or (pending and not failure):
+                while pending and not failure and len(running) < self.concurrency:
+                    number, request = pending.popleft()
+                    running[pool.submit(self._send, client, number, request, sampling)] = number
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     number = running.pop(done)
                     if isinstance(error := done.exception(), UserError):
-                        failed = error
+                        failure = error
                         continue
-                    answer = done.result()
-                    answered += answer.fault is None
-                    refused += answer.fault is not None
-                    if refused >= FIRST_REFUSALS and not answered:
-                        failed = UserError(f"--endpoint {self.url}: {answer.fault}")
-                    yield number, answer
-        if failed:
-            raise failed
+                    response = done.result()
+                    succeeded += response.error is None
+                    rejected += response.error is not None
+                    if rejected >= MAX_INITIAL_REJECTIONS and not succeeded:
+                        failure = UserError(f"--endpoint {self.url}: {response.error}")
+                    yield number, response
+        if failure:
+            raise failure
 
-    def _ask(self, client: Any, number: int, ask: Ask, sampling: Sampling) -> Answer:
+    def _send(self, client: Any, number: int, request: Request, sampling: SamplingParams) -> Response:
         from openai import APIConnectionError, APIStatusError
 
-        self._pace.wait()
-        guide = {"response_format": _choice(ask.labels)} if sampling.guided and ask.labels else {}
+        self._rate_limiter.wait()
+        guided = {"response_format": _label_schema(request.labels)} if sampling.guided and request.labels else {}
         try:
-            done = client.chat.completions.create(
+            completion = client.chat.completions.create(
                 model=self.model,
-                messages=_messages(ask),
+                messages=_messages(request),
                 temperature=sampling.temperature,
-                max_tokens=sampling.tokens,
+                max_tokens=sampling.max_new_tokens,
                 seed=sampling.seed + number,
-                **guide,
+                **guided,
             )
         except APIConnectionError:
             raise UserError(f"--endpoint {self.url} can't be reached") from None
         except APIStatusError as error:
+            message = f"rejected with status {error.status_code}: {error.message}"
             if error.status_code in (400, 413, 422):
-                return Answer("", fault=f"refused ({error.status_code}): {error.message}")
-            raise UserError(f"--endpoint {self.url} refused ({error.status_code}): {error.message}") from None
-        usage = done.usage
-        return Answer(
-            done.choices[0].message.content or "",
+                return Response("", error=message)
+            raise UserError(f"--endpoint {self.url}: {message}") from None
+        usage = completion.usage
+        return Response(
+            completion.choices[0].message.content or "",
             usage.prompt_tokens if usage else 0,
             usage.completion_tokens if usage else 0,
         )
 
 
-class Pace:
-    """Lets at most so many through in a minute, evenly; 0: all, at once."""
+class RateLimiter:
+    """Spaces calls of `wait` evenly, at most ``per_minute`` of them per minute; 0: no limit. Thread-safe."""
 
     def __init__(self, per_minute: float) -> None:
-        self.seconds = 60 / per_minute if per_minute else 0.0
+        self.interval = 60 / per_minute if per_minute else 0.0
+        """Seconds between two calls."""
         self._next = 0.0
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
 
     def wait(self) -> None:
-        with self._guard:
-            turn = max(self._next, time.monotonic())
-            self._next = turn + self.seconds
-        time.sleep(max(0.0, turn - time.monotonic()))
+        """Block until the next call may go ahead."""
+        with self._lock:
+            start = max(self._next, time.monotonic())
+            self._next = start + self.interval
+        time.sleep(max(0.0, start - time.monotonic()))
 
 
-def _messages(ask: Ask) -> list[dict[str, Any]]:
-    kind = Image.open(io.BytesIO(ask.image)).get_format_mimetype()
-    url = f"data:{kind};base64,{base64.b64encode(ask.image).decode()}"
-    image = {"type": "image_url", "image_url": {"url": url}}
+def _messages(request: Request) -> list[dict[str, Any]]:
+    mime_type = Image.open(io.BytesIO(request.image)).get_format_mimetype()
+    url = f"data:{mime_type};base64,{base64.b64encode(request.image).decode()}"
     messages: list[dict[str, Any]] = []
-    for asked, answered in ask.before:
-        messages.append({"role": "user", "content": [{"type": "text", "text": asked}]})
-        messages.append({"role": "assistant", "content": answered})
-    messages.append({"role": "user", "content": [{"type": "text", "text": ask.prompt}]})
-    messages[0]["content"].insert(0, image)
+    for turn in request.turns:
+        messages.append({"role": "user", "content": [{"type": "text", "text": turn.prompt}]})
+        if turn.response is not None:
+            messages.append({"role": "assistant", "content": turn.response})
+    messages[0]["content"].insert(0, {"type": "image_url", "image_url": {"url": url}})
     return messages
 
 
-def _choice(labels: Sequence[str]) -> dict[str, Any]:
-    """OpenAI's structured output has no plain choice: an object whose one field is a candidate label."""
+def _label_schema(labels: Sequence[str]) -> dict[str, Any]:
+    """A JSON object with one field, a candidate label: OpenAI's structured output has no plain choice of strings."""
     schema = {
         "type": "object",
         "properties": {"answer": {"type": "string", "enum": list(labels)}},

@@ -12,24 +12,25 @@ from typing import Any
 
 from PIL import Image
 
-from fer.inference.base import Answer, Answerer, Ask, Sampling
+from fer.inference.base import InferenceClient, Request, Response, SamplingParams
 
-IN_FLIGHT = 256
-"""Questions that an engine has at a time; it joins as many of them in a batch as its memory allows."""
+MAX_RUNNING = 256
+"""Requests in the engine at a time; it batches as many of them as fit its memory."""
 
 
-class Engine(Answerer):
+class VllmClient(InferenceClient):
     """A model that vLLM runs in this process, on its GPUs or CPUs."""
 
     def __init__(self, model: str, *, trust_remote_code: bool = False, **arguments: Any) -> None:
+        """``arguments`` are those of vLLM's LLM."""
         import torch
 
         if not torch.cuda.is_available():
-            on_cpu()
+            set_cpu_environment()
             arguments = {"enforce_eager": True, "skip_mm_profiling": True} | arguments
         from vllm import LLM
 
-        # Its CPU build warns twice for every image that it leaves torch's threads alone.
+        # Its CPU build warns twice per image that it leaves torch's threads alone.
         logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)
         self.llm = LLM(
             model=model,
@@ -39,56 +40,57 @@ class Engine(Answerer):
             **arguments,
         )
 
-    def stream(self, pending: deque[tuple[int, Ask]], sampling: Sampling) -> Iterator[tuple[int, Answer]]:
-        """A question that does not fit the model (its prompt is too long) has a fault instead of an answer."""
+    def stream(self, pending: deque[tuple[int, Request]], sampling: SamplingParams) -> Iterator[tuple[int, Response]]:
+        """A request that the model can't take (its prompt is too long) yields a response with an error."""
         from vllm.exceptions import VLLMClientError
 
         engine = self.llm.llm_engine
         running: dict[str, int] = {}
         try:
             while pending or running:
-                while pending and len(running) < IN_FLIGHT:
-                    number, ask = pending.popleft()
+                while pending and len(running) < MAX_RUNNING:
+                    number, request = pending.popleft()
+                    params = _vllm_params(request, sampling, number)
                     try:
-                        [name] = self.llm.enqueue([self._request(ask)], _params(ask, sampling, number), use_tqdm=False)  # type: ignore[arg-type]
+                        [name] = self.llm.enqueue([self._vllm_prompt(request)], params, use_tqdm=False)  # type: ignore[arg-type]
                     except (VLLMClientError, ValueError) as error:
-                        yield number, Answer("", fault=str(error).splitlines()[0])
+                        yield number, Response("", error=(str(error) or repr(error)).splitlines()[0])
                         continue
-                    running[name.rpartition("-")[0]] = number  # vLLM adds "-" and random characters, here alone
+                    running[name.rpartition("-")[0]] = number  # `enqueue` alone appends "-" and random characters
                 for output in engine.step():
                     if output.finished:
-                        said = output.outputs[0]  # type: ignore[index]
-                        tokens = len(output.prompt_token_ids or ()), len(said.token_ids)
-                        yield running.pop(output.request_id), Answer(said.text, *tokens)
+                        completion = output.outputs[0]  # type: ignore[index]
+                        tokens = len(output.prompt_token_ids or ()), len(completion.token_ids)
+                        yield running.pop(output.request_id), Response(completion.text, *tokens)
         finally:
             engine.abort_request(list(running))
 
-    def _request(self, ask: Ask) -> dict[str, Any]:
-        """Images are named by their content, so that several questions about one share its encoding."""
-        from fer.vlm.chat import chat_prompt
+    def _vllm_prompt(self, request: Request) -> dict[str, Any]:
+        """The image is identified by its content hash, so that requests about the same image share its encoding."""
+        from fer.vlm.chat import render_prompt
 
         return {
-            "prompt": chat_prompt(self.llm.get_tokenizer(), ask.prompt, ask.before),
-            "multi_modal_data": {"image": Image.open(io.BytesIO(ask.image)).convert("RGB")},
-            "multi_modal_uuids": {"image": hashlib.sha256(ask.image).hexdigest()},
+            "prompt": render_prompt(self.llm.get_tokenizer(), request.turns),
+            "multi_modal_data": {"image": Image.open(io.BytesIO(request.image)).convert("RGB")},
+            "multi_modal_uuids": {"image": hashlib.sha256(request.image).hexdigest()},
         }
 
 
-def _params(ask: Ask, sampling: Sampling, number: int) -> Any:
-    from vllm import SamplingParams
+def _vllm_params(request: Request, sampling: SamplingParams, number: int) -> Any:
+    import vllm
     from vllm.sampling_params import StructuredOutputsParams
 
-    guide = StructuredOutputsParams(choice=list(ask.labels)) if sampling.guided and ask.labels else None
-    return SamplingParams(
+    guided = StructuredOutputsParams(choice=list(request.labels)) if sampling.guided and request.labels else None
+    return vllm.SamplingParams(
         temperature=sampling.temperature,
-        max_tokens=sampling.tokens,
+        max_tokens=sampling.max_new_tokens,
         seed=sampling.seed + number,
-        structured_outputs=guide,
+        structured_outputs=guided,
     )
 
 
-def on_cpu() -> None:
-    """What vLLM's CPU build needs of the environment to run in this process; before vllm is imported."""
+def set_cpu_environment() -> None:
+    """Set the environment variables that vLLM's CPU build needs in this process. Call it before importing vllm."""
     settings = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "1",

@@ -20,30 +20,30 @@ from fer.tracking import MODEL, Run
 from fer.training.checkpoint import TrainerState, read_state, write_state
 from fer.training.flops import peak_flops
 from fer.training.worker import Worker
-from fer.vlm.deepspeed import load_shards, save_shards, start_engine, whole_weights, zero_config
-from fer.vlm.loss import takes_logits_to_keep
-from fer.vlm.model import choose_weights, count, load_model, load_processor, prepare_for_training
-from fer.vlm.options import LearnOptions
+from fer.vlm.deepspeed import full_state_dict, init_engine, load_deepspeed_config, load_engine_state, save_engine_state
+from fer.vlm.loss import supports_logits_to_keep
+from fer.vlm.model import count_parameters, load_model, load_processor, prepare_for_training, set_trainable
+from fer.vlm.options import VlmTrainingOptions
 
 
-class Learner:
+class BaseTrainer:
     """The state of a run on one worker, and its verbs: start, restore, report, finish."""
 
-    def __init__(self, config: LearnOptions, model: str, worker: Worker, run: Run) -> None:
+    def __init__(self, config: VlmTrainingOptions, model: str, worker: Worker, run: Run) -> None:
         torch.manual_seed(config.seed)
         self.options, self.model, self.worker, self.tracking = config, model, worker, run
         self.processor = load_processor(model, config.trust_remote_code)
         self.state = TrainerState(world_size=worker.world_size)
 
-    def start(self, total_steps: int, *, batch_size: int, grad_accum_steps: int) -> None:
+    def setup(self, total_steps: int, *, batch_size: int, grad_accum_steps: int) -> None:
         """Load the model and start DeepSpeed for a run of so many optimizer steps."""
         config, self.total_steps = self.options, total_steps
-        network = choose_weights(load_model(self.model, config), config, config)
-        self.only_needed = takes_logits_to_keep(network)
-        self.counts = count(network)
-        self.engine = start_engine(
+        network = set_trainable(load_model(self.model, config), config, config)
+        self.trim_logits = supports_logits_to_keep(network)
+        self.parameter_counts = count_parameters(network)
+        self.engine = init_engine(
             prepare_for_training(network, config.grad_checkpointing),
-            zero_config(
+            load_deepspeed_config(
                 config.deepspeed,
                 batch_size=batch_size,
                 grad_accum_steps=grad_accum_steps,
@@ -55,7 +55,7 @@ class Learner:
             self._schedule,
             self.worker.device,
         )
-        self.peak = peak_flops(self.worker.device, config.peak_tflops)
+        self.peak_flops = peak_flops(self.worker.device, config.peak_tflops)
 
     def _schedule(self, optimizer: torch.optim.Optimizer) -> Any:
         """The learning rate over all steps of the run."""
@@ -65,13 +65,15 @@ class Learner:
         return get_scheduler(self.options.scheduler, optimizer, warmup, self.total_steps)
 
     @property
-    def rate(self) -> float:
+    def learning_rate(self) -> float:
         return self.engine.get_lr()[0]
 
     @property
     def flops_factor(self) -> float:
         """Operations of a training step in forward passes: activations twice, and weights once where they learn."""
-        return 2 + self.counts["learning"] / sum(self.counts[part] for part in ("vision", "projector", "language"))
+        return 2 + self.parameter_counts["learning"] / sum(
+            self.parameter_counts[part] for part in ("vision", "projector", "language")
+        )
 
     def memory_gb(self) -> float:
         """Peak of this worker's device memory; on CPUs what its process holds now."""
@@ -79,7 +81,7 @@ class Learner:
             return torch.cuda.max_memory_allocated() / 1e9
         return psutil.Process().memory_info().rss / 1e9
 
-    def over_workers(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """The sum over all workers."""
         values = values.to(self.worker.device, torch.float64)
         dist.all_reduce(values)
@@ -91,10 +93,10 @@ class Learner:
     def adapters_only(self) -> bool:
         return self.options.lora != "off"
 
-    def report(self, figures: dict[str, float]) -> None:
+    def save_checkpoint(self, figures: dict[str, float]) -> None:
         """Report to Ray Train with a checkpoint, each worker with its shard of it. Every worker must call it."""
         folder = Path(tempfile.mkdtemp(prefix="ferry-checkpoint-"))
-        save_shards(self.engine, folder, self.adapters_only)
+        save_engine_state(self.engine, folder, self.adapters_only)
         if self.worker.is_rank_zero:
             write_state(folder, self.state)
         ray.train.report(
@@ -104,10 +106,10 @@ class Learner:
             delete_local_checkpoint_after_upload=True,
         )
 
-    def finish(self) -> None:
+    def save_final_model(self) -> None:
         """The last report: the model alone, as a folder that transformers, PEFT and vLLM load."""
         self.state.finished = True
-        weights = whole_weights(self.engine)
+        weights = full_state_dict(self.engine)
         with tempfile.TemporaryDirectory() as name:
             folder, checkpoint = Path(name), None
             if self.worker.is_rank_zero:
@@ -128,5 +130,5 @@ class Learner:
                 "a run's settings do not change, and --resume was checked"
             )
             if not state.finished:
-                load_shards(self.engine, Path(name), self.adapters_only)
+                load_engine_state(self.engine, Path(name), self.adapters_only)
             self.state = state

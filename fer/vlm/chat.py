@@ -20,143 +20,135 @@ from fer.data.vqa.questions import Turn
 from fer.errors import UserError
 from fer.vlm.options import ImageOptions
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """Label of a token that carries no loss (torch's cross-entropy skips it)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One conversation: text tokens after the first prompt, whose tokens depend on the image and come later."""
+    """A tokenised conversation. The first prompt is still text: its tokens depend on the image."""
 
     prompt: str
-    """The text up to the first answer, with the image's placeholder not expanded yet."""
+    """The text up to the first response, with the image's placeholder not expanded yet."""
     tokens: list[int]
-    """Everything after it: answers, and the questions between them."""
-    learned: list[bool]
-    """Which of ``tokens`` the assistant must say."""
+    """Everything after it: responses, and the prompts between them."""
+    loss_mask: list[bool]
+    """Which of ``tokens`` belong to a response of the assistant."""
 
 
 class ChatFormat:
-    """Rows to model inputs, by the processor of a model. Its methods may be called from several threads."""
+    """Rows to model inputs, with a model's processor. The methods are thread-safe."""
 
     def __init__(self, processor: Any, images: ImageOptions, *, max_tokens: int, loss_on: str = "assistant") -> None:
         self.processor, self.images = processor, images
         self.max_tokens, self.loss_on = max_tokens, loss_on
         self.tokenizer = processor.tokenizer
-        self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        self.pad_token_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
 
     # -- text ----------------------------------------------------------------------------------------------------------
 
-    def messages(self, turns: Sequence[Turn]) -> list[dict[str, Any]]:
-        """The conversation in the form of transformers' chat templates, the image before the first question."""
-        messages: list[dict[str, Any]] = []
-        for i, turn in enumerate(turns):
-            image = [{"type": "image"}] if i == 0 else []
-            messages.append({"role": "user", "content": [*image, {"type": "text", "text": turn.prompt}]})
-            if turn.response is not None:
-                messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.response}]})
-        return messages
-
-    def prompt(self, turns: Sequence[Turn]) -> str:
-        """The text that a model continues to answer the last turn."""
-        return self._render(self.messages([*turns[:-1], Turn(turns[-1].prompt)]), ask=True)
+    def render_prompt(self, turns: Sequence[Turn]) -> str:
+        """See `render_prompt`."""
+        return render_prompt(self.processor, turns)
 
     def encode(self, turns: Sequence[Turn]) -> Encoded:
-        """Tokens of a conversation, and which of them the assistant must say: its words and the token that ends them.
+        """Tokens and loss mask of a conversation; each response's mask includes its end-of-turn token.
 
-        Each stretch is tokenised by itself, as it is when a model answers: the prompt first, then what it says.
+        Every prompt and every response is tokenised by itself, as they are in generation.
         """
-        messages = self.messages(turns)
-        first = self._render(messages[:1], ask=True)
+        messages = chat_messages(turns)
+        prompt = self._render(messages[:1], add_generation_prompt=True)
         tokens: list[int] = []
-        learned: list[bool] = []
-        written = first
-        for answer in range(1, len(messages), 2):
-            said = self._continue(written, self._render(messages[: answer + 1]))
-            ids = self._tokenize(said)
-            end = self._end(ids)
+        loss_mask: list[bool] = []
+        text = prompt
+        for i in range(1, len(messages), 2):
+            response = self._added_text(text, self._render(messages[: i + 1]))
+            ids = self._tokenize(response)
+            end = self._end_of_turn(ids)
             tokens += ids
-            learned += [i < end for i in range(len(ids))]
-            written += said
-            if answer + 1 < len(messages):
-                asked = self._continue(written, self._render(messages[: answer + 2], ask=True))
-                tokens += (ids := self._tokenize(asked))
-                learned += [False] * len(ids)
-                written += asked
-        return Encoded(first, tokens, learned)
+            loss_mask += [position < end for position in range(len(ids))]
+            text += response
+            if i + 1 < len(messages):
+                next_prompt = self._added_text(text, self._render(messages[: i + 2], add_generation_prompt=True))
+                ids = self._tokenize(next_prompt)
+                tokens += ids
+                loss_mask += [False] * len(ids)
+                text += next_prompt
+        return Encoded(prompt, tokens, loss_mask)
 
-    def length(self, encoded: Encoded, image: np.ndarray) -> int:
-        """About how many tokens a row has, to sort by: its text's, and one for each 28x28 pixels."""
+    def estimate_length(self, encoded: Encoded, image: np.ndarray) -> int:
+        """Approximate tokens of a row, to sort by: those of its text, and one for each 28x28 pixels of the image."""
         return len(self._tokenize(encoded.prompt)) + len(encoded.tokens) + image.shape[0] * image.shape[1] // 28**2
 
-    def _render(self, messages: list[dict[str, Any]], ask: bool = False) -> str:
-        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+    def _render(self, messages: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
+        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
 
-    def _continue(self, before: str, whole: str) -> str:
-        if not whole.startswith(before):
+    def _added_text(self, before: str, after: str) -> str:
+        if not after.startswith(before):
             raise UserError(
                 f"the chat template of {self.tokenizer.name_or_path} rewrites earlier turns when later ones are added: "
-                "its conversations can't be marked for loss"
+                "the loss of its conversations can't be masked"
             )
-        return whole[len(before) :]
+        return after[len(before) :]
 
     def _tokenize(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _end(self, ids: list[int]) -> int:
-        """Tokens up to the end-of-turn token and with it; all, where the template has none."""
+    def _end_of_turn(self, ids: list[int]) -> int:
+        """Number of tokens up to and including the end-of-turn token; all, if the template has none."""
         eos = self.tokenizer.eos_token_id
         return ids.index(eos) + 1 if eos in ids else len(ids)
 
     # -- images --------------------------------------------------------------------------------------------------------
 
-    def decode(self, data: bytes) -> np.ndarray:
-        """RGB pixels (H, W, 3): a square of ``image_size``, or the image's shape within the limits of its pixels."""
+    def decode_image(self, data: bytes) -> np.ndarray:
+        """RGB pixels (H, W, 3): a square of ``image_size``, or the image's aspect ratio within the pixel limits."""
         pixels = decode_rgb(data)
         if self.images.fixed_size:
             height = width = self.images.image_size
         else:
             area = pixels.shape[0] * pixels.shape[1]
-            wanted = min(max(area, self.images.min_pixels or 0), self.images.max_pixels or 2**62)
-            height, width = (max(1, round(side * (wanted / area) ** 0.5)) for side in pixels.shape[:2])
+            target = min(max(area, self.images.min_pixels or 0), self.images.max_pixels or 2**62)
+            height, width = (max(1, round(side * (target / area) ** 0.5)) for side in pixels.shape[:2])
         return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
     def collate(self, rows: Sequence[Encoded], images: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Rows of one batch, padded on the right: the model's inputs, and ``labels`` (N, T) with IGNORED elsewhere."""
-        prompts = self._process([row.prompt for row in rows], images)
+        """A training batch, padded on the right: the model's inputs, and ``labels`` (N, T).
+
+        Labels are IGNORE_INDEX where a token carries no loss.
+        """
+        prompts = self.collate_prompts([row.prompt for row in rows], images)
         ids, mask = prompts["input_ids"], prompts["attention_mask"].bool()
         sequences, labels = [], []
         for i, row in enumerate(rows):
             prompt = ids[i][mask[i]].tolist()
-            text = [self.loss_on == "all" and token not in self.placeholders for token in prompt]
-            said = row.learned if self.loss_on == "assistant" else [True] * len(row.tokens)
-            whole = (prompt + row.tokens)[: self.max_tokens]
-            learned = (text + said)[: self.max_tokens]
-            sequences.append(torch.tensor(whole))
-            labels.append(torch.tensor([t if keep else IGNORED for t, keep in zip(whole, learned, strict=True)]))
+            prompt_mask = [self.loss_on == "all" and token not in self.image_token_ids for token in prompt]
+            text_mask = row.loss_mask if self.loss_on == "assistant" else [True] * len(row.tokens)
+            sequence = (prompt + row.tokens)[: self.max_tokens]
+            loss_mask = (prompt_mask + text_mask)[: self.max_tokens]
+            sequences.append(torch.tensor(sequence))
+            labels.append(
+                torch.tensor([t if has_loss else IGNORE_INDEX for t, has_loss in zip(sequence, loss_mask, strict=True)])
+            )
         batch = {
-            "input_ids": _pad(sequences, self.pad),
+            "input_ids": _pad(sequences, self.pad_token_id),
             "attention_mask": _pad([torch.ones_like(sequence) for sequence in sequences], 0),
-            "labels": _pad(labels, IGNORED),
+            "labels": _pad(labels, IGNORE_INDEX),
         }
         width = batch["input_ids"].shape[1]
         for name, value in prompts.items():
             if name in batch:
                 continue
-            if value.shape == ids.shape:  # one value a token, such as its type: 0 for the text that follows
-                rows_of = [value[i][mask[i]][: self.max_tokens] for i in range(len(rows))]
-                value = _pad(rows_of, 0)
+            if value.shape == ids.shape:  # one value per token, such as its type: 0 for the text after the prompt
+                value = _pad([value[i][mask[i]][: self.max_tokens] for i in range(len(rows))], 0)
                 value = torch.nn.functional.pad(value, (0, width - value.shape[1]))
             batch[name] = value
         return batch
 
-    def questions(self, prompts: Sequence[str], images: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        """Prompts of one batch, padded on the left, for generation."""
-        return self._process(prompts, images)
-
-    def _process(self, prompts: Sequence[str], images: Sequence[np.ndarray]) -> dict[str, Tensor]:
+    def collate_prompts(self, prompts: Sequence[str], images: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        """A batch of prompts for generation, padded on the left."""
         return dict(
             self.processor(
                 text=list(prompts),
@@ -168,8 +160,8 @@ class ChatFormat:
         )
 
     @property
-    def placeholders(self) -> set[int]:
-        """Tokens that stand for the image, and can't be learned."""
+    def image_token_ids(self) -> set[int]:
+        """Tokens that stand for the image; they never carry loss."""
         ids = self.tokenizer.convert_tokens_to_ids
         names = [
             getattr(self.processor, name, None) for name in ("image_token", "fake_image_token", "global_image_token")
@@ -181,15 +173,21 @@ def _pad(sequences: Sequence[Tensor], value: int) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_value=value)
 
 
-def chat_prompt(renderer: Any, prompt: str, before: Sequence[tuple[str, str]] = ()) -> str:
-    """The text of a question about an image, by a processor's or tokenizer's chat template.
-
-    ``before`` are earlier turns about the same image: what was asked, and what was answered.
-    """
+def chat_messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """A conversation in the form of transformers' chat templates, with the image before the first prompt."""
     messages: list[dict[str, Any]] = []
-    for asked, answered in before:
-        messages.append({"role": "user", "content": [{"type": "text", "text": asked}]})
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": answered}]})
-    messages.append({"role": "user", "content": [{"type": "text", "text": prompt}]})
+    for turn in turns:
+        messages.append({"role": "user", "content": [{"type": "text", "text": turn.prompt}]})
+        if turn.response is not None:
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.response}]})
     messages[0]["content"].insert(0, {"type": "image"})
+    return messages
+
+
+def render_prompt(renderer: Any, turns: Sequence[Turn]) -> str:
+    """The text that a model continues to respond to the last turn; a response that this turn has is left out.
+
+    ``renderer`` is a processor or tokenizer with a chat template.
+    """
+    messages = chat_messages([*turns[:-1], Turn(turns[-1].prompt)])
     return renderer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

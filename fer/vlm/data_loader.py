@@ -18,13 +18,13 @@ import pyarrow as pa
 from ray.data.collate_fn import ArrowBatchCollateFn
 from torch import Tensor
 
-from fer.answers import tagged_answer
+from fer.answers import extract_answer
 from fer.data.manifest import ShardedDataset
 from fer.data.stream.reader import batches, read_window
 from fer.data.stream.sampler import Window, row_groups, stored_windows, training_windows
 from fer.data.vqa.questions import Turn
 from fer.errors import BadRow, UserError
-from fer.vlm.chat import IGNORED, ChatFormat
+from fer.vlm.chat import IGNORE_INDEX, ChatFormat
 from fer.vlm.options import BatchOptions
 
 COLUMNS = ("image", "path", "prompt", "response", "answer", "candidate_labels", "followups")
@@ -48,7 +48,7 @@ class Batch:
             inputs,
             rows=len(inputs["input_ids"]),
             tokens=int(inputs["attention_mask"].sum()),
-            learned=int((inputs["labels"][:, 1:] != IGNORED).sum()),
+            learned=int((inputs["labels"][:, 1:] != IGNORE_INDEX).sum()),
         )
 
     @property
@@ -67,7 +67,7 @@ class Asked:
     answers: list[str]
 
 
-def turns_of(row: dict[str, Any]) -> list[Turn]:
+def row_turns(row: dict[str, Any]) -> list[Turn]:
     """The conversation of a stored row."""
     others = [Turn(turn["prompt"], turn["response"]) for turn in row["followups"]]
     return [Turn(row["prompt"], row["response"]), *others]
@@ -75,17 +75,17 @@ def turns_of(row: dict[str, Any]) -> list[Turn]:
 
 def expected_answer(row: dict[str, Any]) -> str:
     """The label that the last turn should name: its response's tagged answer or whole text; else the row's answer."""
-    response = turns_of(row)[-1].response
-    return (tagged_answer(response) or response) if response else row["answer"] or ""
+    response = row_turns(row)[-1].response
+    return (extract_answer(response) or response) if response else row["answer"] or ""
 
 
-def image_of(row: dict[str, Any], chat: ChatFormat) -> np.ndarray:
+def row_image(row: dict[str, Any], chat: ChatFormat) -> np.ndarray:
     """The pixels of a stored row's image, read from where it lies if the shards only name it. Raises UserError."""
     try:
         if row["image"] is not None:
-            return chat.decode(row["image"])
+            return chat.decode_image(row["image"])
         with fsspec.open(row["path"], "rb") as file:
-            return chat.decode(file.read())
+            return chat.decode_image(file.read())
     except (OSError, BadRow) as error:
         raise UserError(f"image {row['path']} was there when the data was prepared, and now: {error}") from None
 
@@ -98,11 +98,11 @@ class CollateTraining(ArrowBatchCollateFn):
 
     def __call__(self, table: pa.Table) -> tuple[Batch, ...]:  # type: ignore[override]
         rows = table.to_pylist()
-        encoded = [self.chat.encode(turns_of(row)) for row in rows]
-        images = [image_of(row, self.chat) for row in rows]
+        encoded = [self.chat.encode(row_turns(row)) for row in rows]
+        images = [row_image(row, self.chat) for row in rows]
         order = list(range(len(rows)))
         if self.sort:
-            lengths = [self.chat.length(text, image) for text, image in zip(encoded, images, strict=True)]
+            lengths = [self.chat.estimate_length(text, image) for text, image in zip(encoded, images, strict=True)]
             order.sort(key=lengths.__getitem__)
         groups = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         return tuple(
@@ -118,13 +118,13 @@ class CollateQuestions(ArrowBatchCollateFn):
 
     def __call__(self, table: pa.Table) -> Asked:  # type: ignore[override]
         rows = table.to_pylist()
-        prompts = [self.chat.prompt(turns_of(row)) for row in rows]
-        inputs = self.chat.questions(prompts, [image_of(row, self.chat) for row in rows])
+        prompts = [self.chat.render_prompt(row_turns(row)) for row in rows]
+        inputs = self.chat.collate_prompts(prompts, [row_image(row, self.chat) for row in rows])
         expected = [expected_answer(row) for row in rows]
         return Asked(inputs, [row["path"] for row in rows], [row["prompt"] for row in rows], expected)
 
 
-class Feed:
+class ChatDataLoader:
     """One worker's batches of a data set of questions."""
 
     def __init__(

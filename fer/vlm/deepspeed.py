@@ -19,7 +19,7 @@ TAG = "zero"
 """Folder of DeepSpeed's part in a checkpoint: one file for the weights, and one a worker for its optimizer shard."""
 
 
-def zero_config(
+def load_deepspeed_config(
     name: str, *, batch_size: int, grad_accum_steps: int, clip_grad: float, bf16: bool, lr: float, weight_decay: float
 ) -> dict[str, Any]:
     """A configuration of the package by name, or a JSON file, its "auto" values filled in from the job's own.
@@ -60,7 +60,7 @@ def _fill(config: dict[str, Any], values: dict[str, Any], name: str) -> dict[str
     return filled
 
 
-def start_engine(
+def init_engine(
     model: nn.Module, config: dict[str, Any], schedule: Callable[[torch.optim.Optimizer], Any], device: torch.device
 ) -> Any:
     """The DeepSpeed engine of this worker, in Ray Train's process group."""
@@ -92,12 +92,12 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def save_shards(engine: Any, folder: Path, adapters_only: bool) -> None:
+def save_engine_state(engine: Any, folder: Path, adapters_only: bool) -> None:
     """Write this worker's part of the training state. Every worker must call it."""
     engine.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=adapters_only)
 
 
-def load_shards(engine: Any, folder: Path, adapters_only: bool) -> None:
+def load_engine_state(engine: Any, folder: Path, adapters_only: bool) -> None:
     """Restore weights, optimizer and schedule. Every worker must call it, with as many workers as saved it."""
     with weights_only():
         path, _ = engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=not adapters_only)
@@ -123,7 +123,7 @@ def weights_only() -> Iterator[None]:
             os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
 
 
-def whole_weights(engine: Any) -> dict[str, torch.Tensor] | None:
+def full_state_dict(engine: Any) -> dict[str, torch.Tensor] | None:
     """The model's weights on the leading worker, gathered where ZeRO-3 has cut them up. Every worker must call it."""
     if engine.zero_optimization_stage() == 3:
         return engine._zero3_consolidated_16bit_state_dict()

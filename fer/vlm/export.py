@@ -16,11 +16,11 @@ from fer.tracking import MODEL, SPEC, Run, register
 from fer.training.checkpoint import read_state
 from fer.training.run import RunFolder
 from fer.vlm.card import model_card
-from fer.vlm.options import LearnOptions
+from fer.vlm.options import VlmTrainingOptions
 
 
-def finish(
-    config: LearnOptions, run: RunFolder, result: Result, tracking: Run, last: int = 1
+def export_model(
+    config: VlmTrainingOptions, run: RunFolder, result: Result, tracking: Run, last: int = 1
 ) -> tuple[str, dict[str, float], str | None]:
     """Write ``<run>/model`` and ``<run>/history.json``, register; the folder, figures and the registered version.
 
@@ -34,7 +34,9 @@ def finish(
         history = read_state(Path(checkpoint)).history
         ends = history[-last:]
         figures = {name: fmean(entry[name] for entry in ends) for name in (ends or [{}])[-1] if name != "step"}
-        describe(model, base=config.model, config=config.model_dump(mode="json"), run=run.record, figures=figures)
+        write_model_card(
+            model, base=config.model, config=config.model_dump(mode="json"), run=run.record, figures=figures
+        )
         run.write("history.json", json.dumps(history, indent=2))
         filesystem, target = fsspec.url_to_fs(f"{run.root}/{MODEL}")
         filesystem.makedirs(target, exist_ok=True)
@@ -53,7 +55,9 @@ def finish(
     return f"{run.root}/{MODEL}", figures, version
 
 
-def describe(model: Path, *, base: str, config: dict[str, Any], run: dict[str, Any], figures: dict[str, float]) -> None:
+def write_model_card(
+    model: Path, *, base: str, config: dict[str, Any], run: dict[str, Any], figures: dict[str, float]
+) -> None:
     """Write `model.json` and the card into a model folder."""
     adapter = (model / "adapter_config.json").is_file()
     spec = {

@@ -13,29 +13,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fer.vlm.chat import IGNORED
+from fer.vlm.chat import IGNORE_INDEX
 
 
-def takes_logits_to_keep(model: Any) -> bool:
+def supports_logits_to_keep(model: Any) -> bool:
     """Whether a model can compute the logits of the last positions only."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(inner.forward).parameters
 
 
-def token_loss(model: Any, inputs: Mapping[str, Tensor], only_needed: bool) -> Tensor:
+def token_loss(model: Any, inputs: Mapping[str, Tensor], trim_logits: bool) -> Tensor:
     """Summed cross-entropy (float32 scalar) of the learned tokens of a batch.
 
-    ``only_needed`` leaves out the logits of positions before the first learned token of the batch: with a vocabulary of
+    ``trim_logits`` leaves out the logits of positions before the first learned token of the batch: with a vocabulary of
     150,000 they are a good part of a prompt's cost, and most of its memory.
     """
     inputs = dict(inputs)
     labels = inputs.pop("labels")[:, 1:]
-    learned = (labels != IGNORED).any(0).nonzero()
+    learned = (labels != IGNORE_INDEX).any(0).nonzero()
     first = int(learned[0]) if len(learned) else labels.shape[1] - 1
-    if only_needed:
+    if trim_logits:
         inputs["logits_to_keep"] = labels.shape[1] - first + 1  # type: ignore[assignment]
         labels = labels[:, first:]
     logits = model(**inputs, use_cache=False).logits[:, :-1]
     return torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
     )

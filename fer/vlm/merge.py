@@ -7,16 +7,16 @@ from pathlib import Path
 
 from fer.errors import UserError
 from fer.tracking import SPEC, TrackingOptions
-from fer.vlm.export import describe
-from fer.vlm.model import load_model, load_processor, locate
-from fer.vlm.options import MergeConfig, ModelOptions
+from fer.vlm.export import write_model_card
+from fer.vlm.model import load_model, load_processor, resolve_vlm
+from fer.vlm.options import MergeConfig, VlmModelOptions
 
 
-def merge(config: MergeConfig) -> Path:
+def merge_adapter(config: MergeConfig) -> Path:
     """Write the merged model, with its processor and card, to ``config.out``. Raises UserError."""
     from peft import PeftModel
 
-    folder = Path(locate(config.adapter, TrackingOptions()))
+    folder = Path(resolve_vlm(config.adapter, TrackingOptions()))
     if not (folder / "adapter_config.json").is_file():
         raise UserError(f"{config.adapter} holds no adapter (adapter_config.json)")
     out = Path(config.out)
@@ -27,13 +27,13 @@ def merge(config: MergeConfig) -> Path:
     training = spec.get("training", {"run": None, "config": {}, "figures": {}, "versions": None})
     base = config.base or settings["base_model_name_or_path"]
     precision = training["config"].get("precision", "bf16")
-    options = ModelOptions(trust_remote_code=config.trust_remote_code, precision=precision)
-    model = PeftModel.from_pretrained(load_model(locate(base, TrackingOptions()), options), str(folder))
+    options = VlmModelOptions(trust_remote_code=config.trust_remote_code, precision=precision)
+    model = PeftModel.from_pretrained(load_model(resolve_vlm(base, TrackingOptions()), options), str(folder))
     merged = model.merge_and_unload()
     out.mkdir(parents=True, exist_ok=True)
     merged.save_pretrained(out)
     load_processor(str(folder), config.trust_remote_code).save_pretrained(out)
-    describe(
+    write_model_card(
         out,
         base=spec.get("base", base),
         config=training["config"],

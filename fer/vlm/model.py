@@ -13,7 +13,7 @@ from torch import nn
 
 from fer.errors import UserError
 from fer.tracking import TrackingOptions, resolve_model
-from fer.vlm.options import LoraOptions, ModelOptions
+from fer.vlm.options import LoraOptions, VlmModelOptions
 from fer.vlm.tiny import PREFIX, build_tiny
 
 # transformers has no common names for the parts; these patterns cover Qwen-VL, SmolVLM/Idefics, LLaVA, Gemma, Phi-4.
@@ -33,7 +33,7 @@ def part_of(name: str) -> str:
     return "vision" if _VISION.search(name) else "language"
 
 
-def locate(name: str, tracking: TrackingOptions) -> str:
+def resolve_vlm(name: str, tracking: TrackingOptions) -> str:
     """The folder of a model; or the name itself, where it is one of the hub's. Tiny models are made here and now."""
     if name.startswith(PREFIX):
         return str(build_tiny(name.removeprefix(PREFIX), Path(tracking.out_dir).absolute() / "tiny"))
@@ -64,7 +64,7 @@ def load_config(name: str, trust_remote_code: bool = False) -> Any:
     return _load(AutoConfig, name, trust_remote_code=trust_remote_code)
 
 
-def load_model(name: str, options: ModelOptions) -> nn.Module:
+def load_model(name: str, options: VlmModelOptions) -> nn.Module:
     """An image-text model with all its weights. Raises UserError where it can't be had."""
     from transformers import AutoModelForMultimodalLM
 
@@ -109,7 +109,7 @@ def _find(name: str) -> None:
         ) from None
 
 
-def choose_weights(model: nn.Module, options: ModelOptions, lora: LoraOptions) -> nn.Module:
+def set_trainable(model: nn.Module, options: VlmModelOptions, lora: LoraOptions) -> nn.Module:
     """Freeze what shall not learn; with ``lora``, everything but new adapters of the chosen parts' linear layers."""
     if lora.lora == "off":
         for name, parameter in model.named_parameters():
@@ -150,7 +150,7 @@ def prepare_for_training(model: nn.Module, grad_checkpointing: bool) -> nn.Modul
     return model
 
 
-def count(model: nn.Module) -> dict[str, int]:
+def count_parameters(model: nn.Module) -> dict[str, int]:
     """Parameters by part, and those that learn. Counts whole parameters where ZeRO-3 has cut them up."""
     counts = {"vision": 0, "projector": 0, "language": 0, "learning": 0}
     for name, parameter in model.named_parameters():

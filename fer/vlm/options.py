@@ -14,7 +14,7 @@ Part = Literal["vision", "projector", "language"]
 """The three parts of every image-text model: image encoder, the bridge from it, and language model."""
 
 
-class ModelOptions(Options):
+class VlmModelOptions(Options):
     """Which model, and which of its weights learn."""
 
     model: str = Field(
@@ -57,7 +57,7 @@ class LoraOptions(Options):
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapters' input")
 
 
-class StepOptions(Options):
+class DeepSpeedOptions(Options):
     """How the loss is minimised."""
 
     epochs: int = Field(1, ge=1, description="Passes over the training rows")
@@ -71,7 +71,7 @@ class StepOptions(Options):
     deepspeed: str = Field("zero2", description="DeepSpeed configuration: zero2, zero2-offload, zero3, or a JSON file")
 
 
-class LearnOptions(ModelOptions, ImageOptions, LoraOptions, StepOptions, CheckpointOptions):
+class VlmTrainingOptions(VlmModelOptions, ImageOptions, LoraOptions, DeepSpeedOptions, CheckpointOptions):
     """What every training of a vision-language model has."""
 
     save_total_limit: int = Field(2, ge=1, description="Checkpoints that are kept")
@@ -103,7 +103,7 @@ class BatchOptions(Options):
     decode_threads: int = Field(1, ge=1, le=64, description="Threads per worker that decode images and tokenise")
 
 
-class WatchOptions(Options):
+class ValidationOptions(Options):
     """What is looked at while training runs."""
 
     log_every: int = Field(10, ge=1, description="Optimizer steps between two entries in the log")
@@ -114,10 +114,10 @@ class WatchOptions(Options):
     eval_generations: int = Field(
         64, ge=0, description="Validation rows that are answered, to judge answers and their form, at most"
     )
-    eval_new_tokens: int = Field(512, ge=8, description="Longest generated answer, in tokens")
+    eval_max_new_tokens: int = Field(512, ge=8, description="Longest generated answer, in tokens")
 
 
-class SftConfig(QuestionOptions, LearnOptions, BatchOptions, WatchOptions):
+class SftConfig(QuestionOptions, VlmTrainingOptions, BatchOptions, ValidationOptions):
     """Fine-tune a vision-language model on questions and answers about faces (SFT), whole or with adapters."""
 
 

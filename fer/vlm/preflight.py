@@ -9,15 +9,15 @@ from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
 from fer.training.checkpoint import check_resume
 from fer.vlm.chat import ChatFormat
-from fer.vlm.data_loader import image_of, turns_of
-from fer.vlm.deepspeed import zero_config
+from fer.vlm.data_loader import row_image, row_turns
+from fer.vlm.deepspeed import load_deepspeed_config
 from fer.vlm.model import load_processor
 from fer.vlm.options import SftConfig
 
 
 def check(config: SftConfig, model: str, dataset: ShardedDataset) -> None:
     """Raise UserError for a model without a processor, data without responses, or a first row that does not fit."""
-    zero_config(
+    load_deepspeed_config(
         config.deepspeed, batch_size=1, grad_accum_steps=1, clip_grad=1, bf16=True, lr=config.lr, weight_decay=0
     )
     rows = dataset.split("train").rows
@@ -35,9 +35,9 @@ def check(config: SftConfig, model: str, dataset: ShardedDataset) -> None:
     )
     with fsspec.open(dataset.path(dataset.split("train").shards[0]), "rb") as file:
         row = pq.ParquetFile(file).read_row_group(0).slice(0, 1).to_pylist()[0]
-    turns = turns_of(row)
+    turns = row_turns(row)
     if any(turn.response is None for turn in turns):
         raise UserError(f"{config.data} has questions without responses: they serve `fer grpo` and evaluation, not SFT")
-    batch = chat.collate([chat.encode(turns)], [image_of(row, chat)])
+    batch = chat.collate([chat.encode(turns)], [row_image(row, chat)])
     if (batch["labels"][:, 1:] < 0).all():
         raise UserError(f"--max-tokens {config.max_tokens} cuts off the answers: image and question fill it already")

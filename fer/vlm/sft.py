@@ -16,9 +16,9 @@ from fer.tracking import Run
 from fer.training.flops import count_flops
 from fer.training.seeding import derive_seed
 from fer.training.worker import Worker
-from fer.vlm.base_trainer import Learner
+from fer.vlm.base_trainer import BaseTrainer
 from fer.vlm.chat import ChatFormat
-from fer.vlm.data_loader import Batch, Feed
+from fer.vlm.data_loader import Batch, ChatDataLoader
 from fer.vlm.loss import token_loss
 from fer.vlm.options import SftConfig
 from fer.vlm.validation import Sample, answer, sum_losses, tally, to_device
@@ -36,17 +36,17 @@ def train_sft(settings: dict[str, Any]) -> None:
     trainer.run()
 
 
-class Trainer(Learner):
+class Trainer(BaseTrainer):
     """The state of a run on one worker, and its verbs: restore, run, take a step, validate, save."""
 
     def __init__(self, config: SftConfig, model: str, dataset: ShardedDataset, worker: Worker, run: Run) -> None:
         super().__init__(config, model, worker, run)
         self.config = config
         self.chat = ChatFormat(self.processor, config, max_tokens=config.max_tokens, loss_on=config.loss_on)
-        self.feed = Feed(dataset, config, self.chat, config.seed, worker.rank, worker.world_size)
+        self.feed = ChatDataLoader(dataset, config, self.chat, config.seed, worker.rank, worker.world_size)
         self.step_sizes = self.feed.step_sizes()
         self.has_validation = "val" in dataset.manifest.splits
-        self.start(
+        self.setup(
             len(self.step_sizes) * config.epochs,
             batch_size=config.batch_size,
             grad_accum_steps=config.grad_accum_steps,
@@ -61,7 +61,7 @@ class Trainer(Learner):
         if not self.state.finished:
             while self.state.epoch < self.config.epochs:
                 self.train_epoch()
-            self.finish()
+            self.save_final_model()
 
     def train_epoch(self) -> None:
         """One epoch, or what is left of it."""
@@ -83,19 +83,19 @@ class Trainer(Learner):
                 figures = self.validate()
             every = config.checkpoint_every
             if state.epoch < config.epochs and (last or (every and state.global_step % every == 0)):
-                self.report(figures)
+                self.save_checkpoint(figures)
 
     def take_step(self, step: list[Batch]) -> None:
         """One optimizer step: every learned token of all batches and workers weighs the same."""
         state, device = self.state, self.worker.device
-        if self.flops_per_token is None and self.peak is not None:
+        if self.flops_per_token is None and self.peak_flops is not None:
             self.flops_per_token = self.measure_flops(step[0])
-        learned = self.over_workers(torch.tensor([float(sum(batch.learned for batch in step))]))[0]
+        learned = self.all_reduce_sum(torch.tensor([float(sum(batch.learned for batch in step))]))[0]
         total = torch.zeros((), device=device)
         for i, batch in enumerate(step):
             torch.manual_seed(derive_seed(self.config.seed, state.epoch, state.batch, self.worker.rank))
             self.engine.set_gradient_accumulation_boundary(i + 1 == len(step))
-            loss = token_loss(self.engine, to_device(batch.inputs, device), self.only_needed)
+            loss = token_loss(self.engine, to_device(batch.inputs, device), self.trim_logits)
             # DeepSpeed averages over the workers; the batches of a step are summed.
             self.engine.backward(loss * (self.worker.world_size / learned.item()), scale_wrt_gas=False)
             self.engine.step()
@@ -107,12 +107,12 @@ class Trainer(Learner):
     def report_progress(self) -> None:
         """Figures of the steps since the last time, over all workers: to MLflow, and in a line."""
         log, workers = self.log, self.worker.world_size
-        sums = self.over_workers(torch.tensor([log.loss, log.tokens, log.rows, log.places, log.waited]))
+        sums = self.all_reduce_sum(torch.tensor([log.loss, log.tokens, log.rows, log.places, log.waited]))
         loss, tokens, rows, places, waited = sums.tolist()
         seconds = time.perf_counter() - log.started
         figures = {
             "train_loss": loss / log.learned,
-            "lr": self.rate,
+            "lr": self.learning_rate,
             "grad_norm": float(self.engine.get_global_grad_norm() or 0.0),
             "tokens_per_second": tokens / seconds,
             "samples_per_second": rows / seconds,
@@ -120,8 +120,8 @@ class Trainer(Learner):
             "data_wait": waited / workers / seconds,
             "memory_gb": self.memory_gb(),
         }
-        if self.flops_per_token and self.peak:
-            figures["mfu"] = tokens / workers / seconds * self.flops_per_token * self.flops_factor / self.peak
+        if self.flops_per_token and self.peak_flops:
+            figures["mfu"] = tokens / workers / seconds * self.flops_per_token * self.flops_factor / self.peak_flops
         if self.worker.is_rank_zero:
             self.tracking.log_series("step_loss", log.losses, first_step=self.state.global_step - len(log.losses) + 1)
             self.tracking.log_metrics(figures, step=self.state.global_step)
@@ -137,7 +137,7 @@ class Trainer(Learner):
 
     def measure_flops(self, batch: Batch) -> float:
         inputs = to_device(batch.inputs, self.worker.device)
-        return count_flops(lambda: token_loss(self.engine.module, inputs, self.only_needed)) / batch.tokens
+        return count_flops(lambda: token_loss(self.engine.module, inputs, self.trim_logits)) / batch.tokens
 
     # -- validation ----------------------------------------------------------------------------------------------------
 
@@ -149,16 +149,16 @@ class Trainer(Learner):
         figures: dict[str, float] = {}
         if config.eval_rows:
             batches = self.feed.validation(config.eval_rows)
-            loss, learned = self.over_workers(sum_losses(module, batches, device, self.only_needed)).tolist()
+            loss, learned = self.all_reduce_sum(sum_losses(module, batches, device, self.trim_logits)).tolist()
             figures["val_loss"] = loss / max(learned, 1)
         if config.eval_generations:
             together = self.engine.zero_optimization_stage() == 3
             samples = [
                 sample
                 for asked in self.feed.questions(config.eval_generations)
-                for sample in answer(module, asked, self.chat, device, config.eval_new_tokens, together)
+                for sample in answer(module, asked, self.chat, device, config.eval_max_new_tokens, together)
             ]
-            answers, right, formed = self.over_workers(tally(samples)).tolist()
+            answers, right, formed = self.all_reduce_sum(tally(samples)).tolist()
             figures |= {"val_accuracy": right / max(answers, 1), "val_well_formed": formed / max(answers, 1)}
             if self.worker.is_rank_zero:
                 self.keep(samples)

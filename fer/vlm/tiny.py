@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fer.data.vqa.prompts import CUES, ferbench_prompt, first_turn, second_turn, template_answer
+from fer.data.vqa.prompts import CUES, ferbench_prompt, first_turn_prompt, second_turn_prompt, template_response
 from fer.errors import UserError
 from fer.labels import EMOTIONS, SPACES
 
@@ -56,11 +56,11 @@ def _corpus() -> Iterator[str]:
     """Text like what the models read and write, so that the tokenizer's pieces are words of the field."""
     for space in SPACES.values():
         yield ferbench_prompt(space.labels)
-        yield first_turn(space.labels)
-        yield second_turn(space.labels[0], space.labels)
+        yield first_turn_prompt(space.labels)
+        yield second_turn_prompt(space.labels[0], space.labels)
     for emotion in EMOTIONS:
         for key in range(2 ** len(CUES[emotion])):
-            yield template_answer(emotion, key)
+            yield template_response(emotion, key)
 
 
 def _tokenizer(special: list[str], template: str, **names: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fer.answers import answers_rightly, well_formed
+from fer.answers import is_correct, well_formed
 from fer.vlm.chat import ChatFormat
 from fer.vlm.data_loader import Asked, Batch
 from fer.vlm.loss import token_loss
@@ -26,28 +26,28 @@ class Sample:
 
 
 @torch.no_grad()
-def sum_losses(model: Any, batches: Iterable[Batch], device: torch.device, only_needed: bool) -> Tensor:
+def sum_losses(model: Any, batches: Iterable[Batch], device: torch.device, trim_logits: bool) -> Tensor:
     """(summed loss, learned tokens) of this worker's batches, float64."""
     total = torch.zeros(2, dtype=torch.float64)
     for batch in batches:
-        loss = token_loss(model, to_device(batch.inputs, device), only_needed)
+        loss = token_loss(model, to_device(batch.inputs, device), trim_logits)
         total += torch.tensor([loss.item(), batch.learned], dtype=torch.float64)
     return total
 
 
 @torch.no_grad()
 def answer(
-    model: Any, asked: Asked, chat: ChatFormat, device: torch.device, new_tokens: int, together: bool
+    model: Any, asked: Asked, chat: ChatFormat, device: torch.device, max_new_tokens: int, together: bool
 ) -> list[Sample]:
     """Greedy answers. ``together``: all workers generate in step, as ZeRO-3 needs."""
     inputs = to_device(asked.inputs, device)
     ids = model.generate(
         **inputs,
-        max_new_tokens=new_tokens,
+        max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
         synced_gpus=together,
-        pad_token_id=chat.pad,
+        pad_token_id=chat.pad_token_id,
         eos_token_id=chat.tokenizer.eos_token_id,
     )
     texts = chat.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -59,7 +59,7 @@ def tally(samples: Iterable[Sample]) -> Tensor:
     total = torch.zeros(3, dtype=torch.float64)
     for sample in samples:
         tagged = sample.said if "<answer>" in sample.said else f"<answer>{sample.said}</answer>"
-        total += torch.tensor([1, answers_rightly(tagged, sample.label), well_formed(sample.said)])
+        total += torch.tensor([1, is_correct(tagged, sample.label), well_formed(sample.said)])
     return total
 
 

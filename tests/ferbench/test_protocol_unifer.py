@@ -6,7 +6,7 @@ import pytest
 
 from fer.answers import UNKNOWN
 from fer.ferbench.datasets import FOUR, labels_of
-from fer.ferbench.protocol_unifer import POOLED_RULES, RULES, read_label
+from fer.ferbench.protocol_unifer import POOLED_RULES, RULES, parse_label_unifer
 
 # The order of the candidate labels decides, so it is written out.
 ORDER = {
@@ -127,7 +127,7 @@ def test_the_order_of_the_candidates_is_the_published_one() -> None:
 @pytest.mark.parametrize("number", range(len(BY_HAND)))
 def test_responses_read_by_hand(number: int) -> None:
     response, expected = BY_HAND[number]
-    found = [read_label(response, ORDER[name].split(), RULES[name]) for name in ORDER]
+    found = [parse_label_unifer(response, ORDER[name].split(), RULES[name]) for name in ORDER]
     assert found == expected.split()
 
 
@@ -160,7 +160,9 @@ def constructed(labels: list[str]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("name", FOUR)
 def test_responses_made_to_mean_a_label(name: str) -> None:
     cases = constructed(ORDER[name].split())
-    wrong = [(said, label) for said, label in cases if read_label(said, ORDER[name].split(), RULES[name]) != label]
+    wrong = [
+        (said, label) for said, label in cases if parse_label_unifer(said, ORDER[name].split(), RULES[name]) != label
+    ]
     assert not wrong
     assert len(BY_HAND) * 4 + sum(len(constructed(ORDER[each].split())) for each in FOUR) >= 300
 
@@ -170,7 +172,7 @@ def test_every_synonym_stands_for_its_label(name: str) -> None:
     for label, words in RULES[name].synonyms.items():
         assert label in ORDER[name].split()
         for word in words:
-            said = read_label(f"a {word} look", ORDER[name].split(), RULES[name])
+            said = parse_label_unifer(f"a {word} look", ORDER[name].split(), RULES[name])
             # "unhappy" is a synonym of sad that is never reached, because it has the letters of happy.
             assert said == ("happy" if word == "unhappy" else label)
 
@@ -178,7 +180,7 @@ def test_every_synonym_stands_for_its_label(name: str) -> None:
 def test_the_pooled_script_reads_sfew_as_it_does_the_others() -> None:
     said = "<think>Not fear.</think><ANSWER>neutral</ANSWER>"
     labels = ORDER["sfew"].split()
-    assert read_label(said, labels, RULES["sfew"]) == "fear"
-    assert read_label(said, labels, POOLED_RULES["sfew"]) == "neutral"
+    assert parse_label_unifer(said, labels, RULES["sfew"]) == "fear"
+    assert parse_label_unifer(said, labels, POOLED_RULES["sfew"]) == "neutral"
     assert all(POOLED_RULES[name] is RULES[name] for name in FOUR if name != "sfew")
-    assert read_label("", labels, POOLED_RULES["sfew"]) == UNKNOWN
+    assert parse_label_unifer("", labels, POOLED_RULES["sfew"]) == UNKNOWN

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer.answers import answer_part, read_label
+from fer.answers import answer_part, parse_label
 from fer.ferbench.datasets import FOUR, labels_of
 
 RAFDB, FERPLUS = labels_of("rafdb"), labels_of("ferplus")
@@ -47,30 +47,30 @@ RAFDB, FERPLUS = labels_of("rafdb"), labels_of("ferplus")
     ],
 )
 def test_only_the_answer_is_read_and_only_whole_words(response: str, label: str) -> None:
-    assert read_label(response, RAFDB) == label
+    assert parse_label(response, RAFDB) == label
 
 
 def test_labels_keep_their_data_sets_spelling() -> None:
-    assert read_label("happiness", FERPLUS) == "happy"
-    assert read_label("Anger", FERPLUS) == "angry"
-    assert read_label("very confused", ("confused", "bored")) == "confused"
+    assert parse_label("happiness", FERPLUS) == "happy"
+    assert parse_label("Anger", FERPLUS) == "angry"
+    assert parse_label("very confused", ("confused", "bored")) == "confused"
 
 
 @pytest.mark.parametrize("name", FOUR)
 def test_every_label_is_read_in_every_form(name: str) -> None:
     for label in labels_of(name):
         for said in (label, label.upper(), f"<answer>{label}</answer>", json.dumps({"label": label})):
-            assert read_label(said, labels_of(name)) == label
+            assert parse_label(said, labels_of(name)) == label
 
 
 @given(st.text())
 def test_any_text_is_a_label_or_unknown(text: str) -> None:
-    assert read_label(text, RAFDB) in (*RAFDB, "unknown")
+    assert parse_label(text, RAFDB) in (*RAFDB, "unknown")
 
 
 @given(st.text(alphabet="abcdefghijklm <>/", max_size=40), st.sampled_from(RAFDB))
 def test_reasoning_never_changes_the_answer(reasoning: str, label: str) -> None:
-    assert read_label(f"<think>{reasoning} fear anger</think><answer>{label}</answer>", RAFDB) == label
+    assert parse_label(f"<think>{reasoning} fear anger</think><answer>{label}</answer>", RAFDB) == label
 
 
 def test_the_answer_part() -> None:

@@ -24,8 +24,8 @@ from fer.grpo.vllm_engine import Prompt, RolloutEngine
 from fer.grpo.weight_sync import Policy
 from fer.training.worker import Worker
 from fer.vlm.chat import ChatFormat
-from fer.vlm.model import choose_weights, load_model, load_processor
-from fer.vlm.options import ImageOptions, LoraOptions, ModelOptions
+from fer.vlm.model import load_model, load_processor, set_trainable
+from fer.vlm.options import ImageOptions, LoraOptions, VlmModelOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
@@ -61,16 +61,16 @@ class Both:
     banned: list[int]
 
     def load(self, lora: str = "off") -> torch.nn.Module:
-        options = ModelOptions(precision="fp32")
+        options = VlmModelOptions(precision="fp32")
         model = load_model(self.folder, options)
-        return choose_weights(model, options, LoraOptions(lora=lora, lora_rank=4, lora_dropout=0)).eval()  # type: ignore[arg-type]
+        return set_trainable(model, options, LoraOptions(lora=lora, lora_rank=4, lora_dropout=0)).eval()  # type: ignore[arg-type]
 
     @torch.no_grad()
     def logps(
         self, model: torch.nn.Module, tokens: list[int], temperature: float = 1.0, banned: Sequence[int] = ()
     ) -> torch.Tensor:
         """The trainer's log-probabilities of a completion of the prompt."""
-        inputs = self.chat.questions([self.prompt.text], [self.prompt.image])
+        inputs = self.chat.collate_prompts([self.prompt.text], [self.prompt.image])
         types = inputs["mm_token_type_ids"]
         inputs["mm_token_type_ids"] = torch.cat([types, types.new_zeros(1, len(tokens))], 1)
         inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([tokens])], 1)
@@ -92,7 +92,7 @@ def both(tiny_models: Path, ray_cluster: None, tmp_path_factory: pytest.TempPath
     )
     chat = ChatFormat(load_processor(folder), ImageOptions(image_size=56), max_tokens=256)
     image = np.random.default_rng(0).integers(0, 255, (56, 56, 3), dtype=np.uint8)
-    prompt = Prompt(chat.prompt([Turn(ferbench_prompt(["happy", "sad"]))]), image)
+    prompt = Prompt(chat.render_prompt([Turn(ferbench_prompt(["happy", "sad"]))]), image)
     banned = banned_tokens(config, folder)
     actors = start_engines(config, folder, banned, use_gpu=False, engine=Counting)
     await_start(0, actors[0], 240)
@@ -132,7 +132,10 @@ def test_a_group_shares_its_image_and_its_log_probabilities_are_the_trainer_s(bo
     assert ray.get(actor.encoded.remote()) == 1, "eight completions, one image"
     assert group.version == 2
     assert len(group.completions) == both.config.group_size
-    assert group.prompt_tokens == both.chat.questions([both.prompt.text], [both.prompt.image])["input_ids"][0].tolist()
+    assert (
+        group.prompt_tokens
+        == both.chat.collate_prompts([both.prompt.text], [both.prompt.image])["input_ids"][0].tolist()
+    )
     for sampled in group.completions:
         assert not set(sampled.tokens) & set(both.banned)
         mine = both.logps(model, sampled.tokens, both.config.temperature, both.banned)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fer.data.images import encode_png
-from fer.inference.base import Ask, Sampling
+from fer.data.vqa.questions import Turn
+from fer.inference.base import Request, SamplingParams
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
@@ -18,19 +19,21 @@ def test_vllm_answers_as_transformers_does(merged_engine, merged_model: Path) ->
     import torch
     from PIL import Image
 
-    from fer.vlm.chat import chat_prompt
+    from fer.vlm.chat import render_prompt
     from fer.vlm.model import load_model, load_processor
-    from fer.vlm.options import ModelOptions
+    from fer.vlm.options import VlmModelOptions
 
     image = np.random.default_rng(0).integers(0, 255, (56, 56, 3), np.uint8)
-    said = merged_engine([Ask(encode_png(image), "Which expression?")] * 2, Sampling(0, 8))
-    assert said[0] == said[1]
+    responses = merged_engine([Request(encode_png(image), "Which expression?")] * 2, SamplingParams(0, 8))
+    assert responses[0] == responses[1]
     processor = load_processor(str(merged_model))
-    model = load_model(str(merged_model), ModelOptions(precision="fp32")).eval()
+    model = load_model(str(merged_model), VlmModelOptions(precision="fp32")).eval()
     inputs = processor(
-        text=[chat_prompt(processor, "Which expression?")], images=[[Image.fromarray(image)]], return_tensors="pt"
+        text=[render_prompt(processor, [Turn("Which expression?")])],
+        images=[[Image.fromarray(image)]],
+        return_tensors="pt",
     )
     with torch.no_grad():
         ids = model.generate(**inputs, max_new_tokens=8, do_sample=False)  # type: ignore[operator]
     expected = processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert said[0] == expected
+    assert responses[0] == expected

@@ -25,7 +25,7 @@ import yaml
 from fer.classifier.model import build_model, new_spec, save_model
 from fer.classifier.options import ModelOptions
 from fer.data.images import encode_png
-from fer.data.vqa.prompts import ferbench_prompt, first_turn, second_turn
+from fer.data.vqa.prompts import ferbench_prompt, first_turn_prompt, second_turn_prompt
 from fer.labels import get_space
 from jobs.__main__ import main
 
@@ -165,8 +165,8 @@ def test_compound_expressions_take_two_turns(place: Path, ray_cluster: None) -> 
     for i in range(22):
         label = get_space("rafdb-compound").labels[i % 11]
         turns = [
-            {"question": first_turn(basic), "response": "fear"},
-            {"question": second_turn("fear", basic), "response": "anger"},
+            {"question": first_turn_prompt(basic), "response": "fear"},
+            {"question": second_turn_prompt("fear", basic), "response": "anger"},
         ]
         rows.append({"image_path": f"{i}.png", "turns": turns, "answer": label, "candidate_labels": list(basic)})
     (place / "compound.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -179,13 +179,13 @@ def test_compound_expressions_take_two_turns(place: Path, ray_cluster: None) -> 
     assert len(part["strict"]["labels"]) == 11
 
 
-def image_of(request: dict[str, Any]) -> bytes:
+def row_image(request: dict[str, Any]) -> bytes:
     return base64.b64decode(request["messages"][0]["content"][0]["image_url"]["url"].partition(",")[2])
 
 
 def says(request: dict[str, Any]) -> str:
     """An answer that follows from the image."""
-    digest = hashlib.sha256(image_of(request)).digest()
+    digest = hashlib.sha256(row_image(request)).digest()
     return f"<think>{digest.hex()[: digest[0]]}</think><answer>{SFEW[digest[1] % 7]}</answer>"
 
 
@@ -284,12 +284,12 @@ def test_killed_three_times_it_ends_as_if_undisturbed(
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert start("killed").wait() == 0
-    asked = Counter(hashlib.sha256(image_of(request)).digest() for request in server.requests)
+    asked = Counter(hashlib.sha256(row_image(request)).digest() for request in server.requests)
     assert len(server.requests) <= 3573 + 3 * concurrency, f"stopped at {stops}"
 
     server.requests.clear()
     assert start("calm").wait() == 0
-    assert asked.keys() == {hashlib.sha256(image_of(request)).digest() for request in server.requests}
+    assert asked.keys() == {hashlib.sha256(row_image(request)).digest() for request in server.requests}
     one, other = (tmp_path / name / "m/ferplus_qa.json" for name in ("killed", "calm"))
     assert one.read_bytes() == other.read_bytes()
     assert len(results(str(one))) == 3573

@@ -69,25 +69,25 @@ def merged_model(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A model that `fer merge` made of the tiny Qwen2.5-VL and an adapter with weights of its own."""
     import torch
 
-    from fer.vlm.merge import merge
-    from fer.vlm.model import choose_weights, load_model, load_processor
-    from fer.vlm.options import LoraOptions, MergeConfig, ModelOptions
+    from fer.vlm.merge import merge_adapter
+    from fer.vlm.model import load_model, load_processor, set_trainable
+    from fer.vlm.options import LoraOptions, MergeConfig, VlmModelOptions
 
     root = tmp_path_factory.mktemp("merge")
-    options = ModelOptions(precision="fp32")
-    model = choose_weights(load_model(str(tiny_models / "qwen2.5-vl"), options), options, LoraOptions(lora="lora"))
+    options = VlmModelOptions(precision="fp32")
+    model = set_trainable(load_model(str(tiny_models / "qwen2.5-vl"), options), options, LoraOptions(lora="lora"))
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(root / "adapter")  # type: ignore[operator]
     load_processor(str(tiny_models / "qwen2.5-vl")).save_pretrained(root / "adapter")
-    return merge(MergeConfig(adapter=str(root / "adapter"), out=str(root / "merged")))
+    return merge_adapter(MergeConfig(adapter=str(root / "adapter"), out=str(root / "merged")))
 
 
 @pytest.fixture(scope="session")
 def merged_engine(merged_model: Path):  # type: ignore[no-untyped-def]
     """vLLM with that model: the session's one engine."""
-    from fer.inference.vllm import Engine
+    from fer.inference.vllm import VllmClient
 
-    return Engine(str(merged_model), max_model_len=1024, dtype="float32")
+    return VllmClient(str(merged_model), max_model_len=1024, dtype="float32")

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from fer.data.manifest import ShardedDataset
 from fer.tracking import Run
 from fer.training.worker import Worker
-from fer.vlm.data_loader import Batch, image_of, turns_of
+from fer.vlm.data_loader import Batch, row_image, row_turns
 from fer.vlm.options import SftConfig
 from fer.vlm.sft import Trainer
 
@@ -68,8 +68,8 @@ def main(model: str, shards: str, out: str, deepspeed: str, steps: int) -> None:
         batches = []
         for i in mine:
             part = rows[i * BATCH : (i + 1) * BATCH]
-            encoded = [trainer.chat.encode(turns_of(row)) for row in part]
-            batches.append(Batch.of(trainer.chat.collate(encoded, [image_of(row, trainer.chat) for row in part])))
+            encoded = [trainer.chat.encode(row_turns(row)) for row in part]
+            batches.append(Batch.of(trainer.chat.collate(encoded, [row_image(row, trainer.chat) for row in part])))
         trainer.take_step(batches)
     optimizer = trainer.engine.optimizer.optimizer
     states = [value for state in optimizer.state.values() for value in state.values() if value.numel() > 1]

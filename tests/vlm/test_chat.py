@@ -7,7 +7,7 @@ import pytest
 
 from fer.data.images import encode_png
 from fer.data.vqa.questions import Turn
-from fer.vlm.chat import IGNORED, ChatFormat
+from fer.vlm.chat import IGNORE_INDEX, ChatFormat, chat_messages
 from fer.vlm.model import load_processor
 from fer.vlm.options import ImageOptions
 
@@ -25,8 +25,8 @@ def learned_text(chat: ChatFormat, batch: dict, row: int) -> list[str]:  # type:
     """The stretches of text that carry loss."""
     labels = batch["labels"][row].tolist()
     stretches, current = [], []
-    for token in [*labels, IGNORED]:
-        if token == IGNORED:
+    for token in [*labels, IGNORE_INDEX]:
+        if token == IGNORE_INDEX:
             if current:
                 stretches.append(chat.tokenizer.decode(current))
             current = []
@@ -40,7 +40,7 @@ def test_only_the_answer_and_its_end_carry_loss(chat: ChatFormat) -> None:
     [said] = learned_text(chat, batch, 0)
     assert said.strip() == ONE[0].response + chat.tokenizer.eos_token
     inputs = batch["input_ids"][0]
-    learned = batch["labels"][0] != IGNORED
+    learned = batch["labels"][0] != IGNORE_INDEX
     assert (batch["labels"][0][learned] == inputs[learned]).all()
 
 
@@ -53,7 +53,7 @@ def test_each_turn_of_the_assistant_carries_loss_and_nothing_else(chat: ChatForm
 def test_the_text_is_the_chat_template_s(chat: ChatFormat) -> None:
     """Tokenising stretch by stretch loses nothing: decoded, it is the template's own text with the image expanded."""
     batch = chat.collate([chat.encode(TWO)], [IMAGE])
-    text = chat.processor.apply_chat_template(chat.messages(TWO), tokenize=False)
+    text = chat.processor.apply_chat_template(chat_messages(TWO), tokenize=False)
     whole = chat.processor(text=[text], images=[[IMAGE]], return_tensors="pt")["input_ids"][0]
     assert chat.tokenizer.decode(batch["input_ids"][0]) == chat.tokenizer.decode(whole)
 
@@ -74,7 +74,7 @@ def test_shorter_rows_are_padded_without_loss(chat: ChatFormat) -> None:
     padding = batch["attention_mask"][0] == 0
     assert padding.any()
     assert not padding[: int(batch["attention_mask"][0].sum())].any()
-    assert (batch["labels"][0][padding] == IGNORED).all()
+    assert (batch["labels"][0][padding] == IGNORE_INDEX).all()
     alone = chat.collate([chat.encode(TWO[:1])], [IMAGE])
     assert (batch["input_ids"][0][~padding] == alone["input_ids"][0]).all()
     for value in batch.values():
@@ -90,8 +90,8 @@ def test_long_rows_are_cut(chat: ChatFormat) -> None:
 
 
 def test_prompts_for_generation_are_padded_on_the_left(chat: ChatFormat) -> None:
-    prompts = [chat.prompt(ONE), chat.prompt([Turn("Which?")])]
-    batch = chat.questions(prompts, [IMAGE, IMAGE])
+    prompts = [chat.render_prompt(ONE), chat.render_prompt([Turn("Which?")])]
+    batch = chat.collate_prompts(prompts, [IMAGE, IMAGE])
     assert batch["attention_mask"][:, -1].all()
     assert not batch["attention_mask"][1, 0]
     assert chat.encode(ONE).prompt == prompts[0]
@@ -103,7 +103,7 @@ def test_images_are_square_or_keep_their_shape_within_limits() -> None:
     def size(**options: int) -> tuple[int, ...]:
         chat = ChatFormat.__new__(ChatFormat)
         chat.images = ImageOptions(**options)
-        return chat.decode(data).shape
+        return chat.decode_image(data).shape
 
     assert size() == (224, 224, 3)
     assert size(image_size=56) == (56, 56, 3)

@@ -9,7 +9,7 @@ import torch
 
 from fer.data.manifest import ShardedDataset
 from fer.vlm.chat import ChatFormat
-from fer.vlm.data_loader import Batch, Feed
+from fer.vlm.data_loader import Batch, ChatDataLoader
 from fer.vlm.model import load_processor
 from fer.vlm.options import BatchOptions, ImageOptions
 
@@ -22,8 +22,12 @@ def chat(tiny_models) -> ChatFormat:  # type: ignore[no-untyped-def]
     return ChatFormat(processor, ImageOptions(image_size=28), max_tokens=512)
 
 
-def feed(dataset: ShardedDataset, chat: ChatFormat, rank: int = 0, workers: int = 1, **options: int) -> Feed:
-    return Feed(dataset, BatchOptions(**{"batch_size": 4, "bucket_batches": 3} | options), chat, 0, rank, workers)
+def data_loader(
+    dataset: ShardedDataset, chat: ChatFormat, rank: int = 0, workers: int = 1, **options: int
+) -> ChatDataLoader:
+    return ChatDataLoader(
+        dataset, BatchOptions(**{"batch_size": 4, "bucket_batches": 3} | options), chat, 0, rank, workers
+    )
 
 
 def rows_of(batches: list[Batch]) -> list[tuple[float, ...]]:
@@ -37,8 +41,8 @@ def test_two_workers_see_every_row_once_in_each_epoch(question_shards: ShardedDa
     total = question_shards.split("train").rows
     seen: Counter[tuple[float, ...]] = Counter()
     for rank in range(2):
-        batches = list(feed(question_shards, chat, rank, 2).training(0))
-        assert len(batches) == feed(question_shards, chat, rank, 2).batches_per_epoch
+        batches = list(data_loader(question_shards, chat, rank, 2).training(0))
+        assert len(batches) == data_loader(question_shards, chat, rank, 2).batches_per_epoch
         seen.update(rows_of(batches))
     assert seen.total() == total - total % 2
     assert max(seen.values()) == 1
@@ -48,22 +52,22 @@ def test_two_workers_see_every_row_once_in_each_epoch(question_shards: ShardedDa
 def test_any_position_continues_with_the_very_same_batches(
     question_shards: ShardedDataset, chat: ChatFormat, first: int
 ) -> None:
-    whole = list(feed(question_shards, chat).training(1))
-    rest = list(feed(question_shards, chat).training(1, first))
+    whole = list(data_loader(question_shards, chat).training(1))
+    rest = list(data_loader(question_shards, chat).training(1, first))
     assert len(rest) == len(whole) - first
     for one, other in zip(whole[first:], rest, strict=True):
         assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in one.inputs)
 
 
 def test_epochs_differ(question_shards: ShardedDataset, chat: ChatFormat) -> None:
-    first, second = (rows_of(list(feed(question_shards, chat).training(epoch))) for epoch in (0, 1))
+    first, second = (rows_of(list(data_loader(question_shards, chat).training(epoch))) for epoch in (0, 1))
     assert first != second
     assert Counter(first) == Counter(second)
 
 
 def test_sorting_by_length_saves_padding(question_shards: ShardedDataset, chat: ChatFormat) -> None:
     def padding(bucket_batches: int) -> float:
-        batches = list(feed(question_shards, chat, bucket_batches=bucket_batches).training(0))
+        batches = list(data_loader(question_shards, chat, bucket_batches=bucket_batches).training(0))
         return 1 - sum(b.tokens for b in batches) / sum(b.inputs["input_ids"].numel() for b in batches)
 
     assert padding(16) < 0.5 * padding(1)
@@ -73,14 +77,14 @@ def test_workers_have_batches_of_like_length_at_the_same_time(
     question_shards: ShardedDataset, chat: ChatFormat
 ) -> None:
     widths = [
-        torch.tensor([b.inputs["input_ids"].shape[1] for b in feed(question_shards, chat, rank, 2).training(0)])
+        torch.tensor([b.inputs["input_ids"].shape[1] for b in data_loader(question_shards, chat, rank, 2).training(0)])
         for rank in range(2)
     ]
     assert torch.corrcoef(torch.stack(widths).float())[0, 1] > 0.5
 
 
 def test_steps_share_an_epoch_s_batches_nearly_evenly(question_shards: ShardedDataset, chat: ChatFormat) -> None:
-    one = feed(question_shards, chat, batch_size=8, grad_accum_steps=5)
+    one = data_loader(question_shards, chat, batch_size=8, grad_accum_steps=5)
     sizes = one.step_sizes()
     assert sum(sizes) == one.batches_per_epoch
     assert max(sizes) <= 5
@@ -88,8 +92,8 @@ def test_steps_share_an_epoch_s_batches_nearly_evenly(question_shards: ShardedDa
 
 
 def test_validation_is_shared_out_and_limited(question_shards: ShardedDataset, chat: ChatFormat) -> None:
-    shares = [list(feed(question_shards, chat, rank, 2).validation(10)) for rank in range(2)]
+    shares = [list(data_loader(question_shards, chat, rank, 2).validation(10)) for rank in range(2)]
     assert [sum(batch.rows for batch in share) for share in shares] == [5, 5]
-    asked = [question for rank in range(2) for question in feed(question_shards, chat, rank, 2).questions(7)]
+    asked = [question for rank in range(2) for question in data_loader(question_shards, chat, rank, 2).questions(7)]
     assert sum(len(question.paths) for question in asked) == 7
     assert all(answer for question in asked for answer in question.answers)

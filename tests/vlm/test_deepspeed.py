@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fer.errors import UserError
-from fer.vlm.deepspeed import CONFIGS, zero_config
+from fer.vlm.deepspeed import CONFIGS, load_deepspeed_config
 
 VALUES = {
     "batch_size": 2,
@@ -20,7 +20,7 @@ VALUES = {
 
 @pytest.mark.parametrize("name", ["zero2", "zero2-offload", "zero3"])
 def test_named_configurations_are_filled_in(name: str) -> None:
-    config = zero_config(name, **VALUES)  # type: ignore[arg-type]
+    config = load_deepspeed_config(name, **VALUES)  # type: ignore[arg-type]
     assert "auto" not in json.dumps(config)
     assert config["train_micro_batch_size_per_gpu"] == 2
     assert config["gradient_accumulation_steps"] == 4
@@ -38,15 +38,15 @@ def test_every_configuration_of_the_package_is_known() -> None:
 def test_a_file_of_one_s_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     file.write_text('{"gradient_clipping": "auto", "zero_optimization": {"stage": 1}}')
-    assert zero_config(str(file), **VALUES) == {  # type: ignore[arg-type]
+    assert load_deepspeed_config(str(file), **VALUES) == {  # type: ignore[arg-type]
         "gradient_clipping": 5.0,
         "zero_optimization": {"stage": 1},
     }
     file.write_text('{"zero_optimization": {"reduce_bucket_size": "auto"}}')
     with pytest.raises(UserError, match="not known for 'reduce_bucket_size'"):
-        zero_config(str(file), **VALUES)  # type: ignore[arg-type]
+        load_deepspeed_config(str(file), **VALUES)  # type: ignore[arg-type]
     file.write_text("{")
     with pytest.raises(UserError, match="not JSON"):
-        zero_config(str(file), **VALUES)  # type: ignore[arg-type]
+        load_deepspeed_config(str(file), **VALUES)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="there are: zero2, zero2-offload, zero3"):
-        zero_config("zero4", **VALUES)  # type: ignore[arg-type]
+        load_deepspeed_config("zero4", **VALUES)  # type: ignore[arg-type]

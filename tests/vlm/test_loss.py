@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from fer.data.vqa.questions import Turn
-from fer.vlm.chat import IGNORED, ChatFormat
-from fer.vlm.loss import takes_logits_to_keep, token_loss
+from fer.vlm.chat import IGNORE_INDEX, ChatFormat
+from fer.vlm.loss import supports_logits_to_keep, token_loss
 from fer.vlm.model import load_model, load_processor
-from fer.vlm.options import ImageOptions, ModelOptions
+from fer.vlm.options import ImageOptions, VlmModelOptions
 
 ROWS = [[Turn("Which?", "fear")], [Turn("Which expression is it?", "<think>wide eyes</think><answer>fear</answer>")]]
 
@@ -16,27 +16,27 @@ ROWS = [[Turn("Which?", "fear")], [Turn("Which expression is it?", "<think>wide 
 @pytest.fixture
 def batch(tiny_model: str) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     chat = ChatFormat(load_processor(tiny_model), ImageOptions(image_size=112), max_tokens=512)
-    model = load_model(tiny_model, ModelOptions(precision="fp32")).eval()
+    model = load_model(tiny_model, VlmModelOptions(precision="fp32")).eval()
     images = [np.full((112, 112, 3), 40 * i, np.uint8) for i in range(2)]
     return model, chat.collate([chat.encode(row) for row in ROWS], images)
 
 
 def test_the_sum_is_transformers_own_mean_times_the_tokens(batch: tuple) -> None:  # type: ignore[type-arg]
     model, inputs = batch
-    learned = (inputs["labels"][:, 1:] != IGNORED).sum()
+    learned = (inputs["labels"][:, 1:] != IGNORE_INDEX).sum()
     with torch.no_grad():
         theirs = model(**inputs, use_cache=False).loss * learned
-        ours = token_loss(model, inputs, only_needed=False)
+        ours = token_loss(model, inputs, trim_logits=False)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
 
 
 def test_leaving_out_logits_that_are_not_needed_changes_nothing(batch: tuple) -> None:  # type: ignore[type-arg]
     model, inputs = batch
-    assert takes_logits_to_keep(model)
+    assert supports_logits_to_keep(model)
     gradients = []
-    for only_needed in (False, True):
+    for trim_logits in (False, True):
         model.zero_grad()
-        loss = token_loss(model, inputs, only_needed)
+        loss = token_loss(model, inputs, trim_logits)
         loss.backward()
         gradients.append([loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
     for one, other in zip(*gradients, strict=True):
@@ -46,7 +46,7 @@ def test_leaving_out_logits_that_are_not_needed_changes_nothing(batch: tuple) ->
 def test_padding_changes_no_row_s_loss(batch: tuple) -> None:  # type: ignore[type-arg]
     model, inputs = batch
     with torch.no_grad():
-        together = token_loss(model, inputs, only_needed=True)
+        together = token_loss(model, inputs, trim_logits=True)
         chat = ChatFormat(load_processor(model.config._name_or_path), ImageOptions(image_size=112), max_tokens=512)
         alone = sum(
             token_loss(model, chat.collate([chat.encode(row)], [np.full((112, 112, 3), 40 * i, np.uint8)]), True)

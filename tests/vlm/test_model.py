@@ -7,10 +7,10 @@ import torch
 
 from fer.errors import UserError
 from fer.tracking import TrackingOptions
-from fer.vlm.model import choose_weights, load_model, load_processor, locate, part_of
-from fer.vlm.options import LoraOptions, ModelOptions
+from fer.vlm.model import load_model, load_processor, part_of, resolve_vlm, set_trainable
+from fer.vlm.options import LoraOptions, VlmModelOptions
 
-FP32 = ModelOptions(precision="fp32")
+FP32 = VlmModelOptions(precision="fp32")
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ def test_parts_of_the_known_architectures(name: str, part: str) -> None:
 
 @pytest.mark.parametrize("parts", [["vision"], ["projector"], ["language"], ["projector", "language"]])
 def test_only_the_chosen_parts_learn(tiny_model: str, parts: list[str]) -> None:
-    options = ModelOptions(precision="fp32", train=parts)
-    model = choose_weights(load_model(tiny_model, options), options, LoraOptions())
+    options = VlmModelOptions(precision="fp32", train=parts)
+    model = set_trainable(load_model(tiny_model, options), options, LoraOptions())
     learning = {part_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
     frozen = {part_of(name) for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert learning == set(parts)
@@ -44,8 +44,8 @@ def test_only_the_chosen_parts_learn(tiny_model: str, parts: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_adapters_sit_on_the_chosen_parts_and_alone_learn(tiny_model: str, kind: str) -> None:
-    options = ModelOptions(precision="fp32", train=["language"])
-    model = choose_weights(load_model(tiny_model, options), options, LoraOptions(lora=kind, lora_rank=4))
+    options = VlmModelOptions(precision="fp32", train=["language"])
+    model = set_trainable(load_model(tiny_model, options), options, LoraOptions(lora=kind, lora_rank=4))
     learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert learning
     assert all("lora_" in name and part_of(name) == "language" for name in learning)
@@ -57,13 +57,13 @@ def test_a_model_that_is_nowhere_is_one_line_with_a_way_out(tmp_path: Path) -> N
         load_processor("nobody/nothing")
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match=r"no tiny model .* tiny:smolvlm"):
-        locate("tiny:gpt", TrackingOptions(out_dir=str(tmp_path)))
+        resolve_vlm("tiny:gpt", TrackingOptions(out_dir=str(tmp_path)))
     with pytest.raises(UserError, match="can't be loaded"):
         load_model(str(tmp_path), FP32)
 
 
 def test_a_tiny_model_is_made_once_and_is_always_the_same(tmp_path: Path, tiny_models: Path) -> None:
-    folder = locate("tiny:qwen2.5-vl", TrackingOptions(out_dir=str(tmp_path)))
-    assert locate("tiny:qwen2.5-vl", TrackingOptions(out_dir=str(tmp_path))) == folder
+    folder = resolve_vlm("tiny:qwen2.5-vl", TrackingOptions(out_dir=str(tmp_path)))
+    assert resolve_vlm("tiny:qwen2.5-vl", TrackingOptions(out_dir=str(tmp_path))) == folder
     one, other = (load_model(str(place), FP32).state_dict() for place in (folder, tiny_models / "qwen2.5-vl"))
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -33,7 +33,7 @@ COMMON: dict[str, Any] = {
     "bucket_batches": 4,
     "eval_rows": 16,
     "eval_generations": 8,
-    "eval_new_tokens": 64,
+    "eval_max_new_tokens": 64,
     "log_every": 1,
     "device": "cpu",
 }
@@ -121,7 +121,7 @@ def test_adapters_alone_are_kept_and_merge_into_a_plain_model(
     from peft import PeftModel
 
     from fer.vlm.model import load_model
-    from fer.vlm.options import ModelOptions
+    from fer.vlm.options import VlmModelOptions
 
     model = undisturbed[0] / "model"
     assert (model / "adapter_model.safetensors").is_file()
@@ -131,7 +131,7 @@ def test_adapters_alone_are_kept_and_merge_into_a_plain_model(
     assert "Out of scope" in (model / "README.md").read_text()
 
     merge_job.main(MergeConfig(adapter=str(undisturbed[0]), out=str(tmp_path / "merged")))
-    fp32 = ModelOptions(precision="fp32")
+    fp32 = VlmModelOptions(precision="fp32")
     adapted = PeftModel.from_pretrained(load_model(spec["base"], fp32), str(model))
     merged = load_model(str(tmp_path / "merged"), fp32)
     ids = torch.arange(20, 40)[None]
@@ -145,19 +145,19 @@ def test_adapters_alone_are_kept_and_merge_into_a_plain_model(
 
 def test_a_model_trained_whole_is_kept_whole(whole: tuple[Path, Run], tiny_models: Path) -> None:
     from fer.vlm.model import load_model, load_processor
-    from fer.vlm.options import ModelOptions
+    from fer.vlm.options import VlmModelOptions
 
-    after = load_model(str(whole[0] / "model"), ModelOptions()).state_dict()
-    before = load_model(str(tiny_models / "smolvlm"), ModelOptions()).state_dict()
+    after = load_model(str(whole[0] / "model"), VlmModelOptions()).state_dict()
+    before = load_model(str(tiny_models / "smolvlm"), VlmModelOptions()).state_dict()
     assert any(not torch.equal(after[name], before[name]) for name in before)
     assert load_processor(str(whole[0] / "model")).chat_template
     assert json.loads((whole[0] / "model/model.json").read_text())["kind"] == "vlm"
 
 
 def test_the_registered_adapter_is_found_by_its_alias(undisturbed: tuple[Path, Run], out: Path) -> None:
-    from fer.vlm.model import locate
+    from fer.vlm.model import resolve_vlm
 
-    folder = locate("models:/tiny@challenger", TrackingOptions(out_dir=str(out)))
+    folder = resolve_vlm("models:/tiny@challenger", TrackingOptions(out_dir=str(out)))
     assert (Path(folder) / "adapter_config.json").is_file()
 
 

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from fer.data.manifest import ShardedDataset
 from fer.vlm.chat import ChatFormat
-from fer.vlm.data_loader import image_of, turns_of
+from fer.vlm.data_loader import row_image, row_turns
 from fer.vlm.deepspeed import CONFIGS
 from fer.vlm.model import load_model, load_processor
-from fer.vlm.options import ImageOptions, ModelOptions
+from fer.vlm.options import ImageOptions, VlmModelOptions
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +77,7 @@ def test_two_workers_learn_what_one_learns(one: Outcome, two: Outcome) -> None:
 
 
 def test_the_steps_changed_the_weights(one: Outcome, tiny_models: Path) -> None:
-    before = load_model(str(tiny_models / "qwen2.5-vl"), ModelOptions(precision="fp32")).state_dict()
+    before = load_model(str(tiny_models / "qwen2.5-vl"), VlmModelOptions(precision="fp32")).state_dict()
     moved = max((one.weights[name] - before[name]).abs().max().item() for name in before)
     assert moved > 1e-4
 
@@ -112,7 +112,7 @@ def test_one_step_is_transformers_own(
             gradients.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
 
     trainer = Trainer(
-        model=load_model(folder, ModelOptions(precision="fp32")),
+        model=load_model(folder, VlmModelOptions(precision="fp32")),
         args=TrainingArguments(
             str(tmp_path),
             per_device_train_batch_size=ROWS,
@@ -125,7 +125,7 @@ def test_one_step_is_transformers_own(
         ),
         train_dataset=rows,
         data_collator=lambda part: chat.collate(
-            [chat.encode(turns_of(row)) for row in part], [image_of(row, chat) for row in part]
+            [chat.encode(row_turns(row)) for row in part], [row_image(row, chat) for row in part]
         ),
         callbacks=[Look()],
     )

@@ -12,7 +12,7 @@ from fer.data.schema import FaceRow
 from fer.data.sources import open_source
 from fer.data.splits import assign
 from fer.data.vqa.options import QuestionsConfig
-from fer.data.vqa.prompts import ferbench_prompt, first_turn, second_turn, template_answer
+from fer.data.vqa.prompts import ferbench_prompt, first_turn_prompt, second_turn_prompt, template_response
 from fer.errors import UserError
 from fer.labels import LabelSpace, compound_parts, get_space
 
@@ -45,7 +45,7 @@ def sft(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
     return {
         "image_path": row.path,
         "question": ferbench_prompt(space.labels),
-        "response": template_answer(str(row.label), key),
+        "response": template_response(str(row.label), key),
         "candidate_labels": list(space.labels),
     }
 
@@ -58,12 +58,12 @@ def chain_of_affect(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
     """
     basic = get_space("rafdb").labels
     if space.name != "rafdb-compound":
-        turns = [{"question": first_turn(space.labels), "response": row.label}]
+        turns = [{"question": first_turn_prompt(space.labels), "response": row.label}]
         return {"image_path": row.path, "turns": turns, "candidate_labels": list(space.labels)}
     second, first = compound_parts(str(row.label))
     turns = [
-        {"question": first_turn(basic), "response": first},
-        {"question": second_turn(first, basic), "response": second},
+        {"question": first_turn_prompt(basic), "response": first},
+        {"question": second_turn_prompt(first, basic), "response": second},
     ]
     return {"image_path": row.path, "turns": turns, "answer": row.label, "candidate_labels": list(basic)}
 

@@ -31,7 +31,7 @@ class QuestionsConfig(DataOptions):
     )
     attempts: int = Field(4, ge=1, description="Answers sampled of the teacher for each face, until one is right")
     temperature: float = Field(0.7, ge=0, description="Temperature of the teacher's answers")
-    new_tokens: int = Field(1024, ge=16, description="Longest answer of the teacher, in tokens")
+    max_new_tokens: int = Field(1024, ge=16, description="Longest answer of the teacher, in tokens")
     concurrency: int = Field(16, ge=1, description="Faces that the teacher is asked about at a time")
     trust_remote_code: bool = Field(False, description="Run the Python code that comes with a teacher from the hub")
 

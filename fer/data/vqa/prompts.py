@@ -72,26 +72,26 @@ def ferbench_prompt(labels: Iterable[str]) -> str:
     return FERBENCH.format(labels=", ".join(labels))
 
 
-def reasoned(reasoning: str, label: str) -> str:
+def format_response(reasoning: str, label: str) -> str:
     """An answer in UniFER's form."""
     return f"<think>{reasoning}</think><answer>{label}</answer>"
 
 
-def template_answer(label: str, key: int) -> str:
+def template_response(label: str, key: int) -> str:
     """An answer in UniFER's form whose reasoning follows from the label alone; ``key`` chooses among its variants.
 
     It teaches the form, and nothing about faces. Labels that name no emotion get a sentence without cues.
     """
     cues = CUES.get(emotion(label) or "", ())
     chosen = [cue for i, cue in enumerate(cues) if key >> i & 1] or list(cues[:1])
-    return reasoned(" ".join([*chosen, f"Taken together, the face looks most like {label}."]), label)
+    return format_response(" ".join([*chosen, f"Taken together, the face looks most like {label}."]), label)
 
 
-def first_turn(labels: Sequence[str]) -> str:
+def first_turn_prompt(labels: Sequence[str]) -> str:
     """Chain-of-Affect's first question."""
     return FIRST_TURN.format(labels=", ".join(labels))
 
 
-def second_turn(first: str, labels: Sequence[str]) -> str:
+def second_turn_prompt(first: str, labels: Sequence[str]) -> str:
     """Chain-of-Affect's second question, after the answer ``first``."""
     return SECOND_TURN.format(first=first, labels=", ".join(label for label in labels if label != first))

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import ijson
 import pyarrow as pa
 
-from fer.answers import tagged_answer
+from fer.answers import extract_answer
 from fer.data.filesystem import Tree, locate
 from fer.errors import BadRow, UserError
 
@@ -100,9 +100,9 @@ def _answer(raw: dict[str, Any], turns: tuple[Turn, ...]) -> str | None:
     for name in ("answer", "solution", "true_label"):
         if name in raw:
             text = _text(raw, name)
-            return tagged_answer(text) or text.strip()
+            return extract_answer(text) or text.strip()
     response = turns[-1].response
-    return tagged_answer(response) if response else None
+    return extract_answer(response) if response else None
 
 
 def _text(raw: dict[str, Any], name: str) -> str:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fer.answers import answers_rightly, well_formed
+from fer.answers import is_correct, well_formed
 from fer.data.schema import FaceRow
 from fer.data.vqa.build import BUILDERS, compound_parts, faces
 from fer.data.vqa.options import QuestionsConfig
-from fer.data.vqa.prompts import ferbench_prompt, template_answer
+from fer.data.vqa.prompts import ferbench_prompt, template_response
 from fer.data.vqa.questions import parse_question
 from fer.errors import UserError
 from fer.labels import EMOTIONS, get_space
@@ -37,9 +37,9 @@ def test_every_kind_of_row_can_be_read_back(kind: str) -> None:
 
 @pytest.mark.parametrize("emotion", EMOTIONS)
 def test_template_answers_are_formed_and_right(emotion: str) -> None:
-    answers = {template_answer(emotion, key) for key in range(64)}
+    answers = {template_response(emotion, key) for key in range(64)}
     assert len(answers) > 2
-    assert all(well_formed(answer) and answers_rightly(answer, emotion) for answer in answers)
+    assert all(well_formed(answer) and is_correct(answer, emotion) for answer in answers)
 
 
 def test_chain_of_affect_asks_for_the_rest_in_its_second_turn() -> None:
