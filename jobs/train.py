@@ -13,7 +13,7 @@ def main(config: TrainConfig) -> None:
     from fer.classifier.export import export_model, training_history
     from fer.classifier.model import new_spec
     from fer.classifier.preflight import preflight_check
-    from fer.classifier.train import train
+    from fer.classifier.train import train_classifier
     from fer.data.prepare import open_dataset
     from fer.training.launch import launch, loop_settings, required_cpus
     from fer.training.run import open_run
@@ -29,7 +29,7 @@ def main(config: TrainConfig) -> None:
     print(f"run {run.name}: {config.backbone} on {rows}, {config.workers} worker(s)", flush=True)
 
     settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump())
-    result = launch(train, settings, config, run)
+    result = launch(train_classifier, settings, config, run)
 
     folder, version = export_model(config, spec, run, result, tracking)
     best = max(training_history(result), key=lambda epoch: epoch.get("val_score", -epoch["train_loss"]))

@@ -1,4 +1,4 @@
-"""Validation figures during training, over all workers (torchmetrics gathers them)."""
+"""Validation metrics during training, aggregated over all workers by torchmetrics."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, M
 
 from fer.classifier.data_loader import Batch
 from fer.classifier.model import ModelSpec, Outputs
+from fer.training.checkpoint import TrainerState
+
+PROGRESS_METRICS = ("val_accuracy", "val_macro_f1", "val_ccc_valence", "val_ccc_arousal")
 
 
 class ValidationMetrics:
-    """Adds up what the model says of the validation split. ``val_score`` is what the best checkpoint is chosen by."""
+    """Accumulates the model's outputs on the validation split. ``val_score`` selects the best checkpoint."""
 
     def __init__(self, spec: ModelSpec, device: torch.device) -> None:
         self.expression = self.affect = None
@@ -30,13 +33,8 @@ class ValidationMetrics:
             self.affect = ConcordanceCorrCoef(num_outputs=2).to(device)
         self.device = device
 
-    @property
-    def shown(self) -> tuple[str, ...]:
-        """Names of the figures for a progress line."""
-        return ("val_accuracy", "val_macro_f1", "val_ccc_valence", "val_ccc_arousal")
-
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        """Add a batch. Rows without valence and arousal count for the expression alone."""
+        """Add a batch. Rows without valence and arousal count towards the expression metrics only."""
         if self.expression is not None and outputs.logits is not None:
             labels = batch["label"].to(self.device)
             self.expression.update(outputs.logits, labels)
@@ -48,17 +46,33 @@ class ValidationMetrics:
                 self.affect.update(outputs.valence_arousal[labelled], true[labelled])
 
     def compute(self) -> dict[str, float]:
-        """The figures over all workers; begins anew. ``val_loss`` is plain cross-entropy, whatever is trained with."""
-        figures: dict[str, float] = {}
+        """The metrics over all workers; resets them. ``val_loss`` is plain cross-entropy, whatever the training loss."""
+        metrics: dict[str, float] = {}
         if self.expression is not None:
-            figures |= {name: float(value) for name, value in self.expression.compute().items()}
-            figures["val_loss"] = float(self.loss.compute())
-            figures["val_score"] = figures["val_accuracy"]
+            metrics |= {name: float(value) for name, value in self.expression.compute().items()}
+            metrics["val_loss"] = float(self.loss.compute())
+            metrics["val_score"] = metrics["val_accuracy"]
             self.expression.reset()
         if self.affect is not None:
             valence, arousal = self.affect.compute().tolist()
-            figures |= {"val_ccc_valence": valence, "val_ccc_arousal": arousal}
-            figures.setdefault("val_score", (valence + arousal) / 2)
+            metrics |= {"val_ccc_valence": valence, "val_ccc_arousal": arousal}
+            metrics.setdefault("val_score", (valence + arousal) / 2)
             self.affect.reset()
         self.loss.reset()
-        return figures
+        return metrics
+
+
+def progress_text(state: TrainerState, epochs: int, improved: bool) -> str:
+    """The line that is printed after an epoch: its metrics, and the time that is left."""
+    metrics = state.history[-1]
+    validation = "  ".join(f"{name} {metrics[name]:.3f}" for name in PROGRESS_METRICS if name in metrics)
+    if state.finished:
+        outlook = f"stopped early: no improvement for {state.epochs_since_best} epochs"
+    else:
+        seconds = sum(entry["seconds"] for entry in state.history) / len(state.history)
+        outlook = f"{(epochs - state.epoch) * seconds / 60:.1f} min left"
+    return (
+        f"epoch {state.epoch}/{epochs}  train_loss {metrics['train_loss']:.3f}  {validation}"
+        f"{' *' if improved else ''}  {metrics['images_per_second']:.0f} img/s  "
+        f"data wait {metrics['data_wait']:.1%}  {outlook}"
+    )

@@ -86,7 +86,7 @@ def run_trial(config: dict[str, Any], plan: Plan) -> None:
     tracking = Run(plan.tracking_uri, record.run_id)
     job: LaunchOptions = reporter.config
     loop, settings = plan.training.loop(job, plan.data, tracking, folder)
-    settings |= {"resume": str(resume) if resume else None, "new_rates": given is not None}
+    settings |= {"resume": str(resume) if resume else None, "override_lr": given is not None}
     if job.workers == 1:
         train_here(loop, settings, reporter)
     else:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from fer.classifier.export import training_history
 from fer.classifier.model import new_spec
 from fer.classifier.options import TrainConfig
-from fer.classifier.train import train
+from fer.classifier.train import train_classifier
 from fer.data.manifest import ShardedDataset
 from fer.models.folder import WEIGHTS
 from fer.tracking import Run, start_run
@@ -53,7 +53,7 @@ def run_training(shards: Path, out: Path, name: str, **options: Any) -> tuple[Re
     run.update(mlflow_run_id=tracking.run_id)
     spec = new_spec(config, dataset.manifest.space)
     settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump())
-    return launch(train, settings, config, run), tracking
+    return launch(train_classifier, settings, config, run), tracking
 
 
 def final_weights(result: Result) -> dict[str, Any]:

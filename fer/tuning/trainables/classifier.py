@@ -32,14 +32,14 @@ class ClassifierTraining:
     ) -> tuple[Callable[[Settings], None], Settings]:
         from fer.classifier.model import new_spec
         from fer.classifier.preflight import preflight_check
-        from fer.classifier.train import train
+        from fer.classifier.train import train_classifier
         from fer.data.manifest import ShardedDataset
         from fer.training.launch import loop_settings
 
         dataset = ShardedDataset(data["data"])
         spec = new_spec(config, dataset.manifest.space)
         preflight_check(config, spec, dataset)
-        return train, loop_settings(config, dataset.root, tracking, spec=spec.model_dump())
+        return train_classifier, loop_settings(config, dataset.root, tracking, spec=spec.model_dump())
 
     def round(self, config: TrainConfig, figures: dict[str, Any]) -> int | None:
         return int(figures["epoch"]) if "epoch" in figures else None

@@ -1,0 +1,92 @@
+"""What an optimizer step changes and a checkpoint saves: weights, their average, optimizer, schedule, loss scale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from timm.utils import ModelEmaV3
+
+from fer.classifier.model import FaceModel, ModelSpec, build_model, load_model, save_model
+from fer.classifier.options import TrainConfig
+from fer.models.folder import WEIGHTS
+from fer.training.checkpoint import TrainerState, load_checkpoint, save_checkpoint
+from fer.training.optim import LRSchedule, build_optimizer
+
+RAW = "raw"
+"""Folder of the raw weights in a checkpoint whose model folder holds their moving average."""
+
+
+class ModelState:
+    """A model in training.
+
+    A checkpoint is a model folder of the weights to evaluate and export, with the training state beside it.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: ModelSpec,
+        device: torch.device,
+        amp_dtype: torch.dtype | None,
+        steps_per_epoch: int,
+    ) -> None:
+        self.spec, self.device, self.clip_grad = spec, device, config.clip_grad
+        self.raw = build_model(spec, config.pretrained).to(device)
+        self.raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.grad_checkpointing:
+            self.raw.backbone.set_grad_checkpointing()
+        self.ema = ModelEmaV3(self.raw, decay=config.ema, use_warmup=True) if config.ema else None
+        self.optimizer = build_optimizer(config, self.raw)
+        self.schedule = LRSchedule(config, self.optimizer, steps_per_epoch)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
+
+    @property
+    def eval_model(self) -> FaceModel:
+        """The weights to evaluate and export: the moving average if there is one."""
+        return self.ema.module if self.ema is not None else self.raw
+
+    @property
+    def lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def step(self, global_step: int) -> None:
+        """Apply the accumulated gradients; ``global_step`` counts the optimizer steps, this one included."""
+        if self.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.raw.parameters(), self.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step(global_step)
+        if self.ema is not None:
+            self.ema.update(self.raw, global_step)
+
+    def save(self, folder: Path, state: TrainerState) -> None:
+        """Write a checkpoint folder."""
+        save_model(self.eval_model, self.spec, folder)
+        if self.ema is not None:
+            save_model(self.raw, self.spec, folder / RAW)
+        save_checkpoint(folder, state, optimizer=self.optimizer, schedule=self.schedule, scaler=self.scaler)
+
+    def load(self, folder: Path, override_lr: bool) -> TrainerState:
+        """Restore a checkpoint folder; return the trainer's state.
+
+        With ``override_lr``, learning rate and weight decay are those of this run's config, not the checkpoint's.
+        """
+        weights = load_model(folder, self.device)[0].state_dict()
+        if self.ema is not None and (folder / RAW / WEIGHTS).exists():
+            self.ema.module.load_state_dict(weights)
+            weights = load_model(folder / RAW, self.device)[0].state_dict()
+        self.raw.load_state_dict(weights)
+        if not override_lr:
+            return load_checkpoint(
+                folder, self.device, optimizer=self.optimizer, schedule=self.schedule, scaler=self.scaler
+            )
+        weight_decay = [group["weight_decay"] for group in self.optimizer.param_groups]
+        state = load_checkpoint(folder, self.device, optimizer=self.optimizer, scaler=self.scaler)
+        for group, value in zip(self.optimizer.param_groups, weight_decay, strict=True):
+            group["weight_decay"] = value
+        for step in range(1, state.global_step + 1):
+            self.schedule.step(step)
+        return state
