@@ -1,4 +1,4 @@
-"""What must hold before workers start: a mistake is told by the driver at once, not by a worker minutes later."""
+"""Checks before workers start: the driver reports a mistake at once, not a worker minutes later."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fer.training.optim import build_optimizer
 
 
 def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset) -> None:
-    """Raise UserError for a model that can't be built, or data that doesn't suffice for it."""
+    """Raise UserError if the model can't be built, or the data does not have what training needs."""
     model = build_model(spec, config.pretrained)
     build_optimizer(config, model)
     model.eval()
@@ -21,7 +21,7 @@ def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDatase
             model(torch.zeros(1, config.in_chans, config.img_size, config.img_size))
         except (RuntimeError, AssertionError) as error:
             raise UserError(
-                f"{config.backbone} does not take images of {config.img_size} pixels ({str(error).splitlines()[0]}); "
+                f"{config.backbone} does not accept images of {config.img_size} pixels ({str(error).splitlines()[0]}); "
                 "change --img-size"
             ) from None
     if config.grad_checkpointing:
@@ -29,21 +29,21 @@ def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDatase
             model.backbone.set_grad_checkpointing()
         except (AssertionError, AttributeError):
             raise UserError(
-                f"{config.backbone} has no gradient checkpointing in timm: leave out --grad-checkpointing"
+                f"timm does not support gradient checkpointing for {config.backbone}: leave out --grad-checkpointing"
             ) from None
     rows = dataset.split("train").rows
     if rows // config.workers < config.batch_size:
         raise UserError(
-            f"{rows} training rows for {config.workers} worker(s) do not fill one batch of {config.batch_size}: "
+            f"{rows} training rows on {config.workers} worker(s) do not fill one batch of {config.batch_size}: "
             "lower --batch-size or --workers"
         )
     if (config.mixup or config.cutmix) and config.batch_size % 2:
         raise UserError("--mixup and --cutmix pair the images of a batch: use an even --batch-size")
     if config.patience and "val" not in dataset.manifest.splits:
-        raise UserError("--patience needs a validation part: give --val-split, or data that has one")
+        raise UserError("--patience needs a validation split: set --val-split, or use data that has one")
     if config.head != "classification" and not dataset.split("train").with_affect:
-        raise UserError(f"--head {config.head}: {dataset.root} has no valence and arousal")
+        raise UserError(f"--head {config.head}: {dataset.root} has no valence and arousal; use --head classification")
     if config.soft_labels and not dataset.split("train").with_votes:
-        raise UserError(f"--soft-labels: {dataset.root} has no annotators' votes")
+        raise UserError(f"--soft-labels: {dataset.root} has no annotators' votes; leave out --soft-labels")
     if config.soft_labels and (config.mixup or config.cutmix):
-        raise UserError("--soft-labels can't be mixed: leave out --mixup and --cutmix")
+        raise UserError("--soft-labels can't be combined with --mixup or --cutmix")

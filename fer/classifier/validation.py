@@ -46,7 +46,7 @@ class ValidationMetrics:
                 self.affect.update(outputs.valence_arousal[labelled], true[labelled])
 
     def compute(self) -> dict[str, float]:
-        """The metrics over all workers; resets them. ``val_loss`` is plain cross-entropy, whatever the training loss."""
+        """The metrics over all workers, which are then reset. ``val_loss`` is plain cross-entropy."""
         metrics: dict[str, float] = {}
         if self.expression is not None:
             metrics |= {name: float(value) for name, value in self.expression.compute().items()}

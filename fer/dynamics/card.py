@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fer.dynamics.model import ScorerSpec
 from fer.dynamics.scores import NOTICE, SCORES
+from fer.models.card import render_card
 
 USE = """\
 ## Intended use
@@ -37,29 +38,15 @@ def model_card(spec: ScorerSpec) -> str:
         "training data": f"`{training['data']}`" if "data" in training else None,
         "run": f"`{training['run']}`" if "run" in training else None,
     }
-    figures = [
+    metrics = [
         f"| {score} | {' | '.join(f'{values[name]:.3f}' for name in ('mse', 'kappa', 'icc', 'accuracy'))} |"
-        for score, values in training.get("figures", {}).items()
+        for score, values in training.get("metrics", {}).items()
     ]
-    return "\n".join(
-        [
-            "# Facial dynamics and synkinesis",
-            "",
-            NOTICE,
-            "",
-            "| | |",
-            "|---|---|",
-            *(f"| {name} | {fact} |" for name, fact in facts.items() if fact),
-            *(f"| {score} | 0 to {top} |" for score, top in SCORES.items()),
-            "",
-            "## Figures",
-            "",
-            *(
-                ["| score | MSE | weighted kappa | ICC(2,1) | accuracy |", "|---|---|---|---|---|", *figures]
-                if figures
-                else ["None recorded."]
-            ),
-            "",
-            USE,
-        ]
+    header = ["| score | MSE | weighted kappa | ICC(2,1) | accuracy |", "|---|---|---|---|---|"]
+    return render_card(
+        "Facial dynamics and synkinesis",
+        NOTICE,
+        facts | {score: f"0 to {top}" for score, top in SCORES.items()},
+        [*header, *metrics] if metrics else ["None recorded."],
+        USE,
     )

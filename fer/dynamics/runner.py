@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import fsspec
 from ray.train import CheckpointConfig, UserCallback
 
 from fer.dynamics.card import model_card
@@ -82,14 +81,14 @@ def keep_model(config: DynamicsConfig, campaign: Campaign, figures: dict[str, di
     run, last = campaign.run, finished(campaign.run.root)[-1]
     with opened(run.root, last) as folder, tempfile.TemporaryDirectory() as scratch:
         spec = ScorerSpec.model_validate_json((folder / SPEC).read_text())
-        origin = {"run": run.name, "data": config.data, "stage": last, "figures": figures, **run.record["versions"]}
+        origin = {"run": run.name, "data": config.data, "stage": last, "metrics": figures, **run.record["versions"]}
         spec = spec.model_copy(update={"training": origin})
         model = Path(scratch) / MODEL
         model.mkdir()
         (model / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes())
         (model / SPEC).write_text(json.dumps(spec.model_dump(), indent=2))
         (model / "README.md").write_text(model_card(spec))
-        put(model, f"{run.root}/{MODEL}")
+        run.upload(model, MODEL)
         if config.register_as:
             return register(config, campaign.tracking.run_id, model, config.register_as, config.alias)
         campaign.tracking.log_artifacts(model, MODEL)
@@ -116,7 +115,7 @@ def log_results(
     }
     with tempfile.TemporaryDirectory() as scratch:
         write_results(judged, histories or {}, facts, f"Facial dynamics: {run.name}", Path(scratch))
-        put(Path(scratch), run.root)
+        run.upload(Path(scratch))
         tracking.log_artifacts(Path(scratch))
     for stage, nested in (stages or {}).items():
         nested.log_metrics(_flat(judged.of_stage(stage), judged.part), step=0)
@@ -126,11 +125,3 @@ def log_results(
 
 def _flat(figures: Mapping[str, Mapping[str, float]], part: str) -> dict[str, float]:
     return {f"best_{part}_{score}_{name}": value for score, found in figures.items() for name, value in found.items()}
-
-
-def put(folder: Path, target: str) -> None:
-    """Copy a folder's files to a folder on any storage."""
-    filesystem, path = fsspec.url_to_fs(target)
-    filesystem.makedirs(path, exist_ok=True)
-    for file in folder.iterdir():
-        filesystem.put_file(str(file), f"{path}/{file.name}")

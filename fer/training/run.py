@@ -80,6 +80,15 @@ class RunFolder:
         filesystem.pipe_file(path, text.encode())
         return f"{self.root}/{name}"
 
+    def upload(self, folder: Path, name: str = "") -> str:
+        """Copy the files of a local folder into the run's folder, or its sub-folder ``name``; return its path."""
+        target = f"{self.root}/{name}".rstrip("/")
+        filesystem, path = fsspec.url_to_fs(target)
+        filesystem.makedirs(path, exist_ok=True)
+        for file in folder.iterdir():
+            filesystem.put_file(str(file), f"{path}/{file.name}")
+        return target
+
 
 def open_run(
     options: LaunchOptions, job: str, default_name: str, data_hash: str, parent: Run | None = None

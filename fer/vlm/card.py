@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fer.models.card import USE
+from fer.models.card import INTENDED_USE, render_card
 
 MEANINGS = {
     "val_loss": "mean cross-entropy of an answer's tokens, on validation rows",
@@ -31,7 +31,7 @@ More in Ferry's `docs/responsible-use.md`.
 def model_card(spec: Mapping[str, Any]) -> str:
     """Markdown for the README.md of a model folder; ``spec`` is what its `model.json` holds."""
     training = spec["training"]
-    config, figures = training["config"], training["figures"]
+    config, metrics = training["config"], training["metrics"]
     facts = {
         "base model": f"`{spec['base']}`",
         "made by": "an adapter; load it with PEFT, or merge it with `fer merge`"
@@ -42,23 +42,13 @@ def model_card(spec: Mapping[str, Any]) -> str:
         "images": _images(config),
         "run": f"`{training['run']}`" if training["run"] else "not recorded",
     }
-    return "\n".join(
-        [
-            f"# {spec['base']}, fine-tuned on facial expressions",
-            "",
-            "A vision-language model that describes the apparent expression of a face in words. Made with Ferry.",
-            "",
-            "| | |",
-            "|---|---|",
-            *(f"| {name} | {fact} |" for name, fact in facts.items()),
-            "",
-            "## Figures",
-            "",
-            *_figures(figures),
-            "",
-            USE,
-            LIMITS,
-        ]
+    return render_card(
+        f"{spec['base']}, fine-tuned on facial expressions",
+        "A vision-language model that describes the apparent expression of a face in words. Trained with Ferry.",
+        facts,
+        _metrics(metrics),
+        INTENDED_USE,
+        LIMITS,
     )
 
 
@@ -72,14 +62,14 @@ def _images(config: Mapping[str, Any]) -> str:
     return f"{config['image_size']}x{config['image_size']} pixels" if "image_size" in config else "not recorded"
 
 
-def _figures(figures: Mapping[str, float]) -> list[str]:
-    known = [f"| {name} | {figures[name]:.3f} | {meaning} |" for name, meaning in MEANINGS.items() if name in figures]
+def _metrics(metrics: Mapping[str, float]) -> list[str]:
+    known = [f"| {name} | {metrics[name]:.3f} | {meaning} |" for name, meaning in MEANINGS.items() if name in metrics]
     if not known:
-        return ["None recorded: judge it before you rely on it."]
+        return ["None recorded: evaluate the model before you rely on it."]
     return [
         "On a sample of rows: agreement with their labels, not with what people felt.",
         "",
-        "| figure | value | meaning |",
+        "| metric | value | description |",
         "|---|---|---|",
         *known,
     ]

@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import fsspec
 from ray.train import Result
 
 from fer.tracking import MODEL, SPEC, Run, register
@@ -38,10 +37,7 @@ def export_model(
             model, base=config.model, config=config.model_dump(mode="json"), run=run.record, figures=figures
         )
         run.write("history.json", json.dumps(history, indent=2))
-        filesystem, target = fsspec.url_to_fs(f"{run.root}/{MODEL}")
-        filesystem.makedirs(target, exist_ok=True)
-        for file in model.iterdir():
-            filesystem.put_file(str(file), f"{target}/{file.name}")
+        run.upload(model, MODEL)
         version = None
         if config.register_as:
             version = register(config, tracking.run_id, model, config.register_as, config.alias)
@@ -63,7 +59,7 @@ def write_model_card(
     spec = {
         "kind": "vlm-adapter" if adapter else "vlm",
         "base": base,
-        "training": {"run": run.get("name"), "config": config, "figures": figures, "versions": run.get("versions")},
+        "training": {"run": run.get("name"), "config": config, "metrics": figures, "versions": run.get("versions")},
     }
     (model / SPEC).write_text(json.dumps(spec, indent=2))
     (model / "README.md").write_text(model_card(spec))

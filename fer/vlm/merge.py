@@ -24,7 +24,7 @@ def merge_adapter(config: MergeConfig) -> Path:
         raise UserError(f"--out {config.out} is not empty: give another folder")
     settings = json.loads((folder / "adapter_config.json").read_text())
     spec = json.loads((folder / SPEC).read_text()) if (folder / SPEC).is_file() else {}
-    training = spec.get("training", {"run": None, "config": {}, "figures": {}, "versions": None})
+    training = spec.get("training", {"run": None, "config": {}, "metrics": {}, "versions": None})
     base = config.base or settings["base_model_name_or_path"]
     precision = training["config"].get("precision", "bf16")
     options = VlmModelOptions(trust_remote_code=config.trust_remote_code, precision=precision)
@@ -38,6 +38,6 @@ def merge_adapter(config: MergeConfig) -> Path:
         base=spec.get("base", base),
         config=training["config"],
         run={"name": training["run"], "versions": training["versions"]},
-        figures=training["figures"],
+        figures=training["metrics"],
     )
     return out

@@ -38,12 +38,12 @@ def test_heads(head: str, logits: int, affect: int, tmp_path: Path) -> None:
         assert (one is None and other is None) or torch.equal(one, other)
 
 
-def test_a_folder_without_a_model_is_a_users_mistake(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a model folder"):
         load_model(tmp_path)
     (tmp_path / "model.json").write_text('{"labels": []}')
     (tmp_path / WEIGHTS).write_bytes(b"")
-    with pytest.raises(UserError, match="not a spec"):
+    with pytest.raises(UserError, match="model.json is not a ModelSpec"):
         load_model(tmp_path)
 
 
@@ -66,13 +66,13 @@ def test_margins_by_hand() -> None:
     assert head(feature, torch.tensor([0]))[0, 0].item() == pytest.approx(math.cos(0.5) - 0.3, abs=1e-5)
 
 
-def test_judge_counts_rows_without_affect_for_the_expression_alone() -> None:
+def test_validation_counts_rows_without_affect_for_expression_only() -> None:
     spec = new_spec(ModelOptions(backbone="test_resnet", img_size=32, head="both"), SPACES["rafdb"])
-    judge = ValidationMetrics(spec, torch.device("cpu"))
+    metrics = ValidationMetrics(spec, torch.device("cpu"))
     truth = torch.tensor([[0.1, 0.2], [0.5, -0.5], [-0.4, 0.3], [float("nan")] * 2])
     logits = torch.eye(7)[:4] * 5
-    judge.update(Outputs(logits, truth.nan_to_num()), {"label": torch.tensor([0, 1, 2, 6]), "affect": truth})
-    figures = judge.compute()
-    assert figures["val_accuracy"] == pytest.approx(0.75)
-    assert figures["val_ccc_valence"] == pytest.approx(1, abs=1e-4)
-    assert figures["val_score"] == figures["val_accuracy"]
+    metrics.update(Outputs(logits, truth.nan_to_num()), {"label": torch.tensor([0, 1, 2, 6]), "affect": truth})
+    values = metrics.compute()
+    assert values["val_accuracy"] == pytest.approx(0.75)
+    assert values["val_ccc_valence"] == pytest.approx(1, abs=1e-4)
+    assert values["val_score"] == values["val_accuracy"]

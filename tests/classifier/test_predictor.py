@@ -99,11 +99,11 @@ def test_tta_does_not_see_a_mirror(tmp_path: Path) -> None:
     np.testing.assert_allclose(tta(images).probabilities, mean, atol=1e-5)
 
 
-def test_mistakes_are_named(tmp_path: Path) -> None:
+def test_user_errors(tmp_path: Path) -> None:
     seven, six = make_model(tmp_path / "seven"), make_model(tmp_path / "six", space="six-class")
     with pytest.raises(UserError, match="same labels"):
         Predictor([seven, six], device="cpu")
-    with pytest.raises(UserError, match=r"not a classifier: no model\.json"):
+    with pytest.raises(UserError, match=r"not a model folder: no model\.json"):
         Predictor([tmp_path / "nothing"], device="cpu")
     with pytest.raises(UserError, match="no device is called"):
         Predictor([seven], device="abacus")

@@ -1,4 +1,4 @@
-"""What is refused before any worker starts, in words that say how to mend it."""
+"""What preflight refuses before any worker starts, with messages that say how to fix it."""
 
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,19 @@ from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
 
 
-def plan(shards: Path, **options: Any) -> None:
+def run_check(shards: Path, **options: Any) -> None:
     config = TrainConfig(data=str(shards), **{"backbone": "test_resnet", "img_size": 32, "batch_size": 16, **options})
     dataset = ShardedDataset(str(shards))
     preflight_check(config, new_spec(config, dataset.manifest.space), dataset)
 
 
-def test_a_sound_plan_passes(small_shards: Path) -> None:
-    plan(small_shards)
-    plan(small_shards, margin="cosface", in_chans=1)
+def test_valid_configs_pass(small_shards: Path) -> None:
+    run_check(small_shards)
+    run_check(small_shards, margin="cosface", in_chans=1)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"backbone": "resnet19"}, "timm has no model 'resnet19'; close: "),
         ({"model_kwargs": {"colour": 3}}, "--model-kwargs"),
@@ -37,17 +37,17 @@ def test_a_sound_plan_passes(small_shards: Path) -> None:
         ({"backbone": "dla34", "img_size": 48}, "change --img-size"),
     ],
 )
-def test_what_cannot_work_is_refused(small_shards: Path, options: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        plan(small_shards, **options)
+def test_invalid_configs_are_refused(small_shards: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run_check(small_shards, **options)
 
 
-def test_missing_pretrained_weights_name_the_way_out(
+def test_missing_pretrained_weights_say_how_to_continue(
     small_shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="--no-pretrained") as error:
-        plan(small_shards, backbone="resnet18", pretrained=True)
+        run_check(small_shards, backbone="resnet18", pretrained=True)
     assert "\n" not in str(error.value)
