@@ -43,7 +43,7 @@ def test_a_folder_without_a_model_is_a_user_error(tmp_path: Path) -> None:
         load_model(tmp_path)
     (tmp_path / "model.json").write_text('{"labels": []}')
     (tmp_path / WEIGHTS).write_bytes(b"")
-    with pytest.raises(UserError, match="model.json is not a ModelSpec"):
+    with pytest.raises(UserError, match=r"model\.json is not a ModelSpec"):
         load_model(tmp_path)
 
 
