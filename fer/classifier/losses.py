@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fer.classifier.options import LossOptions
+from fer.classifier.options import LOSSES, LossOptions
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits (N, classes) and targets (N, classes), rows summing to one, to a scalar."""
@@ -33,17 +34,20 @@ def focal_loss(logits: Tensor, targets: Tensor, weight: Tensor | None, gamma: fl
     return -terms.sum(-1).mean()
 
 
+def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor | None, options: LossOptions) -> Tensor:
+    """Cross-entropy with label smoothing, as torch has it."""
+    return F.cross_entropy(logits, targets, weight=weight, label_smoothing=options.label_smoothing)
+
+
+def smoothed_focal_loss(logits: Tensor, targets: Tensor, weight: Tensor | None, options: LossOptions) -> Tensor:
+    """Focal loss on smoothed labels."""
+    targets = targets * (1 - options.label_smoothing) + options.label_smoothing / targets.shape[1]
+    return focal_loss(logits, targets, weight, options.focal_gamma)
+
+
 def build_loss(options: LossOptions, weight: Tensor | None = None) -> Loss:
-    """The loss that the options name. ``weight`` (classes,) weighs classes."""
-
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        if options.loss == "ce":
-            return F.cross_entropy(logits, targets, weight=weight, label_smoothing=options.label_smoothing)
-        smooth = options.label_smoothing
-        targets = targets * (1 - smooth) + smooth / targets.shape[1]
-        return focal_loss(logits, targets, weight, options.focal_gamma)
-
-    return loss
+    """The loss that ``--loss`` names, with its options. ``weight`` (classes,) weighs classes. Raises UserError."""
+    return partial(LOSSES.load(options.loss), weight=weight, options=options)
 
 
 def affect_loss(predicted: Tensor, true: Tensor) -> Tensor:

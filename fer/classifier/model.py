@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import timm
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from fer.classifier.heads import MarginHead
 from fer.classifier.options import ModelOptions
 from fer.labels import LabelSpace
-from fer.models.backbone import build_backbone
+from fer.models.backbone import build_backbone, pretrained_config
 from fer.models.folder import load_folder, save_folder
 
 
@@ -78,7 +77,7 @@ class FaceModel(nn.Module):
 
 def new_spec(options: ModelOptions, space: LabelSpace) -> ModelSpec:
     """The spec of a model to be trained: input statistics are the backbone's own, averaged for grey input."""
-    default = timm.models.get_pretrained_cfg(options.backbone) if timm.is_model(options.backbone) else None
+    default = pretrained_config(options.backbone)
     mean, std = (list(default.mean), list(default.std)) if default else ([0.5] * 3, [0.5] * 3)
     if options.in_chans == 1:
         mean, std = [sum(mean) / 3], [sum(std) / 3]

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fer.data.options import DataOptions
 from fer.models.options import BackboneOptions
 from fer.options import Options
+from fer.plugins import Registry
 from fer.training.options import CheckpointOptions, OptimizerOptions
+
+LOSSES = Registry(
+    "--loss",
+    "fer.losses",
+    {
+        "ce": "fer.classifier.losses:cross_entropy",
+        "focal": "fer.classifier.losses:smoothed_focal_loss",
+    },
+)
 
 
 class ModelOptions(BackboneOptions):
@@ -47,7 +57,11 @@ class AugmentOptions(Options):
 class LossOptions(Options):
     """What training minimises."""
 
-    loss: Literal["ce", "focal"] = Field("ce", description="Cross-entropy or focal loss")
+    loss: Annotated[str, AfterValidator(LOSSES.check)] = Field(
+        "ce",
+        description="Cross-entropy (ce), focal loss (focal), that of an installed package, or module:function of your "
+        "own",
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each label spread over all classes")
     focal_gamma: float = Field(2.0, ge=0, description="Focusing exponent of the focal loss")
     class_weights: bool = Field(False, description="Weigh classes by the inverse of their training counts")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fer.classifier.losses import build_loss
 from fer.classifier.model import ModelSpec, build_model
 from fer.classifier.options import TrainConfig
 from fer.data.manifest import ShardedDataset
@@ -13,6 +14,7 @@ from fer.training.optim import build_optimizer
 
 def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset) -> None:
     """Raise UserError if the model can't be built, or the data does not have what training needs."""
+    build_loss(config)
     model = build_model(spec, config.pretrained)
     build_optimizer(config, model)
     model.eval()

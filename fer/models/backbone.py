@@ -7,18 +7,25 @@ from typing import Any
 import timm
 
 from fer.errors import UserError
-from fer.models.options import BackboneOptions
+from fer.models.options import BACKBONES, BackboneOptions
+
+
+def pretrained_config(name: str) -> Any:
+    """timm's PretrainedCfg of a model (input statistics, fixed size); None for an unknown model or one without."""
+    if not timm.is_model(name) and name in BACKBONES.references():
+        BACKBONES.load(name)  # registers it with timm
+    return timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None
 
 
 def build_backbone(options: BackboneOptions, pretrained: bool) -> Any:
     """The timm model without its classifier. Raises UserError for a wrong name, argument or missing weights."""
+    known = pretrained_config(options.backbone)
     if not timm.is_model(options.backbone):
         close = timm.list_models(f"*{options.backbone[:6]}*")[:5]
         raise UserError(
             f"--backbone: timm has no model {options.backbone!r}" + (f"; close: {', '.join(close)}" if close else "")
         )
     arguments: dict[str, Any] = {"num_classes": 0, "in_chans": options.in_chans, **options.model_kwargs}
-    known = timm.models.get_pretrained_cfg(options.backbone)
     if known is not None and known.fixed_input_size:
         arguments["img_size"] = options.img_size
     try:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from fer.options import Options
+from fer.plugins import Registry
+
+# Functions decorated with `timm.models.register_model`, by the name that they register.
+BACKBONES = Registry("--backbone", "fer.backbones", {}, allow_references=False)
 
 
 class BackboneOptions(Options):
     """Which timm network, and the images it takes."""
 
-    backbone: str = Field("resnet18", description="Any timm model name")
+    backbone: str = Field("resnet18", description="Any timm model, or one that an installed package registers")
     model_kwargs: dict[str, bool | int | float | str | list[int]] = Field(
         {}, description="Further arguments of the timm model, as JSON"
     )

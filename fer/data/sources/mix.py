@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from fer.data.filesystem import Tree
 from fer.data.mapping import resolve
@@ -35,6 +35,13 @@ class Part(Options):
     data: str
     format: Format = "auto"
     name: str = ""
+
+    @field_validator("format")
+    @classmethod
+    def _names_no_code(cls, value: str) -> str:
+        if ":" in value:
+            raise ValueError("a mix may come from anywhere, so it can't name code: use a source by its name")
+        return value
 
 
 class Mix(Options):
