@@ -6,12 +6,14 @@ import ast
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 import fer.options
+from fer.options import Options
 from jobs.__main__ import JOBS, main
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +23,7 @@ JOB = "|".join(map(re.escape, JOBS))
 
 UNKNOWN = "1"
 """Stands for the value of an expression: it is a valid text, number and path."""
+FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w")
 LEFT_OUT = re.compile(r"is required$|expected one argument$|\(got '[A-Z_]+'\)$")
 """Errors that only say that an example has no value for an option, or a word in capitals in place of one."""
 
@@ -129,6 +132,43 @@ def test_printed_command_lines_parse(fault: Callable[[Command], str | None]) -> 
     }
     assert len(faults) > 20
     assert not {line: reason for line, reason in faults.items() if reason}
+
+
+def flags_of(options: type[Options], prefix: str = "--") -> Iterator[str]:
+    for name, field in options.model_fields.items():
+        for flag in {name, *([field.alias] if field.alias else [])}:
+            yield prefix + flag.replace("_", "-")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Options):
+            yield from flags_of(field.annotation, f"{prefix}{name.replace('_', '-')}.")
+
+
+@pytest.fixture(scope="module")
+def flags() -> set[str]:
+    """Every flag of every command."""
+    found = {"--config", "--help"}
+    for job in JOBS:
+        module = import_module(f"jobs.{re.sub('[ -]', '_', job)}")
+        for command in getattr(module, "VERBS", {"": module}).values():
+            found |= set(flags_of(command.Config))
+    return found | {f"--no-{flag.removeprefix('--')}" for flag in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_flags_exist(page: Path, flags: set[str]) -> None:
+    inline = re.findall(r"`(--[^`]+)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
+    named = {flag for code in inline for flag in FLAG.findall(code)}
+    assert named <= flags
+
+
+def test_printed_flags_exist(flags: set[str]) -> None:
+    named = {
+        (flag, str(file.relative_to(ROOT)))
+        for file in SOURCES
+        for text in texts(ast.parse(file.read_text()))
+        if " " in text  # else an argument of another program
+        for flag in FLAG.findall(text)
+    }
+    assert {(flag, file) for flag, file in named if flag not in flags | {"--backend-store-uri"}} == set()
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", page.read_text())):
-        if "://" in link or link.startswith("mailto:"):
-            continue
+        if "://" in link or link.startswith(("mailto:", "api/")):
+            continue  # the pages in api/ are generated, and their links checked by `make docs`
         path, _, anchor = link.partition("#")
         target = page.parent / path if path else page
         if not target.exists() or (anchor and anchor not in anchors(target)):
@@ -43,8 +43,8 @@ def test_named_modules_and_objects_exist(page: Path) -> None:
     named = re.findall(r"(?<![\w/.-])(?:fer|jobs|serve_apps|tune_spaces|benchmarks)(?:\.[A-Za-z_]\w*)+(?![\w/-])", code)
     assert [name for name in named if not exists(name)] == []
     imports = re.findall(r"from ((?:fer|serve_apps)[\w.]*) import ([\w, ]+)", code)
-    wrong = [f"{module}.{name}" for module, names in imports for name in names.replace(" ", "").split(",")]
-    assert [name for name in wrong if not exists(name.partition(" as ")[0])] == []
+    imported = [f"{module}.{name.split()[0]}" for module, names in imports for name in names.split(",")]
+    assert [name for name in imported if not exists(name)] == []
 
 
 @each_page
