@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fer.data.options import QuestionOptions
 from fer.options import Options
+from fer.plugins import Registry
 from fer.vlm.options import VlmTrainingOptions
 
 
@@ -30,6 +31,18 @@ KINDS = {
     "gspo": Kind(3e-4, 4e-4, beta=0.0),
 }
 GRPO = KINDS["grpo"]
+
+REWARDS = Registry(
+    "--rewards",
+    "fer.rewards",
+    {
+        "accuracy": "fer.grpo.rewards:accuracy",
+        "strict": "fer.grpo.rewards:strict",
+        "format": "fer.grpo.rewards:form",
+        "length": "fer.grpo.rewards:length",
+        "repetition": "fer.grpo.rewards:repetition",
+    },
+)
 
 
 class RolloutOptions(Options):
@@ -57,12 +70,17 @@ class RewardOptions(Options):
     rewards: dict[str, float] = Field(
         {"accuracy": 1.0, "format": 1.0},
         min_length=1,
-        description="Weight of each reward: accuracy, strict, format, length, repetition, or module:function of your "
-        "own, as JSON on the command line",
+        description=f"Weight of each reward, as JSON on the command line: {', '.join(REWARDS.builtin)}, one of an "
+        "installed package, or module:function of your own",
     )
     overlong_buffer: int = Field(
         0, ge=0, description="Punish completions in the last so many tokens before the limit, up to -1 (DAPO); 0: don't"
     )
+
+    @field_validator("rewards")
+    @classmethod
+    def _known_rewards(cls, value: dict[str, float]) -> dict[str, float]:
+        return {REWARDS.check(name): weight for name, weight in value.items()}
 
 
 class PolicyOptions(Options):

@@ -1,7 +1,7 @@
 """Verifiable rewards: small pure functions of a completion, combined by weights.
 
-``accuracy`` and ``format`` are UniFER's (arXiv 2511.00389). A function of one's own is named ``module:function``; it
-takes a `Completion` and returns a number.
+``accuracy`` and ``format`` are UniFER's (arXiv 2511.00389). The names are in `fer.grpo.options.REWARDS`; a function of
+your own is named ``module:function``, takes a `Completion` and returns a number.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 
 from fer.answers import RESPONSE_FORMAT, extract_answer, is_correct
 from fer.errors import UserError
+from fer.grpo.options import REWARDS
 
 NGRAM = 4
 """Words in the sequences that `repetition` looks for."""
@@ -60,28 +60,11 @@ def repetition(completion: Completion) -> float:
     return len(set(grams)) / len(grams) - 1 if grams else 0.0
 
 
-REWARDS: Mapping[str, Reward] = {
-    "accuracy": accuracy,
-    "strict": strict,
-    "format": form,
-    "length": length,
-    "repetition": repetition,
-}
-
-
 def find_reward(name: str) -> Reward:
-    """A reward by name, or a function ``module:function`` of the user's. Raises UserError."""
-    if name in REWARDS:
-        return REWARDS[name]
-    module, colon, function = name.partition(":")
-    if not colon:
-        raise UserError(f"--rewards: no reward {name!r}; there are {', '.join(REWARDS)}, or write module:function")
-    try:
-        found = getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"--rewards: {name!r} can't be imported: {error}") from None
+    """The reward function of a name or of ``module:function``. Raises UserError."""
+    found = REWARDS.load(name)
     if not callable(found):
-        raise UserError(f"--rewards: {name!r} is not a function")
+        raise UserError(f"--rewards {name}: not a function")
     return found
 
 

@@ -36,7 +36,7 @@ def test_the_longest_prompt_counts_its_image(tiny_model: str, question_shards: S
     [
         ({"max_prompt_tokens": 20}, "raise --max-prompt-tokens"),
         ({"prompts": 500}, "less than one batch"),
-        ({"rewards": {"speed": 1.0}}, "no reward 'speed'"),
+        ({"rewards": {"nowhere:speed": 1.0}}, "cannot be imported"),
         ({"deepspeed": "zero9"}, "zero9"),
         ({"resume": "/nowhere"}, "no checkpoint"),
     ],

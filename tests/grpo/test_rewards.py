@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer.errors import UserError
-from fer.grpo.rewards import REWARDS, Completion, Scorer, find_reward, overlong, repetition
+from fer.grpo.rewards import Completion, Scorer, find_reward, overlong, repetition
 
 GOOD = "<think>The mouth is drawn up.</think>\n<answer>Happiness</answer>"
 
@@ -39,7 +39,7 @@ def said(text: str, answer: str = "happiness", tokens: int = 10, max_tokens: int
     ],
 )
 def test_parts(name: str, text: str, expected: float) -> None:
-    assert REWARDS[name](said(text)) == pytest.approx(expected)
+    assert find_reward(name)(said(text)) == pytest.approx(expected)
 
 
 def test_the_sum_is_weighted() -> None:
@@ -74,7 +74,11 @@ def test_a_function_that_fails_costs_its_completion_the_reward(name: str) -> Non
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("speed", "no reward 'speed'"), ("nowhere:f", "can't be imported"), (f"{__name__}:GOOD", "not a function")],
+    [
+        ("speed", "must be one of accuracy, strict"),
+        ("nowhere:f", "cannot be imported"),
+        (f"{__name__}:GOOD", "not a function"),
+    ],
 )
 def test_a_reward_that_there_is_not(name: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
