@@ -13,15 +13,15 @@ __all__ = ["Config", "main"]
 
 
 def main(config: Config) -> None:
-    from fer.data.manifest import QUARANTINE
+    from fer.data.manifest import REJECTED_ROWS
     from fer.data.prepare import prepare
 
     dataset = prepare(config)
     manifest = dataset.manifest
     show(manifest)
-    if manifest.set_aside:
-        print(f"set aside (each row with its reason in {dataset.root}/{QUARANTINE}):")
-        for reason, count in manifest.set_aside.items():
+    if manifest.rejected:
+        print(f"set aside (each row with its reason in {dataset.root}/{REJECTED_ROWS}):")
+        for reason, count in manifest.rejected.items():
             print(f"  {count:>7,}  {reason}")
     rows = sum(split.rows for split in manifest.splits.values())
     print(f"Prepared {rows:,} {manifest.kind} of {config.data} ({manifest.format}) as shards in {dataset.root}")

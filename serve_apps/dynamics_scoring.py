@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer.data.video import frames
+from fer.data.video import video_frames
 from fer.dynamics.frames import FramePair, check_flow, check_landmarks
 from fer.dynamics.landmarker import Landmarker
 from fer.dynamics.predict.options import VideoOptions
@@ -76,7 +76,7 @@ def answer_video(
 
 def _check_size(video: Path, config: DynamicsServeConfig) -> None:
     """Raise UserError for more frames, or larger ones, than the server takes."""
-    for frame in frames(video):
+    for frame in video_frames(video):
         height, width = frame.image.shape[:2]
         if width * height > config.max_pixels:
             raise UserError(f"the video has frames of {width}x{height} pixels, more than {config.max_pixels}")

@@ -17,8 +17,8 @@ from fer.classifier.options import TrainConfig
 from fer.classifier.preprocess import to_input
 from fer.data.images import decode_rgb
 from fer.data.manifest import ShardedDataset
-from fer.data.stream.reader import KEY, batches, read_window
-from fer.data.stream.sampler import row_groups, stored_windows, training_windows
+from fer.data.stream.reader import ROW_SEED, iter_batches, read_window
+from fer.data.stream.sampler import row_groups, sequential_windows, training_windows
 from fer.labels import map_labels
 
 COLUMNS = ("image", "label", "votes", "valence", "arousal")
@@ -38,7 +38,9 @@ class Pixels:
         images = (decode_rgb(image) for image in table["image"].to_pylist())
         if self.augment is None:
             return np.stack([to_input(image, self.spec) for image in images])
-        return np.stack([self.augment(image, key) for image, key in zip(images, table[KEY].to_pylist(), strict=True)])
+        return np.stack(
+            [self.augment(image, key) for image, key in zip(images, table[ROW_SEED].to_pylist(), strict=True)]
+        )
 
 
 class Collate(ArrowBatchCollateFn):
@@ -88,7 +90,7 @@ class FaceDataLoader:
                 seed=self.config.seed,
                 epoch=number,
                 rank=self.rank,
-                workers=self.workers,
+                world_size=self.workers,
                 rows=self.batches_per_epoch * size,
                 skip=batch * size if number == epoch else 0,
             )
@@ -97,7 +99,7 @@ class FaceDataLoader:
 
     def val_batches(self) -> Iterator[Batch]:
         """This worker's share of the validation split, in stored order."""
-        windows = stored_windows(row_groups(self.dataset, "val"), rank=self.rank, workers=self.workers)
+        windows = sequential_windows(row_groups(self.dataset, "val"), rank=self.rank, world_size=self.workers)
         return self._batches(windows, None)
 
     def _batches(self, windows, augment: Augment | None) -> Iterator[Batch]:  # type: ignore[no-untyped-def]
@@ -105,7 +107,7 @@ class FaceDataLoader:
         load = (
             partial(_load_pixels, pixels) if self.config.decode == "remote" else partial(read_window, columns=COLUMNS)
         )
-        return batches(
+        return iter_batches(
             windows,
             load,
             Collate(self.spec, pixels, self.classes, self.config.soft_labels),

@@ -24,7 +24,7 @@ MAX_SPOOL_BYTES = 4 * 2**30
 """Largest table (CSV) that is taken out of a zip or fetched: FER2013's is 0.3 GB, AffectNet's 0.5 GB."""
 
 
-class Tree:
+class FileTree:
     """The files under a folder, in a zip, or a single file; ``read`` may be called from several threads.
 
     ``files`` holds their paths relative to the root, sorted, with their sizes in bytes. Hidden files are left out. A
@@ -45,7 +45,7 @@ class Tree:
         self._wrapper = _wrapper(sizes) if isinstance(self._fs, ZipFileSystem) else ""
         self.files: dict[str, int] = {path.removeprefix(self._wrapper): sizes[path] for path in sorted(sizes)}
 
-    def display(self, path: str) -> str:
+    def display_path(self, path: str) -> str:
         """The path that a person sees: with the name of the folder or zip in front."""
         return path if path == self.name else f"{self.name}/{self._wrapper}{path}"
 
@@ -76,7 +76,7 @@ class Tree:
         if isinstance(self._fs, LocalFileSystem):
             return open(self._path(path), "rb")
         if self.files[path] > MAX_SPOOL_BYTES:
-            raise UserError(f"{self.display(path)} holds {self.files[path]} bytes, more than {MAX_SPOOL_BYTES}")
+            raise UserError(f"{self.display_path(path)} holds {self.files[path]} bytes, more than {MAX_SPOOL_BYTES}")
         copy = tempfile.TemporaryFile()  # noqa: SIM115
         with self._guard, self._open(path) as file:
             shutil.copyfileobj(file, copy, 2**20)
@@ -101,7 +101,7 @@ class Tree:
         return self._fs.open(self._path(path), "rb")
 
 
-def locate(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def get_filesystem(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system and the path in it of a local path or a URI. Raises UserError for a scheme that can't be read."""
     try:
         fs, root = fsspec.url_to_fs(location)
@@ -111,7 +111,7 @@ def locate(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def _open(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    fs, root = locate(location)
+    fs, root = get_filesystem(location)
     if not fs.exists(root):
         raise UserError(f"no such file or folder: {location}")
     if not root.lower().endswith(".zip") or not fs.isfile(root):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-MESH = 478
+MESH_POINTS = 478
 """Points of MediaPipe's face mesh with irises."""
 
 # Numbers in the mesh; within a group in the order of `fer.data.synthetic.LANDMARKS` (the nose's are on the midline).
@@ -39,7 +39,7 @@ INDICES = np.array(sorted(number for group in GROUPS.values() for number in grou
 
 _PLACE = {number: place for place, number in enumerate(INDICES.tolist())}
 
-STEADY = np.array([_PLACE[number] for number in (*GROUPS["midline"][:4], 33, 133, 362, 263, 10, 127, 356, 234, 454)])
+RIGID = np.array([_PLACE[number] for number in (*GROUPS["midline"][:4], 33, 133, 362, 263, 10, 127, 356, 234, 454)])
 """Places among the 146 of points that hardly move with an expression: a face is aligned by them."""
 
 

@@ -13,7 +13,7 @@ from fer.errors import UserError
 from fer.labels import LabelSpace
 
 MANIFEST = "manifest.json"
-QUARANTINE = "quarantine.jsonl"
+REJECTED_ROWS = "rejected.jsonl"
 
 
 class Shard(BaseModel):
@@ -50,11 +50,11 @@ class Manifest(BaseModel):
     label_space: str
     labels: list[str]
     splits: dict[str, Split]
-    set_aside: dict[str, int] = {}
-    """Rows that are not in the shards, by reason; the list is `quarantine.jsonl`."""
+    rejected: dict[str, int] = {}
+    """Rows that are not in the shards, by reason; the list is `rejected.jsonl`."""
     content_hash: str
     """SHA-256 over every kept row's split, path, label and image, in order of path."""
-    request: str
+    input_hash: str
     """Hash of the source's listing and the options: running `fer prepare` again with the same does nothing."""
 
     @property

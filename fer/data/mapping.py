@@ -10,25 +10,25 @@ from fer.errors import BadRow
 from fer.labels import LabelSpace, map_labels
 
 
-def resolve(rows: Iterable[FaceRow], source: LabelSpace, target: LabelSpace) -> Iterator[FaceRow]:
+def map_rows(rows: Iterable[FaceRow], source: LabelSpace, target: LabelSpace) -> Iterator[FaceRow]:
     """The rows with labels and votes of ``target``, in the same order; none is dropped.
 
-    A label that ``source`` does not know is the row's ``fault``; one without a counterpart in ``target`` leaves the row
+    A label that ``source`` does not know is the row's ``error``; one without a counterpart in ``target`` leaves the row
     out.
     """
     mapped = map_labels(source, target)
     for row in rows:
-        yield row if row.fault or row.left_out else _resolve(row, source, target, mapped)
+        yield row if row.error or row.excluded else _resolve(row, source, target, mapped)
 
 
 def _resolve(row: FaceRow, source: LabelSpace, target: LabelSpace, mapped: Mapping[str, str | None]) -> FaceRow:
     try:
         label = source.resolve(row.label)
     except BadRow as error:
-        return replace(row, fault=str(error))
+        return replace(row, error=str(error))
     counterpart = mapped[label]
     if counterpart is None:
-        return replace(row, left_out=f"label {label} has no counterpart in {target.name}")
+        return replace(row, excluded=f"label {label} has no counterpart in {target.name}")
     votes = map_votes(row.votes, source, target, mapped) if row.votes else None
     return replace(row, label=counterpart, votes=votes)
 

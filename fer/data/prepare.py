@@ -11,16 +11,16 @@ import fsspec
 import numpy as np
 from tqdm import tqdm
 
-from fer.data.filesystem import locate
-from fer.data.manifest import MANIFEST, QUARANTINE, Manifest, ShardedDataset, Split
-from fer.data.mapping import resolve
+from fer.data.filesystem import get_filesystem
+from fer.data.manifest import MANIFEST, REJECTED_ROWS, Manifest, ShardedDataset, Split
+from fer.data.mapping import map_rows
 from fer.data.options import DataOptions, PrepareOptions
-from fer.data.rejected import Quarantine
+from fer.data.rejected import RejectedRows
 from fer.data.schema import FACE_SCHEMA, SPLITS, FaceRow, Source
-from fer.data.shards import ShardWriter, holds_shards, is_done, staged
+from fer.data.shards import ShardWriter, is_prepared, is_sharded, staged_output
 from fer.data.sources import open_source
-from fer.data.splits import assign
-from fer.data.stream.prefetch import load_image, read_ahead
+from fer.data.splits import assign_splits
+from fer.data.stream.prefetch import prefetch, read_verified
 from fer.data.vqa.prepare import prepare_questions
 from fer.errors import BadRow, UserError
 from fer.labels import LabelSpace, get_space
@@ -36,7 +36,7 @@ def prepare(options: PrepareOptions) -> ShardedDataset:
     if options.format == "vqa":
         return prepare_questions(options)
     source = open_source(options)
-    return _prepare(source, options, _request(source, options))
+    return _prepare(source, options, _input_hash(source, options))
 
 
 def open_dataset(options: DataOptions, cache: str) -> ShardedDataset:
@@ -44,7 +44,7 @@ def open_dataset(options: DataOptions, cache: str) -> ShardedDataset:
 
     Raises UserError as `prepare` does, and for a label space that shards don't have: they can't be mapped any more.
     """
-    if options.format == "shards" or holds_shards(options.data):
+    if options.format == "shards" or is_sharded(options.data):
         dataset = ShardedDataset(options.data)
         if dataset.manifest.kind != "faces":
             raise UserError(f"{options.data} holds {dataset.manifest.kind}: train on them with `fer sft`")
@@ -56,38 +56,38 @@ def open_dataset(options: DataOptions, cache: str) -> ShardedDataset:
         return dataset
     source = open_source(options)
     chosen = options.model_dump(include=set(DataOptions.model_fields))
-    request = _request(source, PrepareOptions(**chosen, out=cache))
-    stem = posixpath.splitext(posixpath.basename(locate(options.data)[1]))[0]
+    input_hash = _input_hash(source, PrepareOptions(**chosen, out=cache))
+    stem = posixpath.splitext(posixpath.basename(get_filesystem(options.data)[1]))[0]
     name = re.sub(r"[^\w.-]+", "-", stem) or "data"
-    return _prepare(source, PrepareOptions(**chosen, out=f"{cache.rstrip('/')}/{name}-{request[:12]}"), request)
+    return _prepare(source, PrepareOptions(**chosen, out=f"{cache.rstrip('/')}/{name}-{input_hash[:12]}"), input_hash)
 
 
-def _prepare(source: Source, options: PrepareOptions, request: str) -> ShardedDataset:
-    if is_done(options.out, request, options.overwrite):
+def _prepare(source: Source, options: PrepareOptions, input_hash: str) -> ShardedDataset:
+    if is_prepared(options.out, input_hash, options.overwrite):
         print(f"{options.out} holds this data set already: nothing to do", flush=True)
         return ShardedDataset(options.out)
     space = get_space(options.label_space) if options.label_space else source.space
-    rows = sorted(resolve(source.rows(), source.space, space), key=lambda row: row.path)
-    quarantine = Quarantine(options)
-    usable = quarantine.sift(rows)
-    quarantine.refuse_if_too_much()
+    rows = sorted(map_rows(source.rows(), source.space, space), key=lambda row: row.path)
+    rejected = RejectedRows(options)
+    usable = rejected.filter(rows)
+    rejected.check_bad_fraction()
 
-    with staged(options.out) as (fs, root):
-        splits, content_hash = _write(fs, root, usable, quarantine, options)
-        quarantine.refuse_if_too_much()
-        quarantine.write(fs, f"{root}/{QUARANTINE}")
-        manifest = _manifest(source, space, splits, quarantine, content_hash, request, options)
+    with staged_output(options.out) as (fs, root):
+        splits, content_hash = _write(fs, root, usable, rejected, options)
+        rejected.check_bad_fraction()
+        rejected.write(fs, f"{root}/{REJECTED_ROWS}")
+        manifest = _manifest(source, space, splits, rejected, content_hash, input_hash, options)
         with fs.open(f"{root}/{MANIFEST}", "w") as file:
             file.write(manifest.model_dump_json(indent=2))
-    quarantine.clear()
+    rejected.remove_stale()
     return ShardedDataset(options.out)
 
 
 def _write(
-    fs: fsspec.AbstractFileSystem, root: str, rows: list[FaceRow], quarantine: Quarantine, options: PrepareOptions
+    fs: fsspec.AbstractFileSystem, root: str, rows: list[FaceRow], rejected: RejectedRows, options: PrepareOptions
 ) -> tuple[dict[str, Split], str]:
     """Read, check and write the rows of each split in shuffled order; return the splits and the content hash."""
-    assigned = assign(rows, val_split=options.val_split, test_split=options.test_split, seed=options.split_seed)
+    assigned = assign_splits(rows, val_split=options.val_split, test_split=options.test_split, seed=options.split_seed)
     written: dict[str, Split] = {}
     digests: list[tuple[str, bytes]] = []
     progress = tqdm(total=len(rows), desc="prepare", unit=" images", disable=None)
@@ -96,9 +96,9 @@ def _write(
             members = [row for row, its in zip(rows, assigned, strict=True) if its == split]
             order = np.random.default_rng((options.split_seed, number)).permutation(len(members))
             writer = ShardWriter(fs, root, split, FACE_SCHEMA, options.shard_mb * 2**20)
-            for row, image in read_ahead(_load, (members[i] for i in order)):
+            for row, image in prefetch(_load, (members[i] for i in order)):
                 if isinstance(image, BadRow):
-                    quarantine.add(row.path, str(image), bad=True)
+                    rejected.add(row.path, str(image), bad=True)
                 else:
                     values = {"image": image} | {column: getattr(row, column) for column in COLUMNS}
                     writer.add(values, str(row.label), len(image))
@@ -112,16 +112,16 @@ def _write(
 
 
 def _load(row: FaceRow) -> bytes | BadRow:
-    return load_image(row.read)
+    return read_verified(row.read)
 
 
 def _manifest(
     source: Source,
     space: LabelSpace,
     splits: dict[str, Split],
-    quarantine: Quarantine,
+    rejected: RejectedRows,
     content_hash: str,
-    request: str,
+    input_hash: str,
     options: PrepareOptions,
 ) -> Manifest:
     if "val" not in splits and "test" in splits and not options.val_split:
@@ -133,13 +133,13 @@ def _manifest(
         label_space=space.name,
         labels=list(space.labels),
         splits={name: splits[name] for name in SPLITS if name in splits},
-        set_aside=quarantine.counts,
+        rejected=rejected.counts,
         content_hash=content_hash,
-        request=request,
+        input_hash=input_hash,
     )
 
 
-def _request(source: Source, options: PrepareOptions) -> str:
+def _input_hash(source: Source, options: PrepareOptions) -> str:
     chosen = options.model_dump(exclude={"data", "format", "out", "overwrite", "image_root", "embed_images"})
-    request = json.dumps([source.format, source.fingerprint(), chosen], sort_keys=True)
-    return hashlib.sha256(request.encode()).hexdigest()
+    inputs = json.dumps([source.format, source.fingerprint(), chosen], sort_keys=True)
+    return hashlib.sha256(inputs.encode()).hexdigest()

@@ -9,19 +9,19 @@ from collections.abc import Iterable
 
 import fsspec
 
-from fer.data.filesystem import locate
-from fer.data.manifest import QUARANTINE
+from fer.data.filesystem import get_filesystem
+from fer.data.manifest import REJECTED_ROWS
 from fer.data.options import PrepareOptions
 from fer.data.schema import FaceRow
 from fer.errors import UserError
 
 
-class Quarantine:
+class RejectedRows:
     """The rows set aside, each with its reason, and how many of them are bad."""
 
     def __init__(self, options: PrepareOptions) -> None:
         self._options = options
-        self._rejected = f"{options.out.rstrip('/')}.{QUARANTINE}"
+        self._rejected = f"{options.out.rstrip('/')}.{REJECTED_ROWS}"
         self._entries: list[tuple[str, str]] = []
         self._bad = 0
         self.candidates = 0
@@ -35,20 +35,20 @@ class Quarantine:
         self._entries.append((path, reason))
         self._bad += bad
 
-    def sift(self, rows: Iterable[FaceRow]) -> list[FaceRow]:
+    def filter(self, rows: Iterable[FaceRow]) -> list[FaceRow]:
         """Take in the rows that are known to be unusable before an image is read; return the others."""
         usable = []
         for row in rows:
-            if row.fault:
-                self.add(row.path, row.fault, bad=True)
-            elif row.left_out:
-                self.add(row.path, row.left_out, bad=False)
+            if row.error:
+                self.add(row.path, row.error, bad=True)
+            elif row.excluded:
+                self.add(row.path, row.excluded, bad=False)
             else:
                 usable.append(row)
         self.candidates = len(usable) + self._bad
         return usable
 
-    def refuse_if_too_much(self) -> None:
+    def check_bad_fraction(self) -> None:
         """Raise UserError, naming the list, if more than ``max_bad_fraction`` of the rows are bad, or none is good.
 
         Rows that a published rule leaves out don't count, neither as bad nor among the rows.
@@ -56,7 +56,7 @@ class Quarantine:
         limit = self._options.max_bad_fraction
         if self._bad < self.candidates and self._bad <= limit * self.candidates:
             return
-        fs, path = locate(self._rejected)
+        fs, path = get_filesystem(self._rejected)
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         self.write(fs, path)
         raise UserError(
@@ -70,8 +70,8 @@ class Quarantine:
             for name, reason in sorted(self._entries):
                 file.write(json.dumps({"path": name, "reason": reason}, ensure_ascii=False) + "\n")
 
-    def clear(self) -> None:
+    def remove_stale(self) -> None:
         """Remove the list that an earlier, refused run left beside the output."""
-        fs, path = locate(self._rejected)
+        fs, path = get_filesystem(self._rejected)
         if fs.exists(path):
             fs.rm(path)

@@ -33,8 +33,8 @@ class FaceRow:
 
     ``label`` is the source's own spelling or code: `fer prepare` resolves it and sets the row aside if it can't.
     ``split`` is None where the source leaves the split to Ferry. ``read`` returns the encoded image, or raises OSError
-    or BadRow. ``fault`` says why the row can't be used where the listing shows that already (it counts as bad);
-    ``left_out`` names the published rule by which the data set itself sets the row aside (it does not).
+    or BadRow. ``error`` says why the row can't be used where the listing shows that already (it counts as bad);
+    ``excluded`` names the published rule by which the data set itself sets the row aside (it does not).
     """
 
     path: str
@@ -45,8 +45,8 @@ class FaceRow:
     votes: tuple[float, ...] | None = None
     valence: float | None = None
     arousal: float | None = None
-    fault: str | None = None
-    left_out: str | None = None
+    error: str | None = None
+    excluded: str | None = None
 
 
 class Source(Protocol):

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from fer.data.filesystem import locate
-from fer.data.manifest import MANIFEST, QUARANTINE, Shard, ShardedDataset, Split
+from fer.data.filesystem import get_filesystem
+from fer.data.manifest import MANIFEST, REJECTED_ROWS, Shard, ShardedDataset, Split
 from fer.errors import UserError
 
 GROUP_ROWS = 512
@@ -93,14 +93,14 @@ class ShardWriter:
 
 
 @contextmanager
-def staged(out: str) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
+def staged_output(out: str) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
     """A file system and a folder to write in, which becomes ``out`` when the block ends well.
 
     On local disk the folder is a sibling that is renamed, and removed if the block fails; what ``out`` held before is
     replaced. Object stores have no renaming: there the folder is ``out`` itself, whole once the manifest, which is
     written last, is there.
     """
-    fs, final = locate(out)
+    fs, final = get_filesystem(out)
     if not isinstance(fs, LocalFileSystem):
         _remove(fs, final)
         yield fs, final
@@ -124,20 +124,20 @@ def _remove(fs: fsspec.AbstractFileSystem, folder: str) -> None:
         fs.rm(folder, recursive=True)
 
 
-def holds_shards(location: str) -> bool:
-    fs, root = locate(location)
+def is_sharded(location: str) -> bool:
+    fs, root = get_filesystem(location)
     return fs.exists(f"{root}/{MANIFEST}")
 
 
-def is_done(out: str, request: str, overwrite: bool) -> bool:
-    """Whether ``out`` holds the outcome of this request. Raises UserError if it holds what must not be replaced."""
-    fs, root = locate(out)
-    if holds_shards(out):
-        if ShardedDataset(out).manifest.request == request:
+def is_prepared(out: str, input_hash: str, overwrite: bool) -> bool:
+    """Whether ``out`` holds the shards of these inputs. Raises UserError if it holds what must not be overwritten."""
+    fs, root = get_filesystem(out)
+    if is_sharded(out):
+        if ShardedDataset(out).manifest.input_hash == input_hash:
             return True
         if not overwrite:
             raise UserError(f"{out} holds shards of other data or options: give another --out, or --overwrite")
     held = [posixpath.basename(path.rstrip("/")) for path in fs.ls(root, detail=False)] if fs.isdir(root) else []
-    if fs.isfile(root) or any(not name.startswith("split=") and name not in (MANIFEST, QUARANTINE) for name in held):
+    if fs.isfile(root) or any(not name.startswith("split=") and name not in (MANIFEST, REJECTED_ROWS) for name in held):
         raise UserError(f"{out} holds other files than shards: give another --out")
     return False

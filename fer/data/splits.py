@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from fer.data.schema import SPLITS, FaceRow
 
 
-def assign(rows: Sequence[FaceRow], *, val_split: float, test_split: float, seed: int) -> list[str]:
+def assign_splits(rows: Sequence[FaceRow], *, val_split: float, test_split: float, seed: int) -> list[str]:
     """The split of each row, whose labels are resolved: a pure function of the seed and of the set of rows.
 
     Splits that the data set publishes are kept. Rows that it leaves open are always cut; its training rows are cut

@@ -30,7 +30,7 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def frames(path: Path, every: int = 1) -> Iterator[Frame]:
+def video_frames(path: Path, every: int = 1) -> Iterator[Frame]:
     """Each ``every``-th frame of a video, the first one first; only one frame is held at a time.
 
     Raises UserError at once where there is no such file, or none that OpenCV can decode.

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from fer.data.landmarks import STEADY
-from fer.data.video import frames
+from fer.data.landmarks import RIGID
+from fer.data.video import video_frames
 from fer.dynamics import flow
 from fer.dynamics.frames import FramePair
 from fer.dynamics.landmarker import Landmarker
@@ -46,7 +46,7 @@ def look(video: Path, landmarker: Landmarker, options: VideoOptions) -> tuple[li
 
     Raises UserError for a video that can't be read or shows no face, and a baseline that is not one of its faces.
     """
-    stream = tqdm(frames(video, options.every), unit="frame", desc=f"{video.name}: landmarks", disable=None)
+    stream = tqdm(video_frames(video, options.every), unit="frame", desc=f"{video.name}: landmarks", disable=None)
     seen = [Seen(frame.number, frame.seconds, landmarker(frame.image)) for frame in stream]
     faces = [each for each in seen if each.landmarks is not None]
     if not faces:
@@ -78,14 +78,16 @@ def frame_pairs(
     assert rest.landmarks is not None
     method = flow.open_method(options.flow)
     to_square = square(rest.landmarks)
-    still = next(frame.image for frame in frames(video, options.every) if frame.number == rest.number)
+    still = next(frame.image for frame in video_frames(video, options.every) if frame.number == rest.number)
     still = _cut(still, to_square)
     baseline = _to_picture(move(rest.landmarks, to_square))
-    stream = tqdm(frames(video, options.every), total=len(seen), unit="frame", desc=f"{video.name}: flow", disable=None)
+    stream = tqdm(
+        video_frames(video, options.every), total=len(seen), unit="frame", desc=f"{video.name}: flow", disable=None
+    )
     for frame, here in zip(stream, seen, strict=True):
         if here.landmarks is None:
             continue
-        matrix = _after(to_square, similarity(here.landmarks[STEADY], rest.landmarks[STEADY]))
+        matrix = _after(to_square, similarity(here.landmarks[RIGID], rest.landmarks[RIGID]))
         picture = flow.draw(flow.shrink(method(still, _cut(frame.image, matrix))))
         number = f"{here.number:03}"
         expression = _to_picture(move(here.landmarks, matrix))
@@ -140,5 +142,5 @@ def _distance(one: Seen, other: Seen) -> float:
     """Mean distance of two faces' landmarks once they are aligned, relative to the face's width."""
     assert one.landmarks is not None
     assert other.landmarks is not None
-    aligned = move(other.landmarks, similarity(other.landmarks[STEADY], one.landmarks[STEADY]))
+    aligned = move(other.landmarks, similarity(other.landmarks[RIGID], one.landmarks[RIGID]))
     return float(np.linalg.norm(aligned - one.landmarks, axis=1).mean() / np.ptp(one.landmarks[:, 0]))

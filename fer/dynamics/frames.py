@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from fer.data.filesystem import Tree
+from fer.data.filesystem import FileTree
 from fer.data.images import check_image
 from fer.data.landmarks import INDICES
 from fer.data.schema import FaceRow
-from fer.data.splits import assign
+from fer.data.splits import assign_splits
 from fer.dynamics.flow import SIDE
 from fer.dynamics.scores import SCORES
 from fer.errors import BadRow
@@ -50,7 +50,7 @@ def read_frames(location: str, labelled: bool = True) -> tuple[list[FramePair], 
 
     Without ``labelled`` a frame may lack its scores. Raises UserError for a location that can't be read.
     """
-    tree = Tree(location)
+    tree = FileTree(location)
     known = {FLOW, EXPRESSION, BASELINE, LABELS}
     folders = sorted({posixpath.dirname(path) for path in tree.files if posixpath.basename(path) in known})
     frames, set_aside = [], {}
@@ -78,7 +78,7 @@ def split_by_video(frames: Sequence[FramePair], val_split: float, test_split: fl
     Videos of one name count as one in all expressions: the number may stand for a patient.
     """
     rows = [FaceRow(pair.path, pair.scores[0] if pair.scores else 0, bytes, group=pair.video) for pair in frames]
-    return assign(rows, val_split=val_split, test_split=test_split, seed=seed)
+    return assign_splits(rows, val_split=val_split, test_split=test_split, seed=seed)
 
 
 def check_flow(data: bytes) -> None:
@@ -98,7 +98,7 @@ def check_landmarks(points: np.ndarray) -> np.ndarray:
     return points
 
 
-def _read(tree: Tree, folder: str, labelled: bool) -> FramePair:
+def _read(tree: FileTree, folder: str, labelled: bool) -> FramePair:
     video, underscore, frame = posixpath.basename(folder).rpartition("_")
     if not underscore or not video:
         raise BadRow("the folder is not named VIDEO_FRAME")
@@ -111,7 +111,7 @@ def _read(tree: Tree, folder: str, labelled: bool) -> FramePair:
     return FramePair(folder, video, frame, flow, expression, baseline, scores)
 
 
-def _file(tree: Tree, folder: str, name: str) -> bytes:
+def _file(tree: FileTree, folder: str, name: str) -> bytes:
     try:
         return tree.read(posixpath.join(folder, name))
     except BadRow as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer.data.stream.prefetch import load_image
+from fer.data.stream.prefetch import read_verified
 from fer.data.vqa.questions import ImageRoot
 from fer.errors import BadRow
 from fer.evaluation import plots
@@ -138,7 +138,7 @@ def _samples(models: Sequence[ModelResults], config: ReportConfig) -> list[Thumb
         left = {True: config.samples, False: config.samples}
         for path, label, predicted, response in _drawn(model, config.seed):
             right = label == predicted
-            image = load_image(partial(images.read, path)) if left[right] else None
+            image = read_verified(partial(images.read, path)) if left[right] else None
             if image is None or isinstance(image, BadRow):
                 continue
             left[right] -= 1

@@ -12,7 +12,7 @@ from ray.data.collate_fn import ArrowBatchCollateFn
 from torch import Tensor
 
 from fer.data.manifest import ShardedDataset
-from fer.data.stream.reader import batches, read_window
+from fer.data.stream.reader import iter_batches, read_window
 from fer.data.stream.sampler import row_groups, training_windows
 from fer.grpo.options import GrpoConfig
 from fer.grpo.vllm_engine import Prompt
@@ -66,12 +66,12 @@ class Questions:
                 seed=config.seed,
                 epoch=epoch,
                 rank=self.rank,
-                workers=config.workers,
+                world_size=config.workers,
                 rows=self.per_epoch * size,
                 skip=skip * size,
             )
             load = partial(read_window, columns=COLUMNS)
-            yield from batches(
+            yield from iter_batches(
                 windows, load, CollateQuestions(self.chat), batch_size=size, threads=config.decode_threads
             )
             epoch, skip = epoch + 1, 0

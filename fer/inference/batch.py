@@ -21,7 +21,7 @@ from PIL import Image
 
 from fer.answers import UNKNOWN, parse_label
 from fer.data.images import decode_rgb
-from fer.data.stream.prefetch import load_image, read_ahead
+from fer.data.stream.prefetch import prefetch, read_verified
 from fer.data.vqa.prompts import second_turn_prompt
 from fer.data.vqa.questions import ImageRoot, Turn
 from fer.errors import BadRow, UserError
@@ -98,7 +98,7 @@ class BatchWorker:
             client = open_client(self.config)
             self.opened = client, JournalWriter(Path(self.config.journal), _device_name(self.config))
         client, journal = self.opened
-        loaded = enumerate(read_ahead(self._load, items))
+        loaded = enumerate(prefetch(self._load, items))
         first_turns: dict[int, Response] = {}  # of conversations whose second turn is running
         images: dict[int, bytes] = {}
         pending: deque[tuple[int, Request]] = deque()
@@ -143,7 +143,7 @@ class BatchWorker:
             yield from [1] * fill()
 
     def _load(self, item: BatchItem) -> bytes | BadRow:
-        image = load_image(lambda: self.images.read(item.path))
+        image = read_verified(lambda: self.images.read(item.path))
         if isinstance(image, BadRow) or self.config.kind == "classifier" or not self.config.image_size:
             return image
         side = self.config.image_size

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from fer.answers import extract_answer, is_correct, well_formed
 from fer.data.schema import FaceRow
-from fer.data.stream.prefetch import load_image
+from fer.data.stream.prefetch import read_verified
 from fer.data.vqa.options import QuestionsConfig
 from fer.data.vqa.prompts import ferbench_prompt
 from fer.errors import BadRow
@@ -53,7 +53,7 @@ def sample_chunk(
     rows: list[FaceRow], client: InferenceClient, config: QuestionsConfig, prompt: str
 ) -> Iterator[tuple[FaceRow, str | None, str]]:
     """Each face with its first correct response, or with None and why the last response was rejected."""
-    images = [load_image(row.read) for row in rows]
+    images = [read_verified(row.read) for row in rows]
     accepted: list[str | None] = [None] * len(rows)
     reasons = [str(image) if isinstance(image, BadRow) else "" for image in images]
     for attempt in range(config.attempts):

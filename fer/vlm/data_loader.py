@@ -20,8 +20,8 @@ from torch import Tensor
 
 from fer.answers import extract_answer
 from fer.data.manifest import ShardedDataset
-from fer.data.stream.reader import batches, read_window
-from fer.data.stream.sampler import Window, row_groups, stored_windows, training_windows
+from fer.data.stream.reader import iter_batches, read_window
+from fer.data.stream.sampler import Window, row_groups, sequential_windows, training_windows
 from fer.data.vqa.questions import Turn
 from fer.errors import BadRow, UserError
 from fer.vlm.chat import IGNORE_INDEX, ChatFormat
@@ -151,7 +151,7 @@ class ChatDataLoader:
             seed=self.seed,
             epoch=epoch,
             rank=self.rank,
-            workers=self.workers,
+            world_size=self.workers,
             rows=self.rows_per_epoch,
             skip=number * per_chunk * self.options.batch_size,
         )
@@ -175,8 +175,8 @@ class ChatDataLoader:
 
     def _share(self, rows: int) -> Iterator[Window]:
         """Windows over the first rows of the validation split; they were shuffled when they were stored."""
-        return stored_windows(row_groups(self.dataset, "val"), rank=self.rank, workers=self.workers, limit=rows)
+        return sequential_windows(row_groups(self.dataset, "val"), rank=self.rank, world_size=self.workers, limit=rows)
 
     def _stream(self, windows: Iterator[Window], collate: ArrowBatchCollateFn, batch_size: int) -> Iterator[Any]:
         load = partial(read_window, columns=COLUMNS)
-        return batches(windows, load, collate, batch_size=batch_size, threads=self.options.decode_threads)
+        return iter_batches(windows, load, collate, batch_size=batch_size, threads=self.options.decode_threads)

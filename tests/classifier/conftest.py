@@ -72,7 +72,7 @@ def make_shards(tmp_path: Path) -> Callable[..., ShardedDataset]:
             made[split] = Split(shards=shards, counts=Counter(row["label"] for row in rows))
         manifest = Manifest(
             source="hand-made", format="folder", label_space=space.name, labels=list(space.labels), splits=made,
-            set_aside={"empty file": 2}, content_hash="0" * 64, request="",
+            rejected={"empty file": 2}, content_hash="0" * 64, input_hash="",
         )  # fmt: skip
         (root / MANIFEST).write_text(manifest.model_dump_json())
         return ShardedDataset(str(root))

@@ -13,8 +13,8 @@ from fer.classifier.options import TrainConfig
 from fer.data.images import encode_png
 from fer.data.manifest import ShardedDataset
 from fer.data.schema import FACE_SCHEMA
-from fer.data.stream.reader import KEY, read_window
-from fer.data.stream.sampler import row_groups, stored_windows
+from fer.data.stream.reader import ROW_SEED, read_window
+from fer.data.stream.sampler import row_groups, sequential_windows
 from fer.labels import SPACES
 
 
@@ -34,7 +34,7 @@ def table(**columns: object) -> pa.Table:
         "arousal": None,
     }
     rows = pa.Table.from_pylist([row | columns, row | {"label": "sad"}], FACE_SCHEMA)
-    return rows.append_column(KEY, pa.array([1, 2]))
+    return rows.append_column(ROW_SEED, pa.array([1, 2]))
 
 
 def collate(rows: pa.Table, model: ModelSpec, with_votes: bool = False) -> Batch:
@@ -85,6 +85,6 @@ def test_validation_sees_every_row_once(small_shards: Path) -> None:
     for rank in range(2):
         loader = FaceDataLoader(dataset, config, new_spec(config, dataset.manifest.space), rank=rank, workers=2)
         labels += [label for batch in loader.val_batches() for label in batch["label"].tolist()]
-    stored = stored_windows(row_groups(dataset, "val"), rank=0, workers=1)
+    stored = sequential_windows(row_groups(dataset, "val"), rank=0, world_size=1)
     names = [name for window in stored for name in read_window(window, ["label"])["label"].to_pylist()]
     assert [dataset.manifest.labels[label] for label in labels] == names

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fer.data.images import check_image, decode_rgb
-from fer.data.mapping import resolve
+from fer.data.mapping import map_rows
 from fer.data.options import DataOptions
 from fer.data.schema import Source
 from fer.data.sources import open_source
@@ -34,7 +34,7 @@ def open_at(path: Path, **options: str) -> Source:
 
 def test_fer2013_csv(fer2013_csv: Path, pixels: Pixels) -> None:
     source = open_at(fer2013_csv)
-    rows = list(resolve(source.rows(), source.space, source.space))
+    rows = list(map_rows(source.rows(), source.space, source.space))
     assert source.format == "fer2013"
     assert [(row.path, row.label, row.split) for row in rows[:3]] == [
         ("fer2013.csv/fer0000000.png", "angry", "train"),
@@ -43,8 +43,8 @@ def test_fer2013_csv(fer2013_csv: Path, pixels: Pixels) -> None:
     ]
     expected = np.array(pixels(2).split(), np.uint8).reshape(48, 48)
     assert (decode_rgb(rows[2].read())[..., 0] == expected).all()
-    assert rows[3].fault == "unknown label code 9 (label space fer2013)"
-    assert "unknown usage 'Elsewhere'" in str(rows[5].fault)
+    assert rows[3].error == "unknown label code 9 (label space fer2013)"
+    assert "unknown usage 'Elsewhere'" in str(rows[5].error)
     for damaged, reason in ((rows[4], "not 2304 pixels"), (rows[6], "not whole numbers")):
         with pytest.raises(BadRow, match=reason):
             damaged.read()
@@ -60,7 +60,7 @@ def test_fer2013_csv_in_a_folder_and_in_a_zip(fer2013_csv: Path, zipped: Zipped)
 
 def test_fer2013_reordered_columns_with_spaces(tmp_path: Path, write_csv: WriteCsv, pixels: Pixels) -> None:
     path = write_csv(tmp_path / "icml_face_data.csv", ("emotion", " Usage", " pixels"), (3, "Training", pixels(0)))
-    (row,) = resolve((source := open_at(path)).rows(), source.space, source.space)
+    (row,) = map_rows((source := open_at(path)).rows(), source.space, source.space)
     assert (row.label, row.split) == ("happy", "train")
     check_image(row.read())
 
@@ -127,19 +127,19 @@ def ferplus_csv(write_csv: WriteCsv) -> Callable[[Path], Path]:
 
 
 def check_ferplus(source: Source) -> None:
-    rows = list(resolve(source.rows(), source.space, source.space))
+    rows = list(map_rows(source.rows(), source.space, source.space))
     assert source.format == "ferplus"
     assert [(row.label, row.split) for row in rows[:2]] == [("happy", "train"), ("sad", "val")]
     assert rows[0].votes is not None
     assert rows[0].votes[source.space.index("happy")] == pytest.approx(0.8)
     for row in rows[:2]:
         check_image(row.read())
-    assert [row.left_out for row in rows[2:5]] == [
+    assert [row.excluded for row in rows[2:5]] == [
         "FER+ excludes it: no image name",
         "FER+ no majority",
         "FER+ majority votes for unknown",
     ]
-    assert [row.fault for row in rows[5:]] == ["missing file", "votes that are not whole numbers"]
+    assert [row.error for row in rows[5:]] == ["missing file", "votes that are not whole numbers"]
 
 
 def test_ferplus_with_the_csv_of_pixels(fer2013_csv: Path, ferplus_csv: WriteCsv) -> None:
@@ -165,12 +165,12 @@ def test_ferplus_with_pngs_in_a_folder_and_in_a_zip(
 
 def test_real_ferplus(shared_data: Path) -> None:
     source = open_at(shared_data / "ferplus")
-    rows = list(resolve(source.rows(), source.space, source.space))
+    rows = list(map_rows(source.rows(), source.space, source.space))
     questions = json.loads((shared_data / "ferbench/ferplus_qa.json").read_text())
     answers = {question["image_path"].split("/")[-1]: question["true_label"] for question in questions}
-    usable = {row.path.split("/")[-1]: row for row in rows if not row.fault and not row.left_out}
+    usable = {row.path.split("/")[-1]: row for row in rows if not row.error and not row.excluded}
     assert len(rows) == 35_887
-    assert Counter(row.left_out for row in rows)["FER+ excludes it: no image name"] == 173
+    assert Counter(row.excluded for row in rows)["FER+ excludes it: no image name"] == 173
     assert len(usable) > 3_100
     assert set(usable) <= set(answers)  # the images that are there are the test part
     assert all(row.votes and max(row.votes) == row.votes[source.space.index(str(row.label))] for row in usable.values())
@@ -183,7 +183,7 @@ def test_votes_are_mapped_with_the_labels(write_images: WriteImages, ferplus_csv
     ferplus_csv(data)
     source = open_at(data)
     target = get_space("six-class")
-    first = next(iter(resolve(source.rows(), source.space, target)))
+    first = next(iter(map_rows(source.rows(), source.space, target)))
     assert first.label == "happy"
     assert first.votes == (0, 0, 0, 1, 0, 0)  # two votes for neutral have no counterpart
 

@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 from fer.data import filesystem as filesystem_module
-from fer.data.filesystem import Tree
+from fer.data.filesystem import FileTree
 from fer.errors import BadRow, UserError
 
 Zipped = Callable[..., Path]
@@ -20,28 +20,28 @@ def test_folder_lists_relative_paths_sorted_with_sizes(tmp_path: Path) -> None:
     (tmp_path / "data/b/x.txt").write_bytes(b"four")
     (tmp_path / "data/a.txt").write_bytes(b"")
     (tmp_path / "data/.DS_Store").write_bytes(b"hidden")
-    tree = Tree(f"{tmp_path}/data/")
+    tree = FileTree(f"{tmp_path}/data/")
     assert list(tree.files.items()) == [("a.txt", 0), ("b/x.txt", 4)]
     assert tree.read("b/x.txt") == b"four"
-    assert tree.display("b/x.txt") == "data/b/x.txt"
+    assert tree.display_path("b/x.txt") == "data/b/x.txt"
 
 
 def test_zip_reads_like_the_folder_it_was_made_from(faces: Path, zipped: Zipped) -> None:
-    folder, archive = Tree(str(faces)), Tree(str(zipped(faces)))
+    folder, archive = FileTree(str(faces)), FileTree(str(zipped(faces)))
     assert archive.files == folder.files
     assert archive.read("happy/00.png") == folder.read("happy/00.png")
-    assert archive.display("happy/00.png") == "data.zip/happy/00.png"
+    assert archive.display_path("happy/00.png") == "data.zip/happy/00.png"
 
 
 def test_single_top_folder_of_a_zip_is_stepped_into(faces: Path, zipped: Zipped) -> None:
-    tree = Tree(str(zipped(faces, inside="wrapper/")))
+    tree = FileTree(str(zipped(faces, inside="wrapper/")))
     assert "happy/00.png" in tree.files
     assert tree.read("happy/00.png") == (faces / "happy/00.png").read_bytes()
-    assert tree.display("happy/00.png") == "data.zip/wrapper/happy/00.png"
+    assert tree.display_path("happy/00.png") == "data.zip/wrapper/happy/00.png"
 
 
 def test_zip_is_read_from_several_threads(faces: Path, zipped: Zipped) -> None:
-    tree = Tree(str(zipped(faces)))
+    tree = FileTree(str(zipped(faces)))
     paths = list(tree.files) * 20
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(tree.read, paths)) == [(faces / path).read_bytes() for path in paths]
@@ -52,16 +52,16 @@ def test_uri(faces: Path, zipped: Zipped) -> None:
     memory.put(f"{faces}/", "/tree-uri/data/", recursive=True)
     memory.put(str(zipped(faces)), "/tree-uri/data.zip")
     for location in ("memory://tree-uri/data", "memory://tree-uri/data.zip"):
-        assert Tree(location).read("happy/00.png") == (faces / "happy/00.png").read_bytes()
+        assert FileTree(location).read("happy/00.png") == (faces / "happy/00.png").read_bytes()
 
 
 def test_single_file_is_a_tree_of_itself(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
     (tmp_path / "other.csv").write_text("")
-    tree = Tree(str(tmp_path / "table.csv"))
+    tree = FileTree(str(tmp_path / "table.csv"))
     assert list(tree.files) == ["table.csv"]
     assert tree.first_line("table.csv") == "a,b"
-    assert tree.display("table.csv") == "table.csv"
+    assert tree.display_path("table.csv") == "table.csv"
 
 
 def test_mistakes_are_explained(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
         ("nonsense://x", "can't open nonsense://x"),
     ):
         with pytest.raises(UserError, match=message):
-            Tree(str(location))
+            FileTree(str(location))
 
 
 def test_zip_bomb_is_refused_before_it_is_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_zip_bomb_is_refused_before_it_is_inflated(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(filesystem_module, "MAX_BYTES", 1 << 16)
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_, **__: pytest.fail("was read"))
     with pytest.raises(BadRow, match="1048576 bytes, more than 65536"):
-        Tree(str(tmp_path / "bomb.zip")).read("happy/bomb.png")
+        FileTree(str(tmp_path / "bomb.zip")).read("happy/bomb.png")
 
 
 def test_damaged_zip_entry_is_a_bad_row(faces: Path, zipped: Zipped) -> None:
@@ -89,7 +89,7 @@ def test_damaged_zip_entry_is_a_bad_row(faces: Path, zipped: Zipped) -> None:
     data = bytearray(archive.read_bytes())
     data[200:1200] = bytes(1000)  # inside the first entry's compressed bytes
     archive.write_bytes(data)
-    tree = Tree(str(archive))
+    tree = FileTree(str(archive))
     with pytest.raises(BadRow, match="damaged"):
         tree.read(next(iter(tree.files)))
     with pytest.raises(BadRow, match="missing file"):
@@ -98,7 +98,7 @@ def test_damaged_zip_entry_is_a_bad_row(faces: Path, zipped: Zipped) -> None:
 
 def test_fingerprint_changes_with_names_and_sizes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
-    before = Tree(str(tmp_path)).fingerprint()
-    assert Tree(str(tmp_path)).fingerprint() == before
+    before = FileTree(str(tmp_path)).fingerprint()
+    assert FileTree(str(tmp_path)).fingerprint() == before
     (tmp_path / "a").write_bytes(b"12")
-    assert Tree(str(tmp_path)).fingerprint() != before
+    assert FileTree(str(tmp_path)).fingerprint() != before

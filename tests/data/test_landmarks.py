@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer.data.landmarks import GROUPS, INDICES, MIRROR, STEADY, arrange
+from fer.data.landmarks import GROUPS, INDICES, MIRROR, RIGID, arrange
 from fer.data.synthetic import LANDMARKS, NEUTRAL, Person, Pose
 from fer.data.synthetic.sequence import _landmarks
-from fer.data.video import frames
+from fer.data.video import video_frames
 
 # As the blendshape graph of MediaPipe lists them.
 PUBLISHED = """
@@ -34,7 +34,7 @@ def test_the_groups_are_those_that_the_renderer_draws() -> None:
 def test_a_mirror_of_the_mirror_is_the_face() -> None:
     assert sorted(MIRROR) == list(range(146))
     assert (MIRROR[MIRROR] == np.arange(146)).all()
-    assert set(MIRROR[STEADY]) == set(STEADY)
+    assert set(MIRROR[RIGID]) == set(RIGID)
 
 
 def test_points_are_put_where_they_belong() -> None:
@@ -52,7 +52,7 @@ def test_a_real_face_in_a_mirror(shared_data: Path) -> None:
     pytest.importorskip("mediapipe", reason="needs the extra `landmarks`")
     from fer.dynamics.landmarker import open_landmarker
 
-    picture = next(frames(shared_data / "videos" / "single_face.mp4")).image
+    picture = next(video_frames(shared_data / "videos" / "single_face.mp4")).image
     bundle = shared_data / "models" / "face_landmarker_v2_with_blendshapes.task"
     with open_landmarker(str(bundle)) as landmarker:
         face, other = landmarker(picture), landmarker(picture[:, ::-1])

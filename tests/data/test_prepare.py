@@ -52,7 +52,7 @@ def test_prepares_every_row_once_with_its_image(faces: Path, request_for: Reques
     kept = {str(row["path"]): row["image"] for part in rows.values() for row in part}
     assert kept == {f"data/{path.relative_to(faces)}": path.read_bytes() for path in faces.rglob("*.png")}
     assert dataset.manifest.counts == {"happy": 20, "sad": 20, "fear": 10}
-    assert dataset.manifest.set_aside == {}
+    assert dataset.manifest.rejected == {}
     assert (tmp_path / "shards/split=train/part-00000.parquet").is_file()
     assert [str(row["path"]) for row in rows["train"]] != sorted(str(row["path"]) for row in rows["train"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "shards"]
@@ -156,7 +156,7 @@ def test_few_images_are_held_at_a_time(faces: Path, request_for: RequestFor, mon
 def test_image_that_only_pillow_reads_is_set_aside(faces: Path, request_for: RequestFor) -> None:
     Image.new("RGB", (24, 24)).save(faces / "happy/00.png", "TGA")  # training decodes with OpenCV
     dataset = prepare(request_for(faces, max_bad_fraction=0.1))
-    assert dataset.manifest.set_aside == {"not an image that can be decoded": 1}
+    assert dataset.manifest.rejected == {"not an image that can be decoded": 1}
 
 
 def test_out_and_data_may_be_uris(faces: Path, request_for: RequestFor) -> None:
@@ -194,7 +194,7 @@ def test_each_kind_of_bad_row_is_set_aside(write_images: WriteImages, request_fo
 
     dataset = prepare(request_for(data, max_bad_fraction=0.7, val_split=0))
 
-    reasons = {Path(path).name: reason for path, reason in listed(tmp_path / "shards/quarantine.jsonl").items()}
+    reasons = {Path(path).name: reason for path, reason in listed(tmp_path / "shards/rejected.jsonl").items()}
     assert reasons == {
         names[0]: "empty file",
         names[1]: "truncated image",
@@ -203,21 +203,21 @@ def test_each_kind_of_bad_row_is_set_aside(write_images: WriteImages, request_fo
         names[4]: "missing file",
         names[5]: "unknown label code 99 (label space rafdb)",
     }
-    assert dataset.manifest.set_aside == dict.fromkeys(reasons.values(), 1)
+    assert dataset.manifest.rejected == dict.fromkeys(reasons.values(), 1)
     assert sorted(Path(str(row["path"])).name for row in stored(dataset, "train")) == names[6:]
 
 
 def test_too_many_bad_rows_stop_the_job_with_their_list(faces: Path, request_for: RequestFor, tmp_path: Path) -> None:
     for i in range(3):
         (faces / f"happy/{i:02d}.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"3 of 50 rows can't be used .* 0\.05.*shards\.quarantine\.jsonl") as refusal:
+    with pytest.raises(UserError, match=r"3 of 50 rows can't be used .* 0\.05.*shards\.rejected\.jsonl") as refusal:
         prepare(request_for(faces, max_bad_fraction=0.05))
-    path = tmp_path / "shards.quarantine.jsonl"
+    path = tmp_path / "shards.rejected.jsonl"
     assert str(path) in str(refusal.value)
     assert listed(path) == {f"data/happy/{i:02d}.png": "empty file" for i in range(3)}
     assert not (tmp_path / "shards").exists()
     dataset = prepare(request_for(faces, max_bad_fraction=0.06))
-    assert dataset.manifest.set_aside == {"empty file": 3}
+    assert dataset.manifest.rejected == {"empty file": 3}
     assert not path.exists()
 
 
@@ -229,8 +229,8 @@ def test_rows_left_out_by_a_rule_are_not_bad(faces: Path, request_for: RequestFo
         (faces / "neutral" / path.name).write_bytes(path.read_bytes())
     dataset = prepare(request_for(faces, max_bad_fraction=0, label_space="six-class", overwrite=True))
     assert dataset.manifest.label_space == "six-class"
-    assert dataset.manifest.set_aside == {"label neutral has no counterpart in six-class": 20}
-    assert len(listed(tmp_path / "shards/quarantine.jsonl")) == 20
+    assert dataset.manifest.rejected == {"label neutral has no counterpart in six-class": 20}
+    assert len(listed(tmp_path / "shards/rejected.jsonl")) == 20
 
 
 def test_no_usable_row_is_an_error(faces: Path, request_for: RequestFor) -> None:
@@ -311,4 +311,4 @@ def test_real_fer2013(shared_data: Path, request_for: RequestFor) -> None:
         "val": 2_870,
         "test": 7_178,
     }
-    assert dataset.manifest.set_aside == {}
+    assert dataset.manifest.rejected == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fer.data.landmarks import GROUPS, INDICES, STEADY
+from fer.data.landmarks import GROUPS, INDICES, RIGID
 from fer.data.synthetic.sequence import MOVEMENTS, sequence
 from fer.dynamics.flow import Dis
 
@@ -22,7 +22,7 @@ def test_the_flow_moves_the_landmarks(movement: str) -> None:
         moved = moment.expression_landmarks - moment.baseline_landmarks
         error = np.linalg.norm(at(moment.flow(), moment.baseline_landmarks) - moved, axis=1)
         assert np.median(error) < 0.3  # pixels; lips that part are two motions in one pixel
-        assert np.abs(moved[STEADY]).max() < np.abs(moved).max()
+        assert np.abs(moved[RIGID]).max() < np.abs(moved).max()
 
 
 def test_dense_inverse_search_finds_the_true_flow_of_the_pictures() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer.data.images import check_image
-from fer.data.mapping import resolve
+from fer.data.mapping import map_rows
 from fer.data.options import DataOptions
 from fer.data.schema import FaceRow, Source
 from fer.data.sources import open_source
@@ -26,9 +26,9 @@ def open_at(path: Path, **options: str) -> Source:
 
 def by_path(source: Source) -> dict[str, FaceRow]:
     """Resolved rows by their path without the data set's name; every usable image decodes."""
-    rows = {row.path.partition("/")[2]: row for row in resolve(source.rows(), source.space, source.space)}
+    rows = {row.path.partition("/")[2]: row for row in map_rows(source.rows(), source.space, source.space)}
     for row in rows.values():
-        if not row.fault and not row.left_out:
+        if not row.error and not row.excluded:
             check_image(row.read())
     return rows
 
@@ -57,7 +57,7 @@ def test_folder_of_classes_leaves_the_split_open(write_images: WriteImages) -> N
 def test_folder_counts_what_it_leaves_out(write_images: WriteImages) -> None:
     data = write_images("train/happy/1.jpg", "train/stray.jpg")
     (data / "train/happy/list.txt").write_text("1.jpg")
-    reasons = {path: row.left_out for path, row in by_path(open_at(data)).items()}
+    reasons = {path: row.excluded for path, row in by_path(open_at(data)).items()}
     assert reasons == {
         "train/happy/1.jpg": None,
         "train/happy/list.txt": "not an image file by its name",
@@ -116,7 +116,7 @@ def test_rafdb(write_images: WriteImages, zipped: Zipped) -> None:
     (data / "EmoLabel/list_patition_label.txt").write_text("\n".join(lines))
     for place in (data, zipped(data, inside="basic/")):
         source = open_at(place)
-        rows = list(resolve(source.rows(), source.space, source.space))
+        rows = list(map_rows(source.rows(), source.space, source.space))
         assert source.format == "rafdb"
         assert [(row.label, row.split) for row in rows[:3]] == [
             ("happiness", "train"),
@@ -127,8 +127,8 @@ def test_rafdb(write_images: WriteImages, zipped: Zipped) -> None:
         assert rows[1].read() == (data / "Image/original/test_0001.jpg").read_bytes()
         with pytest.raises(BadRow, match="missing file"):
             rows[2].read()
-        assert rows[3].fault == "unknown label code 8 (label space rafdb)"
-        assert rows[4].fault == "name that begins with neither train_ nor test_"
+        assert rows[3].error == "unknown label code 8 (label space rafdb)"
+        assert rows[4].error == "name that begins with neither train_ nor test_"
 
 
 AFFECTNET = ("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression")
@@ -149,15 +149,15 @@ def test_affectnet_tables(write_images: WriteImages, write_csv: WriteCsv, header
     )
     write_csv(data / "validation.csv", *([header] if header_of_validation else []), ("103/b.JPG", *box, 0, 0, -2))
     source = open_at(data / "training.csv")
-    rows = list(resolve(source.rows(), source.space, source.space))
+    rows = list(map_rows(source.rows(), source.space, source.space))
     assert source.format == "affectnet"
     assert (rows[0].label, rows[0].split, rows[0].valence, rows[0].arousal) == ("happiness", "train", 0.75, -0.25)
     assert (rows[4].label, rows[4].split, rows[4].valence, rows[4].arousal) == ("neutral", "val", 0.0, None)
     assert rows[0].read() == (data / "Manually_Annotated_Images/689/a.jpg").read_bytes()
     with pytest.raises(BadRow, match="missing file"):
         rows[1].read()
-    assert rows[2].left_out == "AffectNet expression 10 (no face)"
-    assert rows[3].fault == "unknown label code 12 (label space affectnet)"
+    assert rows[2].excluded == "AffectNet expression 10 (no face)"
+    assert rows[3].error == "unknown label code 12 (label space affectnet)"
 
 
 def annotate(data: Path, split: str, number: int, expression: object, valence: object, arousal: object) -> None:
@@ -179,9 +179,9 @@ def test_affectnet_annotated_folders(write_images: WriteImages, zipped: Zipped) 
         assert source.format == "affectnet"
         kept = rows["train_set/images/0.jpg"]
         assert (kept.label, kept.split, kept.valence, kept.arousal) == ("surprise", "train", 0.5, 0.25)
-        assert rows["train_set/images/1.jpg"].left_out == "AffectNet expression 8 (none)"
-        assert rows["train_set/images/2.jpg"].fault == "annotation missing or damaged"
-        assert rows["train_set/images/3.jpg"].fault == "annotation missing or damaged"
+        assert rows["train_set/images/1.jpg"].excluded == "AffectNet expression 8 (none)"
+        assert rows["train_set/images/2.jpg"].error == "annotation missing or damaged"
+        assert rows["train_set/images/3.jpg"].error == "annotation missing or damaged"
         assert (rows["val_set/images/0.jpg"].label, rows["val_set/images/0.jpg"].split) == ("anger", "val")
 
 
@@ -189,8 +189,8 @@ def test_affectnet_numbered_folders(write_images: WriteImages) -> None:
     source = open_at(write_images("train/0/a.jpg", "train/7/b.jpg", "val/8/c.jpg", "val/x/d.jpg"), format="affectnet")
     rows = by_path(source)
     assert [(row.label, row.split) for row in list(rows.values())[:2]] == [("neutral", "train"), ("contempt", "train")]
-    assert rows["val/8/c.jpg"].left_out == "AffectNet expression 8 (none)"
-    assert "unknown label 'x'" in str(rows["val/x/d.jpg"].fault)
+    assert rows["val/8/c.jpg"].excluded == "AffectNet expression 8 (none)"
+    assert "unknown label 'x'" in str(rows["val/x/d.jpg"].error)
 
 
 def test_sfew_groups_by_film(write_images: WriteImages) -> None:
@@ -203,7 +203,7 @@ def test_sfew_groups_by_film(write_images: WriteImages) -> None:
     )
     rows = list(by_path(source).values())
     assert (source.format, source.space.name) == ("sfew", "sfew")
-    assert [(row.label, row.split, row.group, row.left_out) for row in rows] == [
+    assert [(row.label, row.split, row.group, row.excluded) for row in rows] == [
         ("", "test", None, "image in no class folder"),
         ("angry", "train", "AlexEmma", None),
         ("surprise", "val", "Bridesmaids", None),
@@ -230,18 +230,18 @@ def mix(tmp_path: Path, fer2013_csv: Path, write_images: WriteImages) -> Path:
 
 def test_mix_maps_three_data_sets_into_one_space(mix: Path) -> None:
     source = open_at(mix)
-    rows = {row.path: row for row in resolve(source.rows(), source.space, source.space)}
+    rows = {row.path: row for row in map_rows(source.rows(), source.space, source.space)}
     assert (source.format, source.space.name) == ("mix", "six-class")
     assert [(row.label, row.split) for row in list(rows.values())[:3]] == [
         ("anger", "train"),
         ("6", "val"),
         ("happy", "test"),
     ]
-    assert rows["fer2013/fer0000001.png"].left_out == "label neutral has no counterpart in six-class"
-    assert rows["fer2013/fer0000003.png"].fault == "unknown label code 9 (label space fer2013)"
+    assert rows["fer2013/fer0000001.png"].excluded == "label neutral has no counterpart in six-class"
+    assert rows["fer2013/fer0000003.png"].error == "unknown label code 9 (label space fer2013)"
     ck = rows["ck+/anger/S005_001_00000011.png"]
     assert (ck.label, ck.group, ck.split) == ("anger", "ck+/S005", None)
-    assert rows["ck+/contempt/S138_008_00000009.png"].left_out == "label contempt has no counterpart in six-class"
+    assert rows["ck+/contempt/S138_008_00000009.png"].excluded == "label contempt has no counterpart in six-class"
     assert rows["jaffe/KA.SU1.39.tiff"].label == "surprised"
     check_image(rows["jaffe/KA.SU1.39.tiff"].read())
 

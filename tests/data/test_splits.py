@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer.data.schema import FaceRow
-from fer.data.splits import assign
+from fer.data.splits import assign_splits
 
 LABELS = ("happy", "sad", "fear")
 
@@ -30,23 +30,25 @@ seeds = st.integers(0, 1000)
 
 @given(data_sets(grouped=True, splits=(None, "train")), shares, shares, seeds, st.randoms())
 def test_same_seed_same_split_whatever_the_order(rows, val, test, seed, random) -> None:  # type: ignore[no-untyped-def]
-    before = dict(zip([r.path for r in rows], assign(rows, val_split=val, test_split=test, seed=seed), strict=True))
+    before = dict(
+        zip([r.path for r in rows], assign_splits(rows, val_split=val, test_split=test, seed=seed), strict=True)
+    )
     shuffled = random.sample(rows, len(rows))
-    after = assign(shuffled, val_split=val, test_split=test, seed=seed)
+    after = assign_splits(shuffled, val_split=val, test_split=test, seed=seed)
     assert {r.path: split for r, split in zip(shuffled, after, strict=True)} == before
 
 
 @given(data_sets(grouped=True), shares, shares, seeds)
 def test_a_group_never_crosses_splits(rows: list[FaceRow], val: float, test: float, seed: int) -> None:
     splits = defaultdict(set)
-    for r, split in zip(rows, assign(rows, val_split=val, test_split=test, seed=seed), strict=True):
+    for r, split in zip(rows, assign_splits(rows, val_split=val, test_split=test, seed=seed), strict=True):
         splits[r.group or r.path].add(split)
     assert all(len(its) == 1 for its in splits.values())
 
 
 @given(data_sets(grouped=True, splits=(None, "train", "val", "test")), shares, shares, seeds)
 def test_open_rows_join_what_their_group_publishes(rows: list[FaceRow], val: float, test: float, seed: int) -> None:
-    assigned = assign(rows, val_split=val, test_split=test, seed=seed)
+    assigned = assign_splits(rows, val_split=val, test_split=test, seed=seed)
     joined = defaultdict(set)
     for r, split in zip(rows, assigned, strict=True):
         if r.group and r.split:
@@ -60,7 +62,7 @@ def test_open_rows_join_what_their_group_publishes(rows: list[FaceRow], val: flo
 
 @given(data_sets(grouped=False), st.floats(0.05, 0.6), seeds)
 def test_every_label_gives_its_rounded_share(rows: list[FaceRow], val: float, seed: int) -> None:
-    splits = assign(rows, val_split=val, test_split=0, seed=seed)
+    splits = assign_splits(rows, val_split=val, test_split=0, seed=seed)
     total = Counter(r.label for r in rows)
     cut = Counter(r.label for r, split in zip(rows, splits, strict=True) if split == "val")
     assert set(splits) <= {"train", "val"}
@@ -70,38 +72,40 @@ def test_every_label_gives_its_rounded_share(rows: list[FaceRow], val: float, se
 
 @given(data_sets(grouped=True), st.floats(0.01, 0.5), seeds)
 def test_a_part_that_was_asked_for_is_not_empty(rows: list[FaceRow], val: float, seed: int) -> None:
-    splits = assign(rows, val_split=val, test_split=0, seed=seed)
+    splits = assign_splits(rows, val_split=val, test_split=0, seed=seed)
     if len({r.group or r.path for r in rows}) > 1:
         assert set(splits) == {"train", "val"}
 
 
 def test_different_seeds_differ() -> None:
     rows = [row(f"{i}.png") for i in range(100)]
-    assert assign(rows, val_split=0.2, test_split=0, seed=0) != assign(rows, val_split=0.2, test_split=0, seed=1)
+    assert assign_splits(rows, val_split=0.2, test_split=0, seed=0) != assign_splits(
+        rows, val_split=0.2, test_split=0, seed=1
+    )
 
 
 def test_published_splits_are_kept() -> None:
     rows = [row(f"{i}.png", split=("train", "val", "test")[i % 3]) for i in range(90)]
-    assert assign(rows, val_split=0.5, test_split=0.5, seed=0) == [r.split for r in rows]
+    assert assign_splits(rows, val_split=0.5, test_split=0.5, seed=0) == [r.split for r in rows]
 
 
 def test_validation_is_cut_from_training_only_where_there_is_none() -> None:
     rows = [row(f"{i}.png", split="train" if i < 80 else "test") for i in range(100)]
-    splits = assign(rows, val_split=0.25, test_split=0.5, seed=0)
+    splits = assign_splits(rows, val_split=0.25, test_split=0.5, seed=0)
     assert Counter(splits) == {"train": 60, "val": 20, "test": 20}
     assert splits[80:] == ["test"] * 20
 
 
 def test_rows_that_a_data_set_leaves_open_are_cut_beside_published_ones() -> None:
     published = [row(f"a{i}.png", split=("train", "val")[i % 2]) for i in range(20)]
-    splits = assign([*published, *(row(f"b{i}.png") for i in range(20))], val_split=0.1, test_split=0.2, seed=0)
+    splits = assign_splits([*published, *(row(f"b{i}.png") for i in range(20))], val_split=0.1, test_split=0.2, seed=0)
     assert Counter(splits[20:])["val"] == 2
     assert [s for s in splits[:20] if s == "val"] == ["val"] * 10
 
 
 def test_share_of_groups_is_near_what_was_asked_for() -> None:
     rows = [row(f"{i}.png", LABELS[i % 3], group=f"subject{i % 50}") for i in range(1500)]
-    splits = assign(rows, val_split=0.2, test_split=0, seed=3)
+    splits = assign_splits(rows, val_split=0.2, test_split=0, seed=3)
     for label in LABELS:
         share = sum(s == "val" for r, s in zip(rows, splits, strict=True) if r.label == label) / 500
         assert abs(share - 0.2) < 0.05
@@ -109,6 +113,6 @@ def test_share_of_groups_is_near_what_was_asked_for() -> None:
 
 def test_a_new_row_moves_few_others() -> None:
     rows = [row(f"{i}.png") for i in range(200)]
-    before = assign(rows, val_split=0.1, test_split=0, seed=0)
-    after = assign([*rows, replace(rows[0], path="new.png")], val_split=0.1, test_split=0, seed=0)
+    before = assign_splits(rows, val_split=0.1, test_split=0, seed=0)
+    after = assign_splits([*rows, replace(rows[0], path="new.png")], val_split=0.1, test_split=0, seed=0)
     assert sum(a != b for a, b in zip(before, after, strict=False)) <= 2

@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from fer.data.video import frames, is_video
+from fer.data.video import is_video, video_frames
 from fer.errors import UserError
 
 
 @pytest.mark.parametrize(("name", "count"), [("single_face.mp4", 72), ("two_people.mp4", 115), ("no_face.mp4", 95)])
 def test_every_frame_comes_in_order(shared_data: Path, name: str, count: int) -> None:
     numbers, last = [], -1.0
-    for number, seconds, image in frames(shared_data / "videos" / name):
+    for number, seconds, image in video_frames(shared_data / "videos" / name):
         numbers.append(number)
         assert seconds > last
         last = seconds
@@ -26,8 +26,8 @@ def test_every_frame_comes_in_order(shared_data: Path, name: str, count: int) ->
 
 def test_every_nth_frame_is_the_one_of_the_whole_stream(shared_data: Path) -> None:
     path = shared_data / "videos" / "single_face.mp4"
-    whole = {frame.number: frame for frame in frames(path)}
-    some = list(frames(path, every=30))
+    whole = {frame.number: frame for frame in video_frames(path)}
+    some = list(video_frames(path, every=30))
     assert [frame.number for frame in some] == [0, 30, 60]
     for frame in some:
         assert frame.seconds == pytest.approx(frame.number / 30, abs=0.01)  # 30 frames per second
@@ -40,7 +40,7 @@ def test_colours_are_rgb(tmp_path: Path) -> None:
     for _ in range(3):
         writer.write(np.full((32, 32, 3), (0, 0, 255), np.uint8))  # BGR
     writer.release()
-    (first, *rest) = frames(path)
+    (first, *rest) = video_frames(path)
     assert len(rest) == 2
     red, green, blue = first.image.mean(axis=(0, 1))
     assert red > 200
@@ -50,10 +50,10 @@ def test_colours_are_rgb(tmp_path: Path) -> None:
 def test_a_file_that_is_no_video_is_a_persons_mistake(tmp_path: Path) -> None:
     """At once, not when the first frame is asked for."""
     with pytest.raises(UserError, match="no video at"):
-        frames(tmp_path / "nowhere.mp4")
+        video_frames(tmp_path / "nowhere.mp4")
     (tmp_path / "text.mp4").write_text("hello")
     with pytest.raises(UserError, match="not a video that OpenCV can read"):
-        frames(tmp_path / "text.mp4")
+        video_frames(tmp_path / "text.mp4")
 
 
 def test_is_video_goes_by_the_name() -> None:

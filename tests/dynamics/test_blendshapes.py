@@ -56,9 +56,9 @@ def test_real_landmarks_give_mediapipes_own_blendshapes(imported: BlendshapeNet,
     from mediapipe.tasks.python import BaseOptions, vision
 
     from fer.data.landmarks import INDICES
-    from fer.data.video import frames
+    from fer.data.video import video_frames
 
-    picture = next(frames(landmarker_bundle.parents[1] / "videos" / "single_face.mp4")).image
+    picture = next(video_frames(landmarker_bundle.parents[1] / "videos" / "single_face.mp4")).image
     options = vision.FaceLandmarkerOptions(
         base_options=BaseOptions(model_asset_path=str(landmarker_bundle)), output_face_blendshapes=True
     )

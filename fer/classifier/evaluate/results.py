@@ -105,7 +105,7 @@ def facts(subject: Subject) -> dict[str, dict[str, Any]]:
             "labels": ", ".join(manifest.labels),
             "content hash": manifest.content_hash,
             "set aside when the shards were made": "; ".join(
-                f"{rows:,}: {why}" for why, rows in manifest.set_aside.items()
+                f"{rows:,}: {why}" for why, rows in manifest.rejected.items()
             )
             or "nothing",
         },

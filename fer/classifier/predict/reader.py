@@ -18,7 +18,7 @@ from fer.classifier.predict.tracks import follow, smooth
 from fer.classifier.predictor import Predictor
 from fer.data.images import MAX_BYTES, check_image, decode_rgb
 from fer.data.sources.folder import is_image
-from fer.data.video import frames, is_video
+from fer.data.video import is_video, video_frames
 from fer.errors import BadRow, UserError
 from fer.faces import crop, open_detector
 from fer.labels import likely_compound
@@ -132,7 +132,7 @@ class FileReader:
 
     def _in_video(self, path: str) -> Iterator[Sighting]:
         try:
-            for frame, seconds, pixels in frames(self.base / path, self.options.every):
+            for frame, seconds, pixels in video_frames(self.base / path, self.options.every):
                 yield from self._faces(PredictionRow(path=path, frame=frame, seconds=round(seconds, 3)), pixels)
         except UserError as error:
             yield Sighting(PredictionRow(path=path, error=str(error)))

@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterator
 from typing import Protocol
 
-from fer.data.filesystem import Tree
+from fer.data.filesystem import FileTree
 from fer.data.options import SOURCES, DataOptions
 from fer.data.schema import Source
 from fer.data.sources.fer2013 import Fer2013Source
@@ -16,11 +16,11 @@ from fer.errors import UserError
 class SourceClass(Protocol):
     """What the class of a source offers; the registry is `fer.data.options.SOURCES`."""
 
-    def matches(self, tree: Tree) -> bool:
+    def matches(self, tree: FileTree) -> bool:
         """Whether the files are of this format: a class method."""
         ...
 
-    def __call__(self, tree: Tree) -> Source:
+    def __call__(self, tree: FileTree) -> Source:
         """Open the data set. Raises UserError if it is not of this format."""
         ...
 
@@ -42,9 +42,9 @@ def _all_sources() -> Iterator[SourceClass]:
         yield SOURCES.load(name)
 
 
-def _tree(location: str) -> Tree:
+def _tree(location: str) -> FileTree:
     """A CSV of pixels is a data set by itself; other CSVs name images in the folder where they lie."""
-    tree = Tree(location)
+    tree = FileTree(location)
     if location.lower().endswith(".csv") and not Fer2013Source.matches(tree):
-        return Tree(tree.location or posixpath.curdir)
+        return FileTree(tree.location or posixpath.curdir)
     return tree

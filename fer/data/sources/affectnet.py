@@ -19,7 +19,7 @@ from itertools import chain
 
 import numpy as np
 
-from fer.data.filesystem import Tree
+from fer.data.filesystem import FileTree
 from fer.data.schema import FaceRow
 from fer.data.sources.folder import class_files, is_image, split_of
 from fer.errors import BadRow, UserError
@@ -45,7 +45,7 @@ class AffectNetSource:
 
     format = "affectnet"
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: FileTree) -> None:
         self.space = get_space("affectnet")
         self.tree = tree
         self.tables = _tables(tree)
@@ -53,7 +53,7 @@ class AffectNetSource:
             raise UserError(f"{tree.location} has no images")
 
     @classmethod
-    def matches(cls, tree: Tree) -> bool:
+    def matches(cls, tree: FileTree) -> bool:
         return any(path.endswith("_exp.npy") for path in tree.files) or bool(_tables(tree))
 
     def rows(self) -> Iterator[FaceRow]:
@@ -90,7 +90,7 @@ class AffectNetSource:
             numbers = [_number(self.tree.read(f"{folder}/{stem}_{kind}.npy")) for kind in ("exp", "val", "aro")]
         except (BadRow, ValueError, EOFError):
             read = partial(self.tree.read, path)
-            return FaceRow(self.tree.display(path), "", read, fault="annotation missing or damaged")
+            return FaceRow(self.tree.display_path(path), "", read, error="annotation missing or damaged")
         return self._row(path, split_of(path), *numbers)
 
     def _numbered_rows(self) -> Iterator[FaceRow]:
@@ -101,21 +101,21 @@ class AffectNetSource:
     def _row(self, path: str, split: str | None, expression: str, valence: str = "", arousal: str = "") -> FaceRow:
         kind = UNUSABLE.get(expression)
         return FaceRow(
-            self.tree.display(path),
+            self.tree.display_path(path),
             expression,
             partial(self.tree.read, path),
             split,
             valence=_unit(valence),
             arousal=_unit(arousal),
-            left_out=f"AffectNet expression {expression} ({kind})" if kind else None,
+            excluded=f"AffectNet expression {expression} ({kind})" if kind else None,
         )
 
 
-def _tables(tree: Tree) -> list[str]:
+def _tables(tree: FileTree) -> list[str]:
     return [path for path in tree.files if path.lower().endswith(".csv") and _is_table(tree, path)]
 
 
-def _is_table(tree: Tree, path: str) -> bool:
+def _is_table(tree: FileTree, path: str) -> bool:
     first = tree.first_line(path)
     return first.startswith(COLUMNS[0]) or (first.count(",") == len(COLUMNS) - 1 and is_image(first.split(",")[0]))
 

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from fer.data.filesystem import Tree
+from fer.data.filesystem import FileTree
 from fer.data.images import encode_png
 from fer.data.schema import FaceRow
 from fer.errors import BadRow, UserError
@@ -36,12 +36,12 @@ class Line:
 class PixelsCsv:
     """Lines of FER2013's CSV, and any line's image by random access; ``png`` may be called from several threads."""
 
-    def __init__(self, tree: Tree, path: str) -> None:
+    def __init__(self, tree: FileTree, path: str) -> None:
         self._file = tree.spool(path)
         self._columns = _columns(tree.first_line(path))
 
     @staticmethod
-    def find(tree: Tree) -> str | None:
+    def find(tree: FileTree) -> str | None:
         """The path of the CSV with these columns in a tree."""
         tables = (path for path in tree.files if path.lower().endswith(".csv"))
         return next((path for path in tables if {"emotion", "pixels"} <= set(_columns(tree.first_line(path)))), None)
@@ -83,7 +83,7 @@ class Fer2013Source:
 
     format = "fer2013"
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: FileTree) -> None:
         path = PixelsCsv.find(tree)
         if path is None:
             raise UserError(f"{tree.location} has no CSV with the columns emotion,pixels,Usage")
@@ -92,15 +92,15 @@ class Fer2013Source:
         self.csv = PixelsCsv(tree, path)
 
     @classmethod
-    def matches(cls, tree: Tree) -> bool:
+    def matches(cls, tree: FileTree) -> bool:
         return PixelsCsv.find(tree) is not None
 
     def rows(self) -> Iterator[FaceRow]:
         for index, line in enumerate(self.csv.lines()):
             split = SPLIT_OF_USAGE.get(line.usage)
             fault = None if split else f"unknown usage {line.usage!r} (known: {', '.join(SPLIT_OF_USAGE)})"
-            path = f"{self.tree.display(self.path)}/fer{index:07d}.png"
-            yield FaceRow(path, line.emotion, partial(self.csv.png, line), split, fault=fault)
+            path = f"{self.tree.display_path(self.path)}/fer{index:07d}.png"
+            yield FaceRow(path, line.emotion, partial(self.csv.png, line), split, error=fault)
 
     def fingerprint(self) -> str:
         return self.tree.fingerprint()

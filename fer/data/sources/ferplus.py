@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from fer.data.filesystem import Tree
+from fer.data.filesystem import FileTree
 from fer.data.schema import FaceRow
 from fer.data.sources.fer2013 import SPLIT_OF_USAGE, PixelsCsv
 from fer.errors import UserError
@@ -51,12 +51,12 @@ class FerPlusSource:
 
     format = "ferplus"
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: FileTree) -> None:
         path = tree.find(VOTES_CSV)
         if path is None:
             raise UserError(f"{tree.location} has no {VOTES_CSV}")
         if not {"Usage", "Image name", *COLUMNS} <= set(tree.first_line(path).split(",")):
-            raise UserError(f"{tree.display(path)} lacks columns of FER+: Usage,Image name,{','.join(COLUMNS)}")
+            raise UserError(f"{tree.display_path(path)} lacks columns of FER+: Usage,Image name,{','.join(COLUMNS)}")
         self.space = SPACE
         self.tree, self.path = tree, path
         self.images = _images(tree)
@@ -66,13 +66,13 @@ class FerPlusSource:
             )
 
     @classmethod
-    def matches(cls, tree: Tree) -> bool:
+    def matches(cls, tree: FileTree) -> bool:
         return tree.find(VOTES_CSV) is not None
 
     def rows(self) -> Iterator[FaceRow]:
         with self.tree.text(self.path) as file:
             for number, values in enumerate(csv.DictReader(file), start=2):
-                yield self._row(values, f"{self.tree.display(self.path)}:{number}")
+                yield self._row(values, f"{self.tree.display_path(self.path)}:{number}")
 
     def fingerprint(self) -> str:
         return self.tree.fingerprint()
@@ -84,26 +84,26 @@ class FerPlusSource:
         try:
             votes = [int(values[column]) for column in COLUMNS]
         except (TypeError, ValueError):
-            return replace(row, fault="votes that are not whole numbers")
+            return replace(row, error="votes that are not whole numbers")
         winner = majority(votes)
         if not name:
-            return replace(row, left_out="FER+ excludes it: no image name")
+            return replace(row, excluded="FER+ excludes it: no image name")
         if winner not in EMOTIONS:
-            return replace(row, left_out=f"FER+ majority votes for {winner}" if winner else "FER+ no majority")
+            return replace(row, excluded=f"FER+ majority votes for {winner}" if winner else "FER+ no majority")
         if split is None:
-            return replace(row, fault=f"unknown usage {values['Usage']!r}")
+            return replace(row, error=f"unknown usage {values['Usage']!r}")
         if name not in self.images:
-            return replace(row, fault="missing file")
+            return replace(row, error="missing file")
         return replace(row, label=winner, votes=distribution(votes))
 
 
-def _images(tree: Tree) -> dict[str, Callable[[], bytes]]:
+def _images(tree: FileTree) -> dict[str, Callable[[], bytes]]:
     """How each image is read, by its name."""
     pixels = PixelsCsv.find(tree)
     if pixels:
         table = PixelsCsv(tree, pixels)
         return {f"fer{index:07d}.png": partial(table.png, line) for index, line in enumerate(table.lines())}
-    zips = [Tree(f"{tree.location}/{path}") for path in tree.files if path.lower().endswith(".zip")]
+    zips = [FileTree(f"{tree.location}/{path}") for path in tree.files if path.lower().endswith(".zip")]
     return {
         posixpath.basename(path): partial(holder.read, path)
         for holder in (tree, *zips)

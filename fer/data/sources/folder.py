@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from posixpath import basename, splitext
 
-from fer.data.filesystem import Tree
+from fer.data.filesystem import FileTree
 from fer.data.schema import FaceRow
 from fer.errors import UserError
 from fer.labels import emotion, infer_space
@@ -33,7 +33,7 @@ CK_PLUS = re.compile(r"(?P<subject>S\d{3})_\d{3}_\d{8}")
 JAFFE = re.compile(r"(?P<subject>[A-Z]{2})\.(?P<label>AN|DI|FE|HA|NE|SA|SU)\d*\.")
 
 
-def class_files(tree: Tree) -> Iterator[tuple[str, str | None, str | None]]:
+def class_files(tree: FileTree) -> Iterator[tuple[str, str | None, str | None]]:
     """Each file's path, its split, and its class folder; None where the layout has no split, or the file no class."""
     split_layout = any(split_of(path) for path in tree.files)
     for path in tree.files:
@@ -60,7 +60,7 @@ class FolderSource:
 
     format = "folder"
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: FileTree) -> None:
         self.tree = tree
         names = {label for path, _, label in self._files() if label and is_image(path)}
         if not names:
@@ -68,18 +68,18 @@ class FolderSource:
         self.space = infer_space(names)
 
     @classmethod
-    def matches(cls, tree: Tree) -> bool:
+    def matches(cls, tree: FileTree) -> bool:
         return True
 
     def rows(self) -> Iterator[FaceRow]:
         for path, split, label in self._files():
-            shown, read, group = self.tree.display(path), partial(self.tree.read, path), self.group(basename(path))
+            shown, read, group = self.tree.display_path(path), partial(self.tree.read, path), self.group(basename(path))
             if label and is_image(path):
                 yield FaceRow(shown, label, read, split, group)
             elif label:
-                yield FaceRow(shown, label, read, split, left_out="not an image file by its name")
+                yield FaceRow(shown, label, read, split, excluded="not an image file by its name")
             elif is_image(path):
-                yield FaceRow(shown, "", read, split, left_out="image in no class folder")
+                yield FaceRow(shown, "", read, split, excluded="image in no class folder")
 
     def fingerprint(self) -> str:
         return self.tree.fingerprint()

@@ -19,8 +19,8 @@ from dataclasses import replace
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from fer.data.filesystem import Tree
-from fer.data.mapping import resolve
+from fer.data.filesystem import FileTree
+from fer.data.mapping import map_rows
 from fer.data.options import DataOptions, Format
 from fer.data.schema import FaceRow
 from fer.data.sources import open_source
@@ -56,7 +56,7 @@ class MixSource:
 
     format = "mix"
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: FileTree) -> None:
         self.text = tree.read(_yaml(tree) or _refuse(tree))
         try:
             mix = Mix.model_validate(yaml.safe_load(self.text))
@@ -73,12 +73,12 @@ class MixSource:
         }
 
     @classmethod
-    def matches(cls, tree: Tree) -> bool:
+    def matches(cls, tree: FileTree) -> bool:
         return _yaml(tree) is not None
 
     def rows(self) -> Iterator[FaceRow]:
         for name, part in self.parts.items():
-            for row in resolve(part.rows(), part.space, self.space):
+            for row in map_rows(part.rows(), part.space, self.space):
                 group = row.group and f"{name}/{row.group}"
                 yield replace(row, path=f"{name}/{row.path.partition('/')[2] or row.path}", group=group)
 
@@ -89,15 +89,15 @@ class MixSource:
         return digest.hexdigest()
 
 
-def _yaml(tree: Tree) -> str | None:
+def _yaml(tree: FileTree) -> str | None:
     """The tree's only file, if it is a YAML file."""
     files = list(tree.files)
     return files[0] if len(files) == 1 and files[0].endswith((".yaml", ".yml")) else None
 
 
-def _refuse(tree: Tree) -> str:
+def _refuse(tree: FileTree) -> str:
     raise UserError(f"{tree.location} is not a mix: give a .yaml file with label_space and sources")
 
 
-def _beside(tree: Tree, data: str) -> str:
+def _beside(tree: FileTree, data: str) -> str:
     return data if "://" in data else posixpath.join(tree.location, data)

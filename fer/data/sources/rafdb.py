@@ -12,7 +12,7 @@ import posixpath
 from collections.abc import Iterator
 from functools import partial
 
-from fer.data.filesystem import Tree
+from fer.data.filesystem import FileTree
 from fer.data.schema import FaceRow
 from fer.errors import UserError
 from fer.labels import get_space
@@ -26,7 +26,7 @@ class RafDbSource:
     format = "rafdb"
     label_space = "rafdb"
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: FileTree) -> None:
         path = tree.find(LIST)
         if path is None:
             raise UserError(f"{tree.location} has no {LIST} (RAF-DB keeps it in EmoLabel/)")
@@ -34,7 +34,7 @@ class RafDbSource:
         self.tree, self.path = tree, path
 
     @classmethod
-    def matches(cls, tree: Tree) -> bool:
+    def matches(cls, tree: FileTree) -> bool:
         return tree.find(LIST) is not None
 
     def rows(self) -> Iterator[FaceRow]:
@@ -47,11 +47,11 @@ class RafDbSource:
                 split = name.partition("_")[0]
                 known = split in ("train", "test")
                 yield FaceRow(
-                    self.tree.display(path),
+                    self.tree.display_path(path),
                     code,
                     partial(self.tree.read, path),
                     split if known else None,
-                    fault=None if known else "name that begins with neither train_ nor test_",
+                    error=None if known else "name that begins with neither train_ nor test_",
                 )
 
     def fingerprint(self) -> str:
@@ -65,5 +65,5 @@ class RafDbCompoundSource(RafDbSource):
     label_space = "rafdb-compound"
 
     @classmethod
-    def matches(cls, tree: Tree) -> bool:
+    def matches(cls, tree: FileTree) -> bool:
         return False

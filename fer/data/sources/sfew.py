@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 
-from fer.data.filesystem import Tree
+from fer.data.filesystem import FileTree
 from fer.data.sources.folder import FolderSource, split_of
 from fer.labels import get_space
 
@@ -21,12 +21,12 @@ class SfewSource(FolderSource):
 
     format = "sfew"
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: FileTree) -> None:
         super().__init__(tree)
         self.space = get_space("sfew")
 
     @classmethod
-    def matches(cls, tree: Tree) -> bool:
+    def matches(cls, tree: FileTree) -> bool:
         framed = [path for path in tree.files if split_of(path) and FRAME.match(posixpath.basename(path))]
         return len(framed) > len(tree.files) / 2
 

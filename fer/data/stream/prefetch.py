@@ -17,7 +17,7 @@ READ_AHEAD = 32
 Row = TypeVar("Row")
 
 
-def read_ahead(load: Callable[[Row], bytes | BadRow], rows: Iterable[Row]) -> Iterator[tuple[Row, bytes | BadRow]]:
+def prefetch(load: Callable[[Row], bytes | BadRow], rows: Iterable[Row]) -> Iterator[tuple[Row, bytes | BadRow]]:
     """Each row and what ``load`` makes of it, in order, at most READ_AHEAD of them loaded at a time."""
     waiting: deque[tuple[Row, Future[bytes | BadRow]]] = deque()
     with ThreadPoolExecutor(READERS) as pool:
@@ -30,7 +30,7 @@ def read_ahead(load: Callable[[Row], bytes | BadRow], rows: Iterable[Row]) -> It
             yield row, future.result()
 
 
-def load_image(read: Callable[[], bytes]) -> bytes | BadRow:
+def read_verified(read: Callable[[], bytes]) -> bytes | BadRow:
     """An image, read and fully checked; or why it can't be used."""
     try:
         image = read()

@@ -35,27 +35,27 @@ BYTES_AHEAD = 256 * 2**20
 BLOCK_BYTES = 32 * 2**20
 """Largest block; Ray Data reserves room for several, which its default of 128 MiB would not leave."""
 
-KEY = "key"
+ROW_SEED = "row_seed"
 """Column of int64: each row's random key, which follows from the window's seed, and all augmentation from it."""
 
 
 def read_window(window: Window, columns: Sequence[str]) -> pa.Table:
     """A window's rows as an Arrow table with the given columns and ``key``."""
     tables = []
-    for piece in window.pieces:
-        with fsspec.open(piece.group.path, "rb") as file:
-            table = pq.ParquetFile(file).read_row_group(piece.group.index, columns=list(columns))
-        tables.append(table.slice(piece.start, piece.stop - piece.start))
+    for part in window.ranges:
+        with fsspec.open(part.group.path, "rb") as file:
+            table = pq.ParquetFile(file).read_row_group(part.group.index, columns=list(columns))
+        tables.append(table.slice(part.start, part.stop - part.start))
     table = pa.concat_tables(tables)
     keys = np.zeros(len(table), np.int64)
     if window.seed is not None:
         random = np.random.default_rng(window.seed)
         keys = random.integers(2**62, size=len(table))
         table = table.take(random.permutation(len(table)))
-    return table.append_column(KEY, pa.array(keys)).slice(window.skip, window.rows)
+    return table.append_column(ROW_SEED, pa.array(keys)).slice(window.skip, window.rows)
 
 
-class Unhurried(ExecutionCallback):
+class Throttle(ExecutionCallback):
     """Slows Ray Data's control loop to ten rounds a second.
 
     While its output is full, which with training as the consumer is nearly always, the loop runs without a pause:
@@ -66,7 +66,7 @@ class Unhurried(ExecutionCallback):
         time.sleep(0.1)
 
 
-class WindowSource(Datasource):
+class WindowDatasource(Datasource):
     """A Ray Data source with one reading task for each window."""
 
     def __init__(self, windows: Sequence[Window], load: Callable[[Window], pa.Table]) -> None:
@@ -85,7 +85,7 @@ class WindowSource(Datasource):
         return ReadTask(lambda: [load(window)], metadata)
 
 
-def batches(
+def iter_batches(
     windows: Iterator[Window],
     load: Callable[[Window], pa.Table],
     collate: ArrowBatchCollateFn,
@@ -99,7 +99,7 @@ def batches(
     """
     while chunk := list(islice(windows, WINDOWS_PER_STREAM)):
         dataset = ray.data.read_datasource(
-            WindowSource(chunk, load),
+            WindowDatasource(chunk, load),
             override_num_blocks=len(chunk),
             num_cpus=CPUS_PER_READER,
             concurrency=min(2, len(chunk)),
@@ -108,6 +108,6 @@ def batches(
         context.execution_options.preserve_order = True
         context.target_max_block_size = BLOCK_BYTES
         context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=BYTES_AHEAD)
-        context.custom_execution_callback_classes = [Unhurried]
+        context.custom_execution_callback_classes = [Throttle]
         context.enable_progress_bars = False
         yield from dataset.iter_torch_batches(batch_size=batch_size, prefetch_batches=threads, collate_fn=collate)

@@ -1,4 +1,4 @@
-"""Which rows a worker reads, in which order: a function of (seed, epoch, rank, workers), so a position is a number.
+"""Which rows a worker reads, in which order: a function of (seed, epoch, rank, world_size), so a position is a number.
 
 A split is a list of row groups. Each epoch permutes them by its own seed; the permuted sequence is cut into one equal
 segment per worker; a segment is read in windows of a few row groups, and the rows of a window are permuted again.
@@ -28,7 +28,7 @@ class RowGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class RowRange:
     """Rows ``start`` to ``stop`` of a row group."""
 
     group: RowGroup
@@ -40,7 +40,7 @@ class Piece:
 class Window:
     """Pieces whose rows are read together and permuted; ``rows`` of the permutation are used, from ``skip`` on."""
 
-    pieces: tuple[Piece, ...]
+    ranges: tuple[RowRange, ...]
     skip: int
     rows: int
     seed: tuple[int, ...] | None
@@ -54,46 +54,46 @@ def row_groups(dataset: ShardedDataset, split: str) -> list[RowGroup]:
 
 
 def training_windows(
-    groups: Sequence[RowGroup], *, seed: int, epoch: int, rank: int, workers: int, rows: int, skip: int = 0
+    groups: Sequence[RowGroup], *, seed: int, epoch: int, rank: int, world_size: int, rows: int, skip: int = 0
 ) -> Iterator[Window]:
     """The windows of one worker's epoch: exactly ``rows`` rows, less the first ``skip`` that were already consumed.
 
-    Every worker must pass the same ``rows``, at most 1/``workers`` of all; over the workers no row comes twice.
+    Every worker must pass the same ``rows``, at most 1/``world_size`` of all; over the workers no row comes twice.
     """
     total = sum(group.rows for group in groups)
-    assert 0 <= skip <= rows <= total // workers, (skip, rows, total, workers)
+    assert 0 <= skip <= rows <= total // world_size, (skip, rows, total, world_size)
     order = np.random.default_rng((seed, epoch)).permutation(len(groups))
-    first = rank * (total // workers)
-    segment = _cut([groups[i] for i in order], first, first + total // workers)
+    first = rank * (total // world_size)
+    segment = _cut([groups[i] for i in order], first, first + total // world_size)
     yield from _windows(segment, rows, skip, lambda index: (seed, epoch, rank, index))
 
 
-def stored_windows(
-    groups: Sequence[RowGroup], *, rank: int, workers: int, limit: int | None = None
+def sequential_windows(
+    groups: Sequence[RowGroup], *, rank: int, world_size: int, limit: int | None = None
 ) -> Iterator[Window]:
     """One worker's share of a split, or of its first ``limit`` rows, in stored order; every row is in one share."""
     total = sum(group.rows for group in groups)
     total = total if limit is None else min(total, limit)
-    first, last = rank * total // workers, (rank + 1) * total // workers
+    first, last = rank * total // world_size, (rank + 1) * total // world_size
     yield from _windows(_cut(groups, first, last), last - first, 0, lambda index: None)
 
 
-def _cut(groups: Sequence[RowGroup], first: int, last: int) -> list[Piece]:
-    """The pieces that cover rows ``first`` to ``last`` of the groups laid end to end."""
-    pieces, at = [], 0
+def _cut(groups: Sequence[RowGroup], first: int, last: int) -> list[RowRange]:
+    """The ranges that cover rows ``first`` to ``last`` of the groups laid end to end."""
+    ranges, at = [], 0
     for group in groups:
         start, stop = max(first - at, 0), min(last - at, group.rows)
         if start < stop:
-            pieces.append(Piece(group, start, stop))
+            ranges.append(RowRange(group, start, stop))
         at += group.rows
-    return pieces
+    return ranges
 
 
-def _windows(pieces, rows, skip, seed_of) -> Iterator[Window]:  # type: ignore[no-untyped-def]
+def _windows(ranges, rows, skip, seed_of) -> Iterator[Window]:  # type: ignore[no-untyped-def]
     at = 0
-    for index in range(0, len(pieces), WINDOW_GROUPS):
-        chosen = tuple(pieces[index : index + WINDOW_GROUPS])
-        held = sum(piece.stop - piece.start for piece in chosen)
+    for index in range(0, len(ranges), WINDOW_GROUPS):
+        chosen = tuple(ranges[index : index + WINDOW_GROUPS])
+        held = sum(part.stop - part.start for part in chosen)
         start, stop = max(skip - at, 0), min(rows - at, held)
         if start < stop:
             yield Window(chosen, start, stop - start, seed_of(index))

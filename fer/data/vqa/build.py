@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from fer.data.mapping import resolve
+from fer.data.mapping import map_rows
 from fer.data.schema import FaceRow
 from fer.data.sources import open_source
-from fer.data.splits import assign
+from fer.data.splits import assign_splits
 from fer.data.vqa.options import QuestionsConfig
 from fer.data.vqa.prompts import ferbench_prompt, first_turn_prompt, second_turn_prompt, template_response
 from fer.errors import UserError
@@ -83,11 +83,11 @@ def faces(config: QuestionsConfig) -> tuple[LabelSpace, Iterator[FaceRow]]:
     """
     source = open_source(config)
     space = get_space(config.label_space) if config.label_space else source.space
-    rows = sorted(resolve(source.rows(), source.space, space), key=lambda row: row.path)
-    usable = [row for row in rows if not row.fault and not row.left_out]
+    rows = sorted(map_rows(source.rows(), source.space, space), key=lambda row: row.path)
+    usable = [row for row in rows if not row.error and not row.excluded]
     if len(usable) < len(rows):
         print(f"left out: {len(rows) - len(usable)} of {len(rows)} rows (run `fer prepare` for each one's reason)")
-    splits = assign(usable, val_split=config.val_split, test_split=config.test_split, seed=config.split_seed)
+    splits = assign_splits(usable, val_split=config.val_split, test_split=config.test_split, seed=config.split_seed)
     chosen = [row for row, split in zip(usable, splits, strict=True) if config.split in ("all", split)]
     if not chosen:
         raise UserError(f"{config.data} has no rows in its {config.split} part")

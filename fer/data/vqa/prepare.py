@@ -19,14 +19,14 @@ import fsspec
 import numpy as np
 from tqdm import tqdm
 
-from fer.data.filesystem import locate
-from fer.data.manifest import MANIFEST, QUARANTINE, Manifest, ShardedDataset, Split
+from fer.data.filesystem import get_filesystem
+from fer.data.manifest import MANIFEST, REJECTED_ROWS, Manifest, ShardedDataset, Split
 from fer.data.options import PrepareOptions, QuestionOptions
-from fer.data.rejected import Quarantine
+from fer.data.rejected import RejectedRows
 from fer.data.schema import SPLITS, FaceRow
-from fer.data.shards import ShardWriter, holds_shards, is_done, staged
-from fer.data.splits import assign
-from fer.data.stream.prefetch import load_image, read_ahead
+from fer.data.shards import ShardWriter, is_prepared, is_sharded, staged_output
+from fer.data.splits import assign_splits
+from fer.data.stream.prefetch import prefetch, read_verified
 from fer.data.vqa.questions import QUESTION_SCHEMA, ImageRoot, Question, Turn, read_questions
 from fer.errors import BadRow, UserError
 
@@ -39,19 +39,19 @@ def prepare_questions(options: PrepareOptions) -> ShardedDataset:
 
     Raises UserError for a file that can't be read, too many bad rows, or an ``out`` that holds something else.
     """
-    request = _request(options)
-    if is_done(options.out, request, options.overwrite):
+    input_hash = _input_hash(options)
+    if is_prepared(options.out, input_hash, options.overwrite):
         print(f"{options.out} holds these questions already: nothing to do", flush=True)
         return ShardedDataset(options.out)
     images = ImageRoot(options.image_root or posixpath.dirname(options.data) or posixpath.curdir)
-    quarantine = Quarantine(options)
+    rejected = RejectedRows(options)
     with tempfile.TemporaryFile() as scratch:
-        rows = _Rows(scratch, options, quarantine)
-        quarantine.refuse_if_too_much()
-        with staged(options.out) as (fs, root):
-            splits, content_hash = _write(fs, root, rows, images, quarantine, options)
-            quarantine.refuse_if_too_much()
-            quarantine.write(fs, f"{root}/{QUARANTINE}")
+        rows = _Rows(scratch, options, rejected)
+        rejected.check_bad_fraction()
+        with staged_output(options.out) as (fs, root):
+            splits, content_hash = _write(fs, root, rows, images, rejected, options)
+            rejected.check_bad_fraction()
+            rejected.write(fs, f"{root}/{REJECTED_ROWS}")
             labels = sorted({label for split in splits.values() for label in split.counts})
             manifest = Manifest(
                 kind="questions",
@@ -60,19 +60,19 @@ def prepare_questions(options: PrepareOptions) -> ShardedDataset:
                 label_space="answers",
                 labels=labels,
                 splits=splits,
-                set_aside=quarantine.counts,
+                rejected=rejected.counts,
                 content_hash=content_hash,
-                request=request,
+                input_hash=input_hash,
             )
             with fs.open(f"{root}/{MANIFEST}", "w") as file:
                 file.write(manifest.model_dump_json(indent=2))
-    quarantine.clear()
+    rejected.remove_stale()
     return ShardedDataset(options.out)
 
 
 def open_questions(options: QuestionOptions, cache: str) -> ShardedDataset:
     """Open shards of questions, or prepare a file of them into a folder of ``cache`` once and open that."""
-    if holds_shards(options.data):
+    if is_sharded(options.data):
         dataset = ShardedDataset(options.data)
         if dataset.manifest.kind != "questions":
             raise UserError(f"{options.data} holds faces without questions: make some with `fer questions`")
@@ -83,23 +83,23 @@ def open_questions(options: QuestionOptions, cache: str) -> ShardedDataset:
             f"faces, `fer questions --data {options.data} --out questions.jsonl` makes one"
         )
     chosen = options.model_dump(include=set(QuestionOptions.model_fields))
-    request = _request(PrepareOptions(**chosen, out=cache))
-    stem = posixpath.splitext(posixpath.basename(locate(options.data)[1]))[0]
+    input_hash = _input_hash(PrepareOptions(**chosen, out=cache))
+    stem = posixpath.splitext(posixpath.basename(get_filesystem(options.data)[1]))[0]
     name = re.sub(r"[^\w.-]+", "-", stem) or "questions"
-    out = f"{cache.rstrip('/')}/{name}-{request[:12]}"
+    out = f"{cache.rstrip('/')}/{name}-{input_hash[:12]}"
     return prepare_questions(PrepareOptions(**chosen, format="vqa", out=out))
 
 
 class _Rows:
     """The good rows of a file: where each lies in the scratch file, and its split."""
 
-    def __init__(self, scratch: BinaryIO, options: PrepareOptions, quarantine: Quarantine) -> None:
+    def __init__(self, scratch: BinaryIO, options: PrepareOptions, rejected: RejectedRows) -> None:
         self.scratch = scratch
         offsets, keys = [], []
         for number, row in enumerate(read_questions(options.data), 1):
-            quarantine.candidates += 1
+            rejected.candidates += 1
             if isinstance(row, BadRow):
-                quarantine.add(f"{options.data}, row {number}", str(row), bad=True)
+                rejected.add(f"{options.data}, row {number}", str(row), bad=True)
                 continue
             offsets.append(scratch.tell())
             scratch.write(json.dumps([row.path, [[t.prompt, t.response] for t in row.turns], row.answer,
@@ -107,7 +107,9 @@ class _Rows:
             # All questions about one image stay in one split.
             keys.append(FaceRow(f"{number}", row.answer or UNANSWERED, read=bytes, group=row.path))
         self.offsets = offsets
-        self.splits = assign(keys, val_split=options.val_split, test_split=options.test_split, seed=options.split_seed)
+        self.splits = assign_splits(
+            keys, val_split=options.val_split, test_split=options.test_split, seed=options.split_seed
+        )
 
     def of(self, split: str, seed: tuple[int, ...]) -> Iterator[Question]:
         """The split's rows, shuffled."""
@@ -123,7 +125,7 @@ def _write(
     root: str,
     rows: _Rows,
     images: ImageRoot,
-    quarantine: Quarantine,
+    rejected: RejectedRows,
     options: PrepareOptions,
 ) -> tuple[dict[str, Split], str]:
     written: dict[str, Split] = {}
@@ -131,15 +133,15 @@ def _write(
     progress = tqdm(total=len(rows.offsets), desc="prepare", unit=" rows", disable=None)
 
     def load(row: Question) -> bytes | BadRow:
-        return load_image(partial(images.read, row.path))
+        return read_verified(partial(images.read, row.path))
 
     with progress:
         for number, split in enumerate(SPLITS):
             writer = ShardWriter(fs, root, split, QUESTION_SCHEMA, options.shard_mb * 2**20)
-            for row, image in read_ahead(load, rows.of(split, (options.split_seed, number))):
+            for row, image in prefetch(load, rows.of(split, (options.split_seed, number))):
                 progress.update()
                 if isinstance(image, BadRow):
-                    quarantine.add(row.path, str(image), bad=True)
+                    rejected.add(row.path, str(image), bad=True)
                     continue
                 values = row.columns() | {"image": image if options.embed_images else None}
                 if not options.embed_images:
@@ -154,8 +156,8 @@ def _write(
     return written, f"{total % 2**256:064x}"
 
 
-def _request(options: PrepareOptions) -> str:
-    fs, path = locate(options.data)
+def _input_hash(options: PrepareOptions) -> str:
+    fs, path = get_filesystem(options.data)
     if not fs.isfile(path):
         raise UserError(f"no such file: {options.data}")
     with fs.open(path, "rb") as file:

@@ -22,7 +22,7 @@ import ijson
 import pyarrow as pa
 
 from fer.answers import extract_answer
-from fer.data.filesystem import Tree, locate
+from fer.data.filesystem import FileTree, get_filesystem
 from fer.errors import BadRow, UserError
 
 _TURN = pa.struct([pa.field("prompt", pa.string(), nullable=False), pa.field("response", pa.string())])
@@ -126,7 +126,7 @@ def read_questions(location: str) -> Iterator[Question | BadRow]:
 
 def read_objects(location: str) -> Iterator[Any | BadRow]:
     """Every row of a .json or .jsonl file as it stands there. Raises UserError for a file that is neither."""
-    fs, path = locate(location)
+    fs, path = get_filesystem(location)
     if not fs.isfile(path):
         raise UserError(f"no such file: {location}")
     with fs.open(path, "rb") as file:
@@ -161,7 +161,7 @@ class ImageRoot:
     """
 
     def __init__(self, location: str) -> None:
-        self.tree = Tree(location)
+        self.tree = FileTree(location)
         names = Counter(posixpath.basename(path) for path in self.tree.files)
         self._unique = {
             posixpath.basename(path): path for path in self.tree.files if names[posixpath.basename(path)] == 1

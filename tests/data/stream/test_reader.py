@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fer.data.manifest import ShardedDataset
-from fer.data.stream.reader import KEY, read_window
-from fer.data.stream.sampler import row_groups, stored_windows, training_windows
+from fer.data.stream.reader import ROW_SEED, read_window
+from fer.data.stream.sampler import row_groups, sequential_windows, training_windows
 
 
 def stored_paths(dataset: ShardedDataset) -> list[str]:
@@ -20,10 +20,10 @@ def stored_paths(dataset: ShardedDataset) -> list[str]:
 
 def test_stored_order_is_the_files_order(small_shards: Path) -> None:
     dataset = ShardedDataset(str(small_shards))
-    windows = stored_windows(row_groups(dataset, "train"), rank=0, workers=1)
+    windows = sequential_windows(row_groups(dataset, "train"), rank=0, world_size=1)
     tables = [read_window(window, ["path"]) for window in windows]
     assert [path for table in tables for path in table["path"].to_pylist()] == stored_paths(dataset)
-    assert all(key == 0 for table in tables for key in table[KEY].to_pylist())
+    assert all(key == 0 for table in tables for key in table[ROW_SEED].to_pylist())
 
 
 @pytest.mark.parametrize("prefix", ["", "file://"])
@@ -33,9 +33,9 @@ def test_an_epoch_is_a_permutation_with_a_key_for_each_row(small_shards: Path, p
     rows = sum(group.rows for group in groups)
 
     def epoch(number: int) -> list[tuple[str, int]]:
-        windows = training_windows(groups, seed=3, epoch=number, rank=0, workers=1, rows=rows)
+        windows = training_windows(groups, seed=3, epoch=number, rank=0, world_size=1, rows=rows)
         tables = [read_window(window, ["path"]) for window in windows]
-        return [pair for t in tables for pair in zip(t["path"].to_pylist(), t[KEY].to_pylist(), strict=True)]
+        return [pair for t in tables for pair in zip(t["path"].to_pylist(), t[ROW_SEED].to_pylist(), strict=True)]
 
     first, again, second = epoch(0), epoch(0), epoch(1)
     assert first == again

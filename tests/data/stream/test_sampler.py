@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer.data.stream.sampler import RowGroup, Window, stored_windows, training_windows
+from fer.data.stream.sampler import RowGroup, Window, sequential_windows, training_windows
 
 groups = st.lists(st.integers(1, 40), min_size=1, max_size=30).map(
     lambda sizes: [RowGroup("file", index, rows) for index, rows in enumerate(sizes)]
@@ -15,7 +15,7 @@ workers = st.integers(1, 4)
 
 def rows_of(window: Window) -> list[tuple[int, int]]:
     """The rows that a window may use, before its permutation picks ``window.rows`` of them."""
-    return [(piece.group.index, row) for piece in window.pieces for row in range(piece.start, piece.stop)]
+    return [(piece.group.index, row) for piece in window.ranges for row in range(piece.start, piece.stop)]
 
 
 @given(groups, workers, st.integers(0, 5), st.integers(0, 3))
@@ -24,7 +24,7 @@ def test_no_row_belongs_to_two_workers(groups, workers, seed, epoch) -> None:
     seen: Counter[tuple[int, int]] = Counter()
     for rank in range(workers):
         rows = total // workers
-        windows = list(training_windows(groups, seed=seed, epoch=epoch, rank=rank, workers=workers, rows=rows))
+        windows = list(training_windows(groups, seed=seed, epoch=epoch, rank=rank, world_size=workers, rows=rows))
         assert sum(window.rows for window in windows) == rows
         seen.update(row for window in windows for row in rows_of(window))
     assert not seen or max(seen.values()) == 1
@@ -36,7 +36,7 @@ def test_a_skip_leaves_the_rest_of_the_epoch_as_it_was(groups, workers, data) ->
     total = sum(group.rows for group in groups)
     rows = total // workers
     skip = data.draw(st.integers(0, rows))
-    arguments = {"seed": 1, "epoch": 2, "rank": workers - 1, "workers": workers, "rows": rows}
+    arguments = {"seed": 1, "epoch": 2, "rank": workers - 1, "world_size": workers, "rows": rows}
     whole = [(w.seed, at) for w in training_windows(groups, **arguments) for at in range(w.skip, w.skip + w.rows)]
     rest = [
         (w.seed, at) for w in training_windows(groups, **arguments, skip=skip) for at in range(w.skip, w.skip + w.rows)
@@ -46,7 +46,7 @@ def test_a_skip_leaves_the_rest_of_the_epoch_as_it_was(groups, workers, data) ->
 
 @given(groups, workers)
 def test_stored_order_gives_every_row_to_one_worker(groups, workers) -> None:
-    shares = [list(stored_windows(groups, rank=rank, workers=workers)) for rank in range(workers)]
+    shares = [list(sequential_windows(groups, rank=rank, world_size=workers)) for rank in range(workers)]
     rows = [row for share in shares for window in share for row in rows_of(window)]
     assert rows == [(group.index, row) for group in groups for row in range(group.rows)]
     assert all(window.skip == 0 for share in shares for window in share)
@@ -57,8 +57,8 @@ def test_epochs_and_seeds_differ() -> None:
     orders = {
         tuple(
             piece.group.index
-            for window in training_windows(groups, seed=seed, epoch=epoch, rank=0, workers=1, rows=500)
-            for piece in window.pieces
+            for window in training_windows(groups, seed=seed, epoch=epoch, rank=0, world_size=1, rows=500)
+            for piece in window.ranges
         )
         for seed in (0, 1)
         for epoch in (0, 1)

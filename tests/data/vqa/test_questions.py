@@ -176,7 +176,7 @@ def test_bad_rows_and_missing_images_are_set_aside_and_counted(tmp_path: Path, i
     with pytest.raises(UserError, match="max-bad-fraction"):
         prepare(options(tmp_path, images, rows))
     dataset = prepare(options(tmp_path, images, rows, max_bad_fraction=0.2))
-    assert sorted(dataset.manifest.set_aside.values()) == [1, 1]
+    assert sorted(dataset.manifest.rejected.values()) == [1, 1]
     assert dataset.manifest.counts.total() == 20
 
 
