@@ -43,6 +43,16 @@ def ray_cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def face_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """112 rendered faces of 7 classes in folders."""
+    from fer.data.synthetic import write_faces
+
+    root = tmp_path_factory.mktemp("questions")
+    write_faces(root / "faces", per_class=16, size=48, seed=0)
+    return root / "faces"
+
+
+@pytest.fixture(scope="session")
 def small_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of rendered faces, 48 pixels: 7 classes, about 500 for training and 80 for validation."""
     from fer.data.options import PrepareOptions

@@ -9,7 +9,6 @@ import pytest
 from fer.data.manifest import ShardedDataset
 from fer.data.options import PrepareOptions
 from fer.data.prepare import prepare
-from fer.data.synthetic import write_faces
 from fer.data.vqa.build import BUILDERS, faces, write_jsonl
 from fer.data.vqa.options import QuestionsConfig
 from fer.vlm.tiny import build_tiny
@@ -30,14 +29,6 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(request: pytest.FixtureRequest, tiny_models: Path) -> str:
     """A tiny model's folder, of each architecture in turn."""
     return str(tiny_models / request.param)
-
-
-@pytest.fixture(scope="session")
-def face_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """112 rendered faces of 7 classes in folders."""
-    root = tmp_path_factory.mktemp("questions")
-    write_faces(root / "faces", per_class=16, size=48, seed=0)
-    return root / "faces"
 
 
 @pytest.fixture(scope="session")
