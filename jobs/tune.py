@@ -9,6 +9,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from fer.errors import UserError
+from fer.plugins import Registry
 from fer.training.options import ExperimentOptions
 from fer.tuning.options import TuneConfig
 
@@ -63,13 +64,16 @@ def retrain_winner(campaign: Campaign, name: str, records: list[Record]) -> None
 
 
 def find_space(name: str) -> Space:
-    """``SPACE`` of the file ``tune_spaces/<name>.py``. Raises UserError that lists the files there are."""
+    """A space by the name of its file in `tune_spaces`, of an entry point, or as ``module:SPACE``. Raises UserError."""
     import tune_spaces
+    from fer.tuning.space import Space
 
-    known = sorted(module.name for module in iter_modules(tune_spaces.__path__))
-    if name not in known:
-        raise UserError(f"--space: no space {name!r}; there are: {', '.join(known)}")
-    return import_module(f"tune_spaces.{name}").SPACE
+    files = sorted(module.name for module in iter_modules(tune_spaces.__path__))
+    registry = Registry("--space", "fer.tune_spaces", {file: f"tune_spaces.{file}:SPACE" for file in files})
+    found = registry.load(name)
+    if not isinstance(found, Space):
+        raise UserError(f"--space {name}: not a Space")
+    return found
 
 
 def show(name: str, space: Space) -> None:

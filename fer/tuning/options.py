@@ -12,7 +12,10 @@ from fer.training.options import ExperimentOptions
 class TuneConfig(ExperimentOptions):
     """Search for good hyperparameters: many trainings, the poor ones stopped early, all of them recorded."""
 
-    space: str = Field(description="What varies: the name of a file in tune_spaces, such as classifier or fusion")
+    space: str = Field(
+        description="What varies: the name of a file in tune_spaces, such as classifier or fusion, that of a space of "
+        "an installed package, or module:SPACE of your own"
+    )
     show: bool = Field(False, description="Print the space as a table, and stop")
     data: str | None = Field(None, description="Data set of every trial, as the job itself takes it")
     base: str | None = Field(

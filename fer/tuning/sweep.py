@@ -184,7 +184,7 @@ def run_campaign(campaign: Campaign, told: Sequence[Record]) -> tuple[RunFolder,
     job = campaign.job_config(space.default)
     at_a_time = places(job, config)
     data = campaign.training.open_data(job)
-    run = RunFolder(config, "tune", default_name=config.space)
+    run = RunFolder(config, "tune", default_name=config.space.replace(":", "-"))
     if run.record.get("base", dict(campaign.base)) != dict(campaign.base):
         raise UserError(f"campaign {run.name!r} began with other options in --base: choose another --name")
     folder = Path(run.root)

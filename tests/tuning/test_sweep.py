@@ -55,7 +55,7 @@ def test_what_can_not_be_is_refused_in_a_line(options: dict[str, Any], message: 
 
 
 def test_a_wrong_file_or_name_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no space 'clasifier'; there are: classifier, classifier_cpu, fusion"):
+    with pytest.raises(UserError, match="--space clasifier: must be one of classifier, classifier_cpu, fusion"):
         find_space("clasifier")
     with pytest.raises(UserError, match="--base: no file 'nothing'"):
         read_base("nothing", "train")
