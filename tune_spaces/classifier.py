@@ -1,4 +1,4 @@
-"""The classifier baseline: which network, how it is trained, and how much its images are varied."""
+"""The classifier: backbone, optimisation, loss and augmentation."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 from ray import tune
 
-from fer.tuning.space import Point, Space
+from fer.tuning.space import Point, SearchSpace
 
 
-def options(point: Point) -> dict[str, Any]:
-    """What a point means to `fer train`."""
-    geometry, tones = point["geometry"], point["tones"]
+def to_options(point: Point) -> dict[str, Any]:
+    """A point as options of `fer train`."""
+    geometric, photometric = point["geometric"], point["photometric"]
     mixing = point["mixing"]
     return {
         "backbone": point["backbone"],
@@ -23,23 +23,23 @@ def options(point: Point) -> dict[str, Any]:
         "loss": point["loss"],
         "focal_gamma": point["focal_gamma"],
         "label_smoothing": point["label_smoothing"],
-        # One strength each for what moves a face and for what lights it; 1 is the default of `fer train`.
-        "rotate": 10 * geometry,
-        "zoom": 0.1 * geometry,
-        "shift": 0.05 * geometry,
-        "brightness": 0.2 * tones,
-        "contrast": 0.2 * tones,
+        # One strength for geometric and one for photometric augmentation; 1 is the default of `fer train`.
+        "rotate": 10 * geometric,
+        "zoom": 0.1 * geometric,
+        "shift": 0.05 * geometric,
+        "brightness": 0.2 * photometric,
+        "contrast": 0.2 * photometric,
         "random_erasing": point["random_erasing"],
         "mixup": point["mix_alpha"] if mixing in ("mixup", "both") else 0.0,
         "cutmix": point["mix_alpha"] if mixing in ("cutmix", "both") else 0.0,
     }
 
 
-SPACE = Space(
-    purpose="the classifier baseline",
-    trains="classifier",
-    optimises="validation accuracy",
-    vary={
+SPACE = SearchSpace(
+    description="the expression classifier",
+    trainable="classifier",
+    metric="validation accuracy",
+    params={
         "backbone": tune.choice(["resnet18", "resnet50", "convnext_tiny", "vit_small_patch16_224"]),
         "img_size": tune.choice([112, 160, 224]),
         "batch_size": tune.choice([32, 64, 128]),
@@ -49,8 +49,8 @@ SPACE = Space(
         "loss": tune.choice(["ce", "focal"]),
         "focal_gamma": tune.uniform(0.5, 3.0),
         "label_smoothing": tune.uniform(0.0, 0.2),
-        "geometry": tune.uniform(0.0, 2.0),
-        "tones": tune.uniform(0.0, 2.0),
+        "geometric": tune.uniform(0.0, 2.0),
+        "photometric": tune.uniform(0.0, 2.0),
         "random_erasing": tune.uniform(0.0, 0.5),
         "mixing": tune.choice(["none", "mixup", "cutmix", "both"]),
         "mix_alpha": tune.uniform(0.1, 1.0),
@@ -65,17 +65,17 @@ SPACE = Space(
         "loss": "ce",
         "focal_gamma": 2.0,
         "label_smoothing": 0.0,
-        "geometry": 1.0,
-        "tones": 1.0,
+        "geometric": 1.0,
+        "photometric": 1.0,
         "random_erasing": 0.0,
         "mixing": "none",
         "mix_alpha": 0.2,
     },
-    options=options,
+    to_options=to_options,
     search="tpe",
     scheduler="asha",
     num_trials=40,
-    grace=3,
-    reduction=3,
-    mutable=("lr", "weight_decay", "label_smoothing", "geometry", "tones", "random_erasing"),
+    grace_period=3,
+    reduction_factor=3,
+    mutable=("lr", "weight_decay", "label_smoothing", "geometric", "photometric", "random_erasing"),
 )

@@ -1,4 +1,4 @@
-"""The classifier on a few CPU cores: narrow networks and small images; the rest is the space `classifier`."""
+"""The classifier on a few CPU cores: the space `classifier` with narrow networks and small images."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
-def options(point: Point) -> dict[str, Any]:
-    """What a point means to `fer train`."""
+def to_options(point: Point) -> dict[str, Any]:
+    """A point as options of `fer train`."""
     network = {"backbone": "resnet18", "model_kwargs": NETWORKS[point["backbone"]] | {"zero_init_last": False}}
-    return classifier.options(point) | network | {"in_chans": 1}
+    return classifier.to_options(point) | network | {"in_chans": 1}
 
 
 SPACE = replace(
     classifier.SPACE,
-    purpose="the classifier on a few CPU cores",
-    vary={
-        **classifier.SPACE.vary,
+    description="the expression classifier, small enough for a few CPU cores",
+    params={
+        **classifier.SPACE.params,
         "backbone": tune.choice(list(NETWORKS)),
         "img_size": tune.choice([40, 48, 64]),
         "lr": tune.loguniform(1e-4, 1e-2),
     },
     default=classifier.SPACE.default | {"backbone": "narrow", "img_size": 48},
-    options=options,
+    to_options=to_options,
     num_trials=16,
-    grace=1,
-    reduction=3,
+    grace_period=1,
+    reduction_factor=3,
 )

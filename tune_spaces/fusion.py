@@ -1,4 +1,4 @@
-"""The scorer of facial dynamics: the widths of its two paths, and how its five stages are trained."""
+"""The dynamics model: widths of its two branches, loss, and the learning rate of each of its five stages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 from ray import tune
 
-from fer.tuning.space import Point, Space
+from fer.tuning.space import Point, SearchSpace
 
 
-def options(point: Point) -> dict[str, Any]:
-    """What a point means to `fer dynamics`."""
+def to_options(point: Point) -> dict[str, Any]:
+    """A point as options of `fer dynamics`."""
     width = point["flow_width"]
     return {
         "backbone": "resnet18",
@@ -27,11 +27,11 @@ def options(point: Point) -> dict[str, Any]:
     }
 
 
-SPACE = Space(
-    purpose="the scorer of facial dynamics and synkinesis",
-    trains="dynamics",
-    optimises="mean quadratic weighted kappa of dynamics and synkinesis on the validation videos",
-    vary={
+SPACE = SearchSpace(
+    description="the model of facial dynamics and synkinesis",
+    trainable="dynamics",
+    metric="mean quadratic weighted kappa of dynamics and synkinesis on the validation videos",
+    params={
         "flow_width": tune.choice([8, 16, 32, 64]),
         "landmark_width": tune.choice([16, 32, 64, 128]),
         "dropout": tune.uniform(0.0, 0.5),
@@ -57,10 +57,11 @@ SPACE = Space(
         "lr_fusion": 0.01,
         "lr_all": 1e-4,
     },
-    options=options,
+    to_options=to_options,
     search="tpe",
     scheduler="asha",
     num_trials=24,
-    grace=1,  # after stage 1, by the flow net alone; then after stage 2b, by the landmark net alone
-    reduction=3,
+    # Rungs after stage 1, which scores by the flow branch alone, and stage 2b, by the landmark branch alone.
+    grace_period=1,
+    reduction_factor=3,
 )

@@ -1,1 +1,1 @@
-"""Hyperparameter campaigns on Ray Tune: spaces, search, early stopping, trials, records and the report."""
+"""Hyperparameter sweeps on Ray Tune: search spaces, search algorithms, early stopping, trials, and the report."""

@@ -1,4 +1,4 @@
-"""What a trial leaves on disk as it goes, so that it can be continued: its history, and two checkpoints."""
+"""A trial's folder: its history, and the checkpoints of its last and its best epoch."""
 
 from __future__ import annotations
 
@@ -10,72 +10,73 @@ from typing import Any
 
 HISTORY = "history.json"
 PREFIX = "checkpoint_"
-COMPLETE = "complete"
-"""A file that says that the trial went to its own end."""
+COMPLETED = "complete"
+"""Marker file of a trial that ran to its end."""
 
 
-class Keeper:
-    """A trial's folder, as the trial sees it. Whenever the process dies, a complete checkpoint and its history remain.
+class TrialCheckpoints:
+    """Saves a trial's history and checkpoints. A process killed at any point leaves a complete checkpoint behind.
 
-    A round is an epoch, counted through the whole trial. The checkpoints of the last round and of the best one stay.
+    Epochs are counted over the whole trial (``trial_epoch``). The last checkpoint and the best one are kept.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        rounds = self._rounds()
+        epochs = self._saved_epochs()
         self.history: list[dict[str, Any]] = []
-        if rounds:
-            told = json.loads((folder / HISTORY).read_text())
-            self.history = [entry for entry in told if entry["round"] <= rounds[-1]]
+        if epochs:  # the history is written before its checkpoint, so it may be one entry ahead
+            entries = json.loads((folder / HISTORY).read_text())
+            self.history = [entry for entry in entries if entry["trial_epoch"] <= epochs[-1]]
 
     @property
     def last(self) -> Path | None:
-        """The checkpoint to continue from."""
-        rounds = self._rounds()
-        return self._path(rounds[-1]) if rounds else None
+        """The checkpoint to resume from."""
+        epochs = self._saved_epochs()
+        return self._path(epochs[-1]) if epochs else None
 
     @property
     def best(self) -> Path | None:
-        """The checkpoint of the best score."""
-        return self._path(best_entry(self.history)["round"]) if self.history else None
+        """The checkpoint with the best score."""
+        return self._path(best_entry(self.history)["trial_epoch"]) if self.history else None
 
     def save(self, entry: dict[str, Any], checkpoint: Path) -> None:
-        """Add a round's figures, which have a ``round`` and a ``score``, and copy its checkpoint."""
-        self.history = [each for each in self.history if each["round"] < entry["round"]] + [entry]
-        write(self.folder / HISTORY, json.dumps(self.history, indent=1))
+        """Append an epoch's metrics, with ``trial_epoch`` and ``score``, and copy its checkpoint."""
+        epoch = entry["trial_epoch"]
+        self.history = [each for each in self.history if each["trial_epoch"] < epoch] + [entry]
+        write_atomically(self.folder / HISTORY, json.dumps(self.history, indent=1))
         partial = self.folder / "partial"
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(checkpoint, partial)
-        target = self._path(entry["round"])
+        target = self._path(epoch)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
-        for number in set(self._rounds()) - {entry["round"], best_entry(self.history)["round"]}:
-            shutil.rmtree(self._path(number))
+        for other in set(self._saved_epochs()) - {epoch, best_entry(self.history)["trial_epoch"]}:
+            shutil.rmtree(self._path(other))
 
     @property
-    def complete(self) -> bool:
-        """Whether the trial went to its own end: its last epoch, or where its own patience ended it."""
-        return (self.folder / COMPLETE).exists()
+    def completed(self) -> bool:
+        """Whether the trial ran to its end: the last epoch, or early stopping by its own ``patience``."""
+        return (self.folder / COMPLETED).exists()
 
-    def finish(self) -> None:
-        (self.folder / COMPLETE).touch()
+    def mark_completed(self) -> None:
+        (self.folder / COMPLETED).touch()
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{PREFIX}{number:04}"
+    def _path(self, epoch: int) -> Path:
+        return self.folder / f"{PREFIX}{epoch:04}"
 
-    def _rounds(self) -> list[int]:
+    def _saved_epochs(self) -> list[int]:
         return sorted(int(path.name.removeprefix(PREFIX)) for path in self.folder.glob(f"{PREFIX}*"))
 
 
 def best_entry(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """The entry of the highest score; of equal ones the first. Of a training in stages, the last stage counts."""
+    """The entry with the highest score, the first of equal ones. If the job trains in stages, only the last counts."""
     stage = history[-1].get("stage")
     return max((entry for entry in history if entry.get("stage") == stage), key=lambda entry: entry["score"])
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old text or the new one, never a part."""
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that readers see either the old content or the new."""
     partial = path.with_suffix(".partial")
     partial.write_text(text)
     os.replace(partial, path)

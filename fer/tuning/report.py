@@ -1,4 +1,4 @@
-"""What a campaign found: `report.html`, `winner.yaml` and a sentence for the person who waited."""
+"""The results of a sweep: `report.html`, `best.yaml`, and a summary for the terminal."""
 
 from __future__ import annotations
 
@@ -18,63 +18,64 @@ from fer.evaluation.report import Plot, Report, Table, render_html
 from fer.tracking import Run
 from fer.training.run import RunFolder
 from fer.tuning import plots
-from fer.tuning.checkpoints import Keeper
-from fer.tuning.command import command
-from fer.tuning.record import Record, ranked, trial_folder
+from fer.tuning.checkpoints import TrialCheckpoints
+from fer.tuning.command_line import command_line
 from fer.tuning.search import make_study
-from fer.tuning.sweep import Campaign
+from fer.tuning.sweep import Sweep
+from fer.tuning.trial_record import TrialRecord, ranked, trial_folder
 
 PAGE = "report.html"
-WINNER = "winner.yaml"
-SHOWN = 15
+BEST_OPTIONS = "best.yaml"
+MAX_ROWS = 15
 """Trials in the report's table."""
 
 LIMITATIONS = (
-    "The best of many trials looks better than it is: it was chosen by these very validation rows. Judge the model "
-    "that comes of it on rows that no trial has seen (`fer evaluate`), and train it again with other seeds before you "
-    "trust a small difference.",
-    "A dimension's importance is the share of the differences between trials that a random forest attributes to it "
-    "(functional ANOVA); with few trials it is a hint, no more.",
+    "The best of many trials looks better than it is, since it was selected on the same validation rows. Evaluate the "
+    "resulting model on rows that no trial has seen (`fer evaluate`), and train it with other seeds before relying on "
+    "a small difference.",
+    "The importance of a hyperparameter is the share of the variance between trials that a random forest attributes "
+    "to it (functional ANOVA); with few trials it is only a hint.",
 )
 
 
-def write_report(campaign: Campaign, run: RunFolder, records: Sequence[Record], parent: Run) -> str:
-    """Write and log the report and the winner's options; the summary."""
+def write_report(sweep: Sweep, run: RunFolder, records: Sequence[TrialRecord], parent: Run) -> str:
+    """Write and log the report and the best trial's options; return the summary."""
     parent.log_metrics({"trials": float(len(records))}, step=0)
     best = next(iter(ranked(list(records))), None)
     if best is None:
-        reasons = "; ".join(f"{record.name}: {record.reason}" for record in records if record.reason)
-        return f"No trial came to the end of a round. {reasons}"
-    winner = campaign.job_config(best.point)
-    reproduce = command(campaign.training.job, winner, f"{run.name}-winner")
-    run.write(WINNER, yaml.safe_dump(json.loads(winner.model_dump_json(exclude_unset=True)), sort_keys=False))
-    sentences = list(summarize(campaign, records, best))
+        errors = "; ".join(f"{record.name}: {record.error}" for record in records if record.error)
+        return f"No trial completed an epoch. {errors}"
+    config = sweep.job_config(best.point)
+    command = command_line(sweep.trainable.job, config, f"{run.name}-best")
+    run.write(BEST_OPTIONS, yaml.safe_dump(json.loads(config.model_dump_json(exclude_unset=True)), sort_keys=False))
+    sentences = list(summarize(sweep, records, best))
+    tables = [best_trial_table(sweep, records, best), trials_table(sweep, records), failed_trials_table(records)]
     report = Report(
-        title=f"Campaign {run.name}",
-        summary=[*sentences, f"The winner again: {reproduce}"],
+        title=f"Sweep {run.name}",
+        summary=[*sentences, f"To train the best trial again: {command}"],
         headlines=[],
-        tables=[differences(campaign, records, best), trials_table(campaign, records), failures(records)],
-        plots=list(figures(campaign, records)),
+        tables=[table for table in tables if table.rows],
+        plots=list(make_plots(sweep, records)),
         sections={
-            "Time": times(run, records),
-            "Campaign": {name: value for name, value in campaign.config.model_dump().items() if value is not None},
-            "Options of every trial": {**campaign.base, **campaign.fixed},
+            "Time": time_breakdown(run, records),
+            "Sweep": {name: value for name, value in sweep.config.model_dump().items() if value is not None},
+            "Options of every trial": {**sweep.base, **sweep.fixed},
             "Versions": {**run.record["versions"], "commit": run.record["commit"] or "not from a repository"},
         },
         limitations=LIMITATIONS,
     )
-    report.tables = [table for table in report.tables if table.rows]
     run.write(PAGE, render_html(report))
-    assert best.score is not None, "it is ranked"
+    assert best.score is not None, "ranked trials have a score"
     parent.log_metrics({"best_score": best.score}, step=0)
     parent.set_tags({"best_trial": best.name})
-    log_best(campaign, run, best, parent)
-    return "\n".join([*sentences, *(f"{name}: {value}" for name, value in times(run, records).items()), reproduce])
+    log_best_trial(run, best, parent)
+    times = [f"{name}: {value}" for name, value in time_breakdown(run, records).items()]
+    return "\n".join([*sentences, *times, command])
 
 
-def log_best(campaign: Campaign, run: RunFolder, best: Record, parent: Run) -> None:
-    """The best checkpoint goes to the trial's MLflow run, once; the report to the campaign's."""
-    checkpoint = Keeper(trial_folder(Path(run.root), best.number)).best
+def log_best_trial(run: RunFolder, best: TrialRecord, parent: Run) -> None:
+    """Log the best checkpoint to its trial's MLflow run, once, and the report to the sweep's."""
+    checkpoint = TrialCheckpoints(trial_folder(Path(run.root), best.number)).best
     logged = run.record.get("logged", [])
     if checkpoint is not None and str(checkpoint) not in logged:
         Run(parent.uri, best.run_id).log_artifacts(checkpoint, checkpoint.name)
@@ -82,79 +83,78 @@ def log_best(campaign: Campaign, run: RunFolder, best: Record, parent: Run) -> N
     parent.log_artifacts(Path(run.root) / PAGE)
 
 
-def summarize(campaign: Campaign, records: Sequence[Record], best: Record) -> Iterator[str]:
-    """What was tried and what came of it."""
+def summarize(sweep: Sweep, records: Sequence[TrialRecord], best: TrialRecord) -> Iterator[str]:
+    """Number of trials by outcome, the best trial, and the baseline."""
     count = {state: sum(record.state == state for record in records) for state in ("finished", "stopped", "failed")}
     unfinished = len(records) - sum(count.values())
     yield (
-        f"{len(records)} trials: {count['finished']} ran to their end, {count['stopped']} were stopped early, "
+        f"{len(records)} trials: {count['finished']} finished, {count['stopped']} stopped early, "
         f"{count['failed']} failed" + (f", {unfinished} unfinished" if unfinished else "") + "."
     )
-    yield (
-        f"Best: {best.name} with {best.score:.4f} ({campaign.space.optimises}), "
-        f"{best.best['round'] if best.best else 0} rounds."
-    )
-    default = default_trial(campaign, records)
+    best_epoch = best.best["trial_epoch"] if best.best else 0
+    yield f"Best: {best.name} with {best.score:.4f} ({sweep.space.metric}) at epoch {best_epoch}."
+    default = default_trial(sweep, records)
     if default is not None and default.score is not None and default is not best:
-        yield f"The default options have {default.score:.4f} ({default.name}, {default.rounds} rounds)."
+        yield f"Default options: {default.score:.4f} ({default.name}, {default.epochs} epochs)."
 
 
-def default_trial(campaign: Campaign, records: Sequence[Record]) -> Record | None:
-    return next((record for record in records if record.point == campaign.space.default), None)
+def default_trial(sweep: Sweep, records: Sequence[TrialRecord]) -> TrialRecord | None:
+    return next((record for record in records if record.point == sweep.space.default), None)
 
 
-def differences(campaign: Campaign, records: Sequence[Record], best: Record) -> Table:
-    """The winner's options beside the default's."""
-    default = default_trial(campaign, records)
-    rows = [[name, text(campaign.space.default[name]), text(best.point[name])] for name in campaign.space.vary]
-    rows.append(["best score", text(default.score if default else None), text(best.score)])
-    return Table("The winner", ["dimension", "default", best.name], rows)
+def best_trial_table(sweep: Sweep, records: Sequence[TrialRecord], best: TrialRecord) -> Table:
+    """The best trial's hyperparameters beside the defaults."""
+    default = default_trial(sweep, records)
+    defaults = sweep.space.default
+    rows = [[name, format_value(defaults[name]), format_value(best.point[name])] for name in sweep.space.params]
+    rows.append(["best score", format_value(default.score if default else None), format_value(best.score)])
+    return Table("Best trial", ["hyperparameter", "default", best.name], rows)
 
 
-def trials_table(campaign: Campaign, records: Sequence[Record]) -> Table:
-    columns = ["trial", "score", "rounds", "end", *(name.replace("_", " ") for name in campaign.space.vary)]
-    against = campaign.config.against
-    if against:
-        columns.insert(2, against)
+def trials_table(sweep: Sweep, records: Sequence[TrialRecord]) -> Table:
+    columns = ["trial", "score", "epochs", "state", *(name.replace("_", " ") for name in sweep.space.params)]
+    cost = sweep.config.second_objective
+    if cost:
+        columns.insert(2, cost)
     rows = []
-    for record in ranked(list(records))[:SHOWN]:
-        row = [record.name, text(record.score), str(record.rounds), record.state]
-        if against and record.best:
-            row.insert(2, text(record.best[against]))
-        rows.append([*row, *(text(record.point[name]) for name in campaign.space.vary)])
-    caption = f"The best {SHOWN} of {len(records)}." if len(records) > SHOWN else ""
+    for record in ranked(list(records))[:MAX_ROWS]:
+        row = [record.name, format_value(record.score), str(record.epochs), record.state]
+        if cost and record.best:
+            row.insert(2, format_value(record.best[cost]))
+        rows.append([*row, *(format_value(record.point[name]) for name in sweep.space.params)])
+    caption = f"The best {MAX_ROWS} of {len(records)}." if len(records) > MAX_ROWS else ""
     return Table("Trials", columns, rows, caption)
 
 
-def failures(records: Sequence[Record]) -> Table:
-    rows = [[record.name, str(record.rounds), record.reason] for record in records if record.state == "failed"]
-    return Table("Failed trials", ["trial", "rounds", "reason"], rows)
+def failed_trials_table(records: Sequence[TrialRecord]) -> Table:
+    rows = [[record.name, str(record.epochs), record.error] for record in records if record.state == "failed"]
+    return Table("Failed trials", ["trial", "epochs", "error"], rows)
 
 
-def figures(campaign: Campaign, records: Sequence[Record]) -> Iterator[Plot]:
-    space, against = campaign.space, campaign.config.against
+def make_plots(sweep: Sweep, records: Sequence[TrialRecord]) -> Iterator[Plot]:
+    space, cost = sweep.space, sweep.config.second_objective
     usable = [record for record in records if record.best and record.state != "failed"]
-    yield Plot("Learning curves", to_png(plots.learning_curves(usable)), "The score after each round of every trial.")
-    yield Plot("Optimisation history", to_png(plots.history(usable)), "Each trial's best score.")
-    study = make_study(space.vary, records, against)
-    shares = importance(study)
-    if shares:
-        yield Plot("Importance", to_png(plots.importances(shares)), "Of each dimension, for the score.")
-    caption = "A line is a trial: the darker the better, the best in orange."
-    yield Plot("Parallel coordinates", to_png(plots.parallel(usable, space.vary)), caption)
-    if against and study.best_trials:
+    yield Plot("Learning curves", to_png(plots.learning_curves(usable)), "Each trial's score after each epoch.")
+    yield Plot("Optimization history", to_png(plots.optimization_history(usable)), "Each trial's best score.")
+    study = make_study(space.params, records, cost)
+    importances = param_importances(study)
+    if importances:
+        yield Plot("Hyperparameter importance", to_png(plots.importances(importances)), "For the score.")
+    caption = "Each line is a trial; darker is better, the best is orange."
+    yield Plot("Parallel coordinates", to_png(plots.parallel_coordinates(usable, space.params)), caption)
+    if cost and study.best_trials:
         front = [trial.user_attrs["number"] for trial in study.best_trials]
         yield Plot(
-            f"Score against {against}",
-            to_png(plots.trade_off(usable, against, front)),
-            "In orange the trials that no other one beats in both.",
+            f"Score and {cost}",
+            to_png(plots.pareto_front(usable, cost, front)),
+            "Pareto front in orange: no other trial is better in both.",
         )
 
 
-def importance(study: optuna.Study) -> dict[str, float] | None:
-    """Each dimension's share of the differences between scores; None where too few trials tell."""
-    done = [trial for trial in study.trials if trial.values]
-    if len(done) < 4 or len({trial.values[0] for trial in done}) < 2:
+def param_importances(study: optuna.Study) -> dict[str, float] | None:
+    """Each hyperparameter's share of the variance of the score; None with fewer than 4 trials, or equal scores."""
+    complete = [trial for trial in study.trials if trial.values]
+    if len(complete) < 4 or len({trial.values[0] for trial in complete}) < 2:
         return None
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     with warnings.catch_warnings():
@@ -162,31 +162,31 @@ def importance(study: optuna.Study) -> dict[str, float] | None:
         return optuna.importance.get_param_importances(study, evaluator=evaluator, target=lambda trial: trial.values[0])
 
 
-def times(run: RunFolder, records: Sequence[Record]) -> dict[str, str]:
-    """Where the campaign's time went, from its own log."""
-    wall = sum(session["ended"] - session["began"] for session in run.record["sessions"])
-    at_a_time = run.record["at_a_time"]
-    spans = sorted(spans_of(records))
-    trained = sum(end - begin for begin, end in spans)
+def time_breakdown(run: RunFolder, records: Sequence[TrialRecord]) -> dict[str, str]:
+    """Wall time of the sweep, and how much of it was training."""
+    sessions, max_concurrent = run.record["sessions"], run.record["max_concurrent"]
+    wall = sum(session["ended"] - session["started"] for session in sessions)
+    spans = sorted(training_spans(records))
+    trained = sum(end - start for start, end in spans)
     facts = {
-        "wall time": f"{wall / 60:.1f} min in {len(run.record['sessions'])} session(s), {at_a_time} trial(s) at a time",
-        "training and validation": f"{trained / 60:.1f} min, {trained / max(wall * at_a_time, 1e-9):.0%} of it",
+        "wall time": f"{wall / 60:.1f} min in {len(sessions)} session(s), {max_concurrent} trial(s) at a time",
+        "training and validation": f"{trained / 60:.1f} min, {trained / max(wall * max_concurrent, 1e-9):.0%} of it",
     }
     gaps = [after[0] - before[1] for before, after in pairwise(spans)]
-    if gaps and at_a_time == 1 and len(run.record["sessions"]) == 1:
+    if gaps and max_concurrent == 1 and len(sessions) == 1:
         facts["between two trials"] = f"median {statistics.median(gaps):.1f} s, at most {max(gaps):.1f} s"
     return facts
 
 
-def spans_of(records: Sequence[Record]) -> Iterator[tuple[float, float]]:
-    """When each trial's epochs began and ended. The validation of a trial's first epoch counts as time before it."""
+def training_spans(records: Sequence[TrialRecord]) -> Iterator[tuple[float, float]]:
+    """When each trial's epochs started and ended, in Unix time. Validation of the first epoch is left out."""
     for record in records:
-        if record.history and record.sessions == 1:
+        if record.history and record.attempts == 1:
             yield record.history[0]["time"] - record.history[0]["seconds"], record.history[-1]["time"]
 
 
-def text(value: Any) -> str:
-    """A value of a table: numbers of three significant digits."""
+def format_value(value: Any) -> str:
+    """A value for a table; floats with four significant digits."""
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

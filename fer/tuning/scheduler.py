@@ -1,4 +1,4 @@
-"""Which trials go on: early stopping and population based training, told of the trials of earlier sessions."""
+"""Trial schedulers: ASHA, with the trials of earlier sessions replayed, and population based training."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, Populati
 from ray.tune.search.sample import Float, Integer
 
 from fer.tuning.checkpoints import best_entry
-from fer.tuning.record import Record
 from fer.tuning.search import SCORE
-from fer.tuning.space import Space
+from fer.tuning.space import SearchSpace
+from fer.tuning.trial_record import TrialRecord
 
-RUNG = "rung"
-"""How far a trial is. Reports without it are not compared."""
+PROGRESS = "progress"
+"""ASHA's time attribute: epochs, or finished stages. A report without it is not compared."""
 
 
-class Halving(AsyncHyperBandScheduler):
-    """ASHA (Li et al., MLSys 2020), which remembers whom it stopped and can be told of trials that are over."""
+class ASHA(AsyncHyperBandScheduler):
+    """ASHA (Li et al., MLSys 2020). Records which trials it stopped; trials of earlier sessions can be replayed."""
 
-    def __init__(self, space: Space, rungs: int) -> None:
+    def __init__(self, space: SearchSpace, max_progress: int) -> None:
         super().__init__(
-            time_attr=RUNG,
+            time_attr=PROGRESS,
             metric=SCORE,
             mode="max",
-            max_t=max(rungs, space.grace),
-            grace_period=space.grace,
-            reduction_factor=space.reduction,
+            max_t=max(max_progress, space.grace_period),
+            grace_period=space.grace_period,
+            reduction_factor=space.reduction_factor,
             stop_last_trials=False,
         )
         self.stopped: set[str] = set()
@@ -40,42 +40,46 @@ class Halving(AsyncHyperBandScheduler):
             self.stopped.add(trial.trial_id)
         return decision
 
-    def tell(self, records: Sequence[Record]) -> None:
-        """Fill the rungs with what trials of an earlier session reached."""
+    def replay(self, records: Sequence[TrialRecord]) -> None:
+        """Fill the rungs with the results of trials that ended in an earlier session."""
         for record in records:
             if record.state in ("finished", "stopped"):
-                trial = Trial("told", stub=True, trial_id=record.name)
+                trial = Trial("replayed", stub=True, trial_id=record.name)
                 self.on_trial_add(None, trial)  # type: ignore[arg-type]
                 for place, entry in enumerate(record.history, 1):
-                    if RUNG in entry:
+                    if PROGRESS in entry:
                         best = best_entry(record.history[:place])["score"]
-                        super().on_trial_result(None, trial, {RUNG: entry[RUNG], SCORE: best})  # type: ignore[arg-type]
+                        result = {PROGRESS: entry[PROGRESS], SCORE: best}
+                        super().on_trial_result(None, trial, result)  # type: ignore[arg-type]
                 self.on_trial_remove(None, trial)  # type: ignore[arg-type]
 
 
-def keep_within(space: Space, config: dict[str, Any]) -> dict[str, Any]:
-    """A population's changed values, back in the ranges of the space: PBT multiplies them by 0.8 or 1.2."""
+def clip_to_space(space: SearchSpace, config: dict[str, Any]) -> dict[str, Any]:
+    """Clip perturbed values to the ranges of the space: PBT multiplies them by 0.8 or 1.2."""
     point = config["trial"]["point"]
     for name in space.mutable:
-        domain = space.vary[name]
+        domain = space.params[name]
         if isinstance(domain, Float | Integer):
             point[name] = min(max(point[name], domain.lower), domain.upper)
     return config
 
 
-def make_scheduler(space: Space, search: str, scheduler: str, rungs: int, records: Sequence[Record]) -> TrialScheduler:
+def make_scheduler(
+    space: SearchSpace, search: str, scheduler: str, max_progress: int, records: Sequence[TrialRecord]
+) -> TrialScheduler:
+    """The scheduler of a sweep; ``records`` are trials that ended in earlier sessions."""
     if search == "pbt":
         return PopulationBasedTraining(
-            time_attr="round",
+            time_attr="trial_epoch",
             metric="score",
             mode="max",
-            perturbation_interval=space.grace,
-            custom_explore_fn=partial(keep_within, space),
-            synch=True,  # else, one trial at a time, the one that runs copies one that waits again and again
-            hyperparam_mutations={"trial": {"point": {name: space.vary[name] for name in space.mutable}}},
+            perturbation_interval=space.grace_period,
+            custom_explore_fn=partial(clip_to_space, space),
+            synch=True,  # else, one trial at a time, the running one copies a waiting one again and again
+            hyperparam_mutations={"trial": {"point": {name: space.params[name] for name in space.mutable}}},
         )
     if scheduler == "none":
         return FIFOScheduler()
-    halving = Halving(space, rungs)
-    halving.tell(records)
-    return halving
+    asha = ASHA(space, max_progress)
+    asha.replay(records)
+    return asha

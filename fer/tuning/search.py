@@ -1,4 +1,4 @@
-"""Who proposes trials: Optuna through Ray Tune, told of everything that was tried before."""
+"""Search algorithms: Optuna through Ray Tune, initialised with every trial that is already known."""
 
 from __future__ import annotations
 
@@ -12,115 +12,118 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.sample import Domain
 
-from fer.tuning.record import Record
 from fer.tuning.space import Point
+from fer.tuning.trial_record import TrialRecord
 
 SCORE = "best_score"
-STUDY = "campaign"
+STUDY = "sweep"
 GRID_VALUES = 3
-"""Values of a numeric dimension in a grid."""
+"""Values of a numeric hyperparameter in a grid."""
 
-Start = Callable[[Point], dict[str, Any]]
-"""Opens the record of a trial at this point, and returns what the trial is sent: number and point."""
+StartTrial = Callable[[Point], dict[str, Any]]
+"""Creates the record of a trial at this point; returns the trial's config: its number and point."""
 
 
-def distributions(vary: Mapping[str, Domain]) -> dict[str, BaseDistribution]:
-    """The dimensions as Optuna knows them."""
-    return OptunaSearch.convert_search_space(dict(vary))
+def distributions(params: Mapping[str, Domain]) -> dict[str, BaseDistribution]:
+    """Ray Tune's distributions as Optuna's."""
+    return OptunaSearch.convert_search_space(dict(params))
 
 
 def make_study(
-    vary: Mapping[str, Domain],
-    records: Sequence[Record],
-    against: str | None = None,
+    params: Mapping[str, Domain],
+    records: Sequence[TrialRecord],
+    second_objective: str | None = None,
     sampler: optuna.samplers.BaseSampler | None = None,
     storage: optuna.storages.BaseStorage | None = None,
 ) -> optuna.Study:
-    """A study, in memory, of trials that are over. A trial that was stopped early has the best score it reached.
+    """An in-memory study of the trials that have ended. One that was stopped early counts with its best score.
 
-    With ``against`` it has two objectives: the score, and a cost to be kept low.
+    With ``second_objective``, the score is maximised and that cost minimised.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=storage or optuna.storages.InMemoryStorage(),
         sampler=sampler,
         study_name=STUDY,
-        directions=["maximize", "minimize"] if against else ["maximize"],
+        directions=["maximize", "minimize"] if second_objective else ["maximize"],
     )
     for record in records:
         if record.state == "failed" or (record.state != "running" and record.best):
-            study.add_trial(as_optuna(record, vary, against))
+            study.add_trial(to_optuna(record, params, second_objective))
     return study
 
 
-def as_optuna(record: Record, vary: Mapping[str, Domain], against: str | None) -> optuna.trial.FrozenTrial:
+def to_optuna(
+    record: TrialRecord, params: Mapping[str, Domain], second_objective: str | None
+) -> optuna.trial.FrozenTrial:
     failed = record.state == "failed"
     values = None
     if not failed:
         assert record.best is not None, "a trial that did not fail has a score"
-        values = [record.best["score"], record.best[against]] if against else [record.best["score"]]
+        costs = [record.best[second_objective]] if second_objective else []
+        values = [record.best["score"], *costs]
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE,
         values=values,
-        params={name: record.point[name] for name in vary},
-        distributions=distributions(vary),
+        params={name: record.point[name] for name in params},
+        distributions=distributions(params),
         user_attrs={"number": record.number},
     )
 
 
-class CampaignSearch(OptunaSearch):
-    """Optuna's proposals as trials of a campaign: each gets its record before it starts."""
+class SweepSearch(OptunaSearch):
+    """Optuna's suggestions as trials of a sweep: the record of each is created before it starts."""
 
     def __init__(
         self,
-        vary: Mapping[str, Domain],
-        start: Start,
-        against: str | None,
+        params: Mapping[str, Domain],
+        start_trial: StartTrial,
+        second_objective: str | None,
         sampler: optuna.samplers.BaseSampler,
         storage: optuna.storages.BaseStorage,
     ) -> None:
-        metric: Any = [SCORE, against] if against else SCORE
-        mode: Any = ["max", "min"] if against else "max"
+        metric: Any = [SCORE, second_objective] if second_objective else SCORE
+        mode: Any = ["max", "min"] if second_objective else "max"
         super().__init__(
-            distributions(vary),
+            distributions(params),
             metric=metric,
             mode=mode,
             sampler=sampler,
             storage=storage,  # holds the study of `make_study`
             study_name=STUDY,
         )
-        self.start = start
+        self.start_trial = start_trial
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         point = super().suggest(trial_id)
-        return {"trial": self.start(point)} if point is not None else None
+        return {"trial": self.start_trial(point)} if point is not None else None
 
     def save(self, checkpoint_path: str) -> None:
-        """The records are what is saved (see `fer.tuning.record`)."""
+        """Nothing: the trial records are the state (see `fer.tuning.trial_record`)."""
 
 
-def make_sampler(search: str, seed: int, told: int) -> optuna.samplers.BaseSampler:
-    """``told`` trials are known already: chance must not draw their points a second time."""
+def make_sampler(search: str, seed: int, num_known: int) -> optuna.samplers.BaseSampler:
+    """``num_known`` trials were sampled already: their number changes the seed, so that none is drawn again."""
     if search == "tpe":
-        return optuna.samplers.TPESampler(seed=seed + told, n_startup_trials=8, multivariate=True)
-    return optuna.samplers.RandomSampler(seed=seed + told)
+        return optuna.samplers.TPESampler(seed=seed + num_known, n_startup_trials=8, multivariate=True)
+    return optuna.samplers.RandomSampler(seed=seed + num_known)
 
 
-def draw(vary: Mapping[str, Domain], points: Sequence[Point], count: int, seed: int) -> list[Point]:
-    """``count`` points: the given ones, with chance for what they leave open, then points by chance alone."""
-    study = make_study(vary, [], sampler=optuna.samplers.RandomSampler(seed=seed))
-    for point in points:
+def sample_points(params: Mapping[str, Domain], given: Sequence[Point], count: int, seed: int) -> list[Point]:
+    """``count`` points: the given ones, completed at random where they are partial, then random ones."""
+    study = make_study(params, [], sampler=optuna.samplers.RandomSampler(seed=seed))
+    for point in given:
         study.enqueue_trial(dict(point))
-    return [study.ask(distributions(vary)).params for _ in range(count)]
+    return [study.ask(distributions(params)).params for _ in range(count)]
 
 
-def grid(vary: Mapping[str, Domain]) -> list[Point]:
-    """Every combination of all choices, and of three values of each numeric dimension: both ends and the middle."""
-    axes = [_values(each) for each in distributions(vary).values()]
-    return [dict(zip(vary, values, strict=True)) for values in itertools.product(*axes)]
+def grid_points(params: Mapping[str, Domain]) -> list[Point]:
+    """Every combination of all choices, and of three values of each numeric range: both ends and the middle."""
+    axes = [_grid_values(each) for each in distributions(params).values()]
+    return [dict(zip(params, values, strict=True)) for values in itertools.product(*axes)]
 
 
-def _values(distribution: BaseDistribution) -> list[Any]:
+def _grid_values(distribution: BaseDistribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     assert isinstance(distribution, FloatDistribution | IntDistribution)

@@ -1,4 +1,4 @@
-"""What a campaign is: the dimensions that vary, what they mean to a job, and how much is spent. Plain values."""
+"""Search spaces: the hyperparameters, how a point becomes options of a job, and the budget. Plain values."""
 
 from __future__ import annotations
 
@@ -11,70 +11,70 @@ from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUnifo
 from fer.errors import UserError
 
 Point = dict[str, Any]
-"""One value for each dimension of a space."""
+"""One value for each hyperparameter of a space."""
 
 
 @dataclass(frozen=True)
-class Space:
-    """A file of `tune_spaces/` holds one of these, called ``SPACE``."""
+class SearchSpace:
+    """A file of `tune_spaces/` defines one of these as ``SPACE``."""
 
-    purpose: str
-    """One line for the person who chooses a space."""
-    trains: Literal["classifier", "dynamics"]
-    """What a trial trains."""
-    optimises: str
-    """What the score is, in words. More is better."""
-    vary: Mapping[str, Domain]
-    """Dimensions by name, as Ray Tune's distributions: `tune.loguniform(1e-4, 1e-2)`, `tune.choice([...])`."""
+    description: str
+    """One line on what is tuned."""
+    trainable: Literal["classifier", "dynamics"]
+    """What a trial trains: a name in `fer.tuning.trainables.registry`."""
+    metric: str
+    """What the score is, in words. Higher is better."""
+    params: Mapping[str, Domain]
+    """Hyperparameters by name, as Ray Tune's distributions: `tune.loguniform(1e-4, 1e-2)`, `tune.choice([...])`."""
     default: Point
-    """The point that stands for the job's default settings. It is tried first: the yardstick of all others."""
-    options: Callable[[Point], dict[str, Any]] = dict
-    """What a point means: options of the job."""
+    """The point equal to the job's default options. It is evaluated first, as the baseline."""
+    to_options: Callable[[Point], dict[str, Any]] = dict
+    """Maps a point to options of the job."""
     search: Literal["tpe", "random", "grid", "pbt"] = "tpe"
     scheduler: Literal["asha", "none"] = "asha"
     num_trials: int = 24
-    grace: int = 1
-    """Epochs (of `fer dynamics`: stages) that every trial gets before it may be stopped."""
-    reduction: int = 3
-    """Of so many trials that get this far one goes on; likewise after grace x reduction, and so on."""
+    grace_period: int = 1
+    """Epochs (for `fer dynamics`: stages) before ASHA may stop a trial."""
+    reduction_factor: int = 3
+    """ASHA keeps one in so many trials at each rung: after grace_period, grace_period x reduction_factor, ..."""
     mutable: tuple[str, ...] = ()
-    """Dimensions that population based training may change while a trial runs."""
+    """Hyperparameters that population based training may change while a trial runs."""
 
     def __post_init__(self) -> None:
-        assert self.default.keys() == self.vary.keys(), "the default point has a value for each dimension"
-        assert set(self.mutable) <= set(self.vary), "what is mutable varies"
+        assert self.default.keys() == self.params.keys(), "the default point must have a value for each hyperparameter"
+        assert set(self.mutable) <= set(self.params), "mutable hyperparameters must be in the space"
 
 
-def fits(space: Space, point: Mapping[str, Any]) -> bool:
-    """Whether a point of another campaign is one of this space."""
+def contains(space: SearchSpace, point: Mapping[str, Any]) -> bool:
+    """Whether a point, such as one of an earlier sweep, is complete and within this space's ranges."""
     try:
         check_point(space, point, "")
     except UserError:
         return False
-    return point.keys() == space.vary.keys()
+    return point.keys() == space.params.keys()
 
 
-def check_point(space: Space, point: Mapping[str, Any], where: str) -> None:
-    """Raise UserError for a dimension that the space doesn't have, or a value out of its range."""
+def check_point(space: SearchSpace, point: Mapping[str, Any], source: str) -> None:
+    """Raise UserError for an unknown hyperparameter or a value out of range. ``source`` opens the message."""
     for name, value in point.items():
-        if name not in space.vary:
-            raise UserError(f"{where}: the space has no dimension {name!r}; it has: {', '.join(space.vary)}")
-        domain = space.vary[name]
-        # A number given where choices are, or words where a number is wanted, is no value of the domain either.
+        if name not in space.params:
+            raise UserError(f"{source}: the space has no hyperparameter {name!r}; it has: {', '.join(space.params)}")
+        domain = space.params[name]
+        # Comparing a string with a numeric range, or a number with strings, raises TypeError.
         try:
             valid = domain.is_valid(value) or (isinstance(domain, Float | Integer) and value == domain.upper)
         except TypeError:
             valid = False
         if not valid:
-            raise UserError(f"{where}: {name} can't be {value!r}; it is {describe(domain)}")
+            raise UserError(f"{source}: {name} can't be {value!r}; allowed: {format_domain(domain)}")
 
 
-def describe(domain: Domain) -> str:
-    """A dimension's range in words: "0.0001 to 0.01, log", "one of ce, focal"."""
+def format_domain(domain: Domain) -> str:
+    """A hyperparameter's range as text: "0.0001 to 0.01, log", "one of ce, focal"."""
     if isinstance(domain, Categorical):
         return "one of " + ", ".join(str(value) for value in domain.categories)
-    assert isinstance(domain, Float | Integer), f"spaces have no dimensions of type {type(domain).__name__}"
+    assert isinstance(domain, Float | Integer), f"unsupported distribution: {type(domain).__name__}"
     upper = domain.upper - 1 if isinstance(domain, Integer) else domain.upper
     log = ", log" if isinstance(domain.get_sampler(), LogUniform) else ""
-    whole = ", whole" if isinstance(domain, Integer) else ""
-    return f"{domain.lower:g} to {upper:g}{whole}{log}"
+    integer = ", integer" if isinstance(domain, Integer) else ""
+    return f"{domain.lower:g} to {upper:g}{integer}{log}"

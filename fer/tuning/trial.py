@@ -1,8 +1,8 @@
-"""One trial: the job's own loop, inside a function that Ray Tune calls.
+"""One trial: the job's own training loop, inside a function that Ray Tune calls.
 
-A trial of several workers is a Ray Train run, which reports through Ray's callback from Train to Tune. A trial of one
-worker runs the same loop in the process that Tune keeps for its trials: a Ray Train run would start six processes for
-it, which on two cores takes longer than many a trial.
+A trial with several workers is a Ray Train run, which reports to Tune through Ray's callback. A trial with one worker
+runs the same loop in the process that Tune keeps for its trials: a Ray Train run would start six more processes for it,
+which on two cores takes longer than many a trial.
 """
 
 from __future__ import annotations
@@ -22,142 +22,142 @@ from ray.train import Checkpoint
 from fer.errors import UserError
 from fer.tracking import Run
 from fer.training.options import LaunchOptions
-from fer.tuning.checkpoints import Keeper, best_entry
-from fer.tuning.profile import latency_ms, millions_of_weights
-from fer.tuning.record import number_of, read, trial_folder
-from fer.tuning.scheduler import SCORE
-from fer.tuning.space import Point, Space
-from fer.tuning.trainables.base import Settings, Training
+from fer.tuning.checkpoints import TrialCheckpoints, best_entry
+from fer.tuning.profile import latency_ms, million_parameters
+from fer.tuning.scheduler import PROGRESS, SCORE
+from fer.tuning.space import Point, SearchSpace
+from fer.tuning.trainables.base import Settings, Trainable
+from fer.tuning.trial_record import read_record, trial_folder, trial_number
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What all trials of a campaign share."""
+class TrialTemplate:
+    """Everything that the trials of a sweep share; a point completes it."""
 
     folder: Path
-    space: Space
-    training: Training
+    """The sweep's folder."""
+    space: SearchSpace
+    trainable: Trainable
     base: dict[str, Any]
-    """Options of the job that a point may change."""
+    """Options of the job that a point may override."""
     fixed: dict[str, Any]
-    """Options of the job that are the same in every trial, whatever the point says."""
+    """Options of the job that override the point's."""
     data: Settings
     tracking_uri: str
-    against: str | None
+    second_objective: str | None
     population: bool
-    """Population based training: a trial may be given another one's checkpoint, and other options to go on with."""
+    """Population based training: a trial may be given another one's checkpoint, and new options to continue with."""
 
-    def config(self, point: Point) -> Any:
-        """The job's config of a trial. Raises UserError for a combination that the job refuses."""
+    def job_config(self, point: Point) -> Any:
+        """The job's config at a point. Raises UserError for a combination that the job refuses."""
         from pydantic import ValidationError
 
         from fer.options import explain
 
+        options = merge_options(merge_options(self.base, self.space.to_options(point)), self.fixed)
         try:
-            return self.training.config_class.model_validate(
-                merge(merge(self.base, self.space.options(point)), self.fixed)
-            )
+            return self.trainable.config_class.model_validate(options)
         except ValidationError as error:
             raise UserError(explain(error)) from None
 
 
-def merge(options: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with those of ``over`` laid over them, groups of options entry by entry."""
+def merge_options(options: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``options`` updated with ``overrides``, recursively for groups of options."""
     merged = dict(options)
-    for name, value in over.items():
-        below = merged.get(name)
-        merged[name] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    for name, value in overrides.items():
+        old = merged.get(name)
+        merged[name] = merge_options(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
-def run_trial(config: dict[str, Any], plan: Plan) -> None:
-    """What Ray Tune calls. ``config["trial"]["point"]`` is the point, which a population changes as it goes."""
-    # A stopped trial's thread must have left before the next trial gets this process; Ray gives it two seconds.
+def run_trial(config: dict[str, Any], template: TrialTemplate) -> None:
+    """The function that Ray Tune runs. ``config["trial"]["point"]`` is the point, which PBT changes as it goes."""
+    # A stopped trial's thread must have ended before the next trial gets this process; Ray gives it two seconds.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
-    record = read(plan.folder, number_of(ray.tune.get_context().get_trial_name()))
-    folder = trial_folder(plan.folder, record.number)
-    reporter = Reporter(plan, plan.config(config["trial"]["point"]), Keeper(folder))
-    given = ray.tune.get_checkpoint() if plan.population else None
+    record = read_record(template.folder, trial_number(ray.tune.get_context().get_trial_name()))
+    folder = trial_folder(template.folder, record.number)
+    reporter = TrialReporter(template, template.job_config(config["trial"]["point"]), TrialCheckpoints(folder))
+    given = ray.tune.get_checkpoint() if template.population else None
     if given is None:
-        reporter.tell_again()
-    resume = Path(given.path) if given else reporter.keeper.last
-    if reporter.keeper.complete:
+        reporter.replay()
+    resume = Path(given.path) if given else reporter.checkpoints.last
+    if reporter.checkpoints.completed:
         return
-    tracking = Run(plan.tracking_uri, record.run_id)
+    tracking = Run(template.tracking_uri, record.run_id)
     job: LaunchOptions = reporter.config
-    loop, settings = plan.training.loop(job, plan.data, tracking, folder)
+    loop, settings = template.trainable.train_loop(job, template.data, tracking, folder)
     settings |= {"resume": str(resume) if resume else None, "override_lr": given is not None}
     if job.workers == 1:
-        train_here(loop, settings, reporter)
+        train_in_process(loop, settings, reporter)
     else:
         train_on_workers(loop, settings, reporter)
-    reporter.keeper.finish()
+    reporter.checkpoints.mark_completed()
 
 
-class Reporter:
-    """Takes the loop's reports: adds the round and the score, keeps the checkpoint, and tells Tune."""
+class TrialReporter:
+    """Takes the training loop's reports: adds epoch, progress and score, saves the checkpoint, and reports to Tune."""
 
-    def __init__(self, plan: Plan, config: Any, keeper: Keeper) -> None:
-        self.plan, self.config, self.keeper = plan, config, keeper
-        self.constant: dict[str, float] = {}
-        if plan.against:
-            network, example = plan.training.network(config, plan.data)
-            self.constant["size"] = millions_of_weights(network)
-            if plan.against == "latency":
-                self.constant["latency"] = latency_ms(network, example)
+    def __init__(self, template: TrialTemplate, config: Any, checkpoints: TrialCheckpoints) -> None:
+        self.template, self.config, self.checkpoints = template, config, checkpoints
+        self.cost: dict[str, float] = {}
+        if template.second_objective:
+            network, example = template.trainable.network(config, template.data)
+            self.cost["size"] = million_parameters(network)
+            if template.second_objective == "latency":
+                self.cost["latency"] = latency_ms(network, example)
 
-    def tell_again(self) -> None:
-        """Tell Tune the rounds of an earlier session; one that the driver died before hearing of is among them."""
-        for entry in self.keeper.history:
+    def replay(self) -> None:
+        """Report the epochs of earlier sessions again: a killed driver may have missed the last of them."""
+        for entry in self.checkpoints.history:
             ray.tune.report(self._with_best(entry))
 
-    def keep(self, figures: dict[str, Any], checkpoint: Path) -> dict[str, Any] | None:
-        """Save a round; what Tune is to be told of it, or None for a report within a round."""
-        number = self.plan.training.round(self.config, figures)
-        if number is None:
+    def save(self, metrics: dict[str, Any], checkpoint: Path) -> dict[str, Any] | None:
+        """Save an epoch; what to report to Tune, or None for a report within an epoch."""
+        trainable = self.template.trainable
+        epoch = trainable.trial_epoch(self.config, metrics)
+        if epoch is None:
             return None
-        if not math.isfinite(figures["train_loss"]):
-            raise UserError(f"training diverged: the loss of round {number} is {figures['train_loss']}")
-        entry = {**figures, "round": number, "score": self.plan.training.score(figures), "time": time.time()}
-        entry |= self.constant
-        rung = self.plan.training.rung(self.config, figures)
-        if rung is not None:
-            entry["rung"] = rung
-        self.keeper.save(entry, checkpoint)
+        if not math.isfinite(metrics["train_loss"]):
+            raise UserError(f"training diverged: the loss of epoch {epoch} is {metrics['train_loss']}")
+        entry = {**metrics, "trial_epoch": epoch, "score": trainable.score(metrics), "time": time.time(), **self.cost}
+        progress = trainable.progress(self.config, metrics)
+        if progress is not None:
+            entry[PROGRESS] = progress
+        self.checkpoints.save(entry, checkpoint)
         return self._with_best(entry)
 
     def _with_best(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """Tune compares trials by the best round so far: its weights are the ones that are kept."""
-        so_far = [each for each in self.keeper.history if each["round"] <= entry["round"]]
+        """Trials are compared by their best epoch so far, since its weights are the ones kept."""
+        so_far = [each for each in self.checkpoints.history if each["trial_epoch"] <= entry["trial_epoch"]]
         return {**entry, SCORE: best_entry(so_far)["score"]}
 
 
-def train_here(loop: Any, settings: Settings, reporter: Reporter) -> None:
+def train_in_process(loop: Any, settings: Settings, reporter: TrialReporter) -> None:
     """Train in this process."""
 
-    def send(metrics: dict[str, Any], checkpoint: Checkpoint) -> None:
-        told = reporter.keep(metrics, Path(checkpoint.path))
-        if told is not None:
-            ray.tune.report(told, checkpoint=checkpoint if reporter.plan.population else None)
+    def report(metrics: dict[str, Any], checkpoint: Checkpoint) -> None:
+        result = reporter.save(metrics, Path(checkpoint.path))
+        if result is not None:
+            ray.tune.report(result, checkpoint=checkpoint if reporter.template.population else None)
 
-    loop(settings | {"report_fn": send})
+    loop(settings | {"report_fn": report})
 
 
-def train_on_workers(loop: Any, settings: Settings, reporter: Reporter) -> None:
-    """Train on workers of the trial's own."""
+def train_on_workers(loop: Any, settings: Settings, reporter: TrialReporter) -> None:
+    """Train on Ray Train workers of the trial's own."""
     from ray.tune.integration.ray_train import TuneReportCallback
 
     from fer.training.launch import RunStorage, launch
 
-    class Reports(TuneReportCallback):
-        """Runs where Ray Train's controller does."""
+    class ReportToTune(TuneReportCallback):
+        """Runs in Ray Train's controller."""
 
         def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-            told = reporter.keep(metrics[0], Path(checkpoint.path)) if checkpoint else None
-            if told is not None:
-                super().after_report(run_context, [told], None)
+            result = reporter.save(metrics[0], Path(checkpoint.path)) if checkpoint else None
+            if result is not None:
+                super().after_report(run_context, [result], None)
 
-    # The trial's folder holds what it continues from; Ray Train's own is for the group's restarts.
-    place = RunStorage(name=f"{datetime.now():%Y%m%d-%H%M%S}", storage=str(reporter.keeper.folder / "workers"))
+    # A trial resumes from its own folder; Ray Train's storage only serves restarts of the worker group.
+    storage = RunStorage(name=f"{datetime.now():%Y%m%d-%H%M%S}", storage=str(reporter.checkpoints.folder / "workers"))
     os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
-    launch(loop, settings, reporter.config, place, callbacks=[Reports()])
+    launch(loop, settings, reporter.config, storage, callbacks=[ReportToTune()])

@@ -1,52 +1,50 @@
-"""What a campaign refuses before anything starts, and what its options mean."""
+"""Planning a sweep: what is refused before anything starts, and the meaning of its options."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fer.classifier.options import TrainConfig
 from fer.errors import UserError
-from fer.options import parse
-from fer.tuning.command import command
 from fer.tuning.options import TuneConfig
-from fer.tuning.sweep import Campaign, nest, plan_campaign
-from fer.tuning.trial import merge
-from jobs.tune import earlier, find_space, read_base, read_points
+from fer.tuning.sweep import Sweep, nest_options, plan_sweep
+from fer.tuning.trial import merge_options
+from jobs.tune import find_space, read_base, read_points, read_warm_start
 
 
-def plan(base: dict[str, Any] | None = None, points: list | None = None, **options: Any) -> Campaign:
+def plan(base: dict[str, Any] | None = None, points: list | None = None, **options: Any) -> Sweep:
     config = TuneConfig(**{"space": "classifier_cpu", "data": "faces", **options})
-    return plan_campaign(config, find_space(config.space), base or {}, points or [])
+    return plan_sweep(config, find_space(config.space), base or {}, points or [])
 
 
-def test_base_is_below_the_point_and_fix_above_it() -> None:
-    campaign = plan({"lr": 0.5, "epochs": 7, "warmup_epochs": 2}, fix={"lr": "0.005", "epochs": "3", "img_size": "40"})
-    assert {"lr", "img_size"}.isdisjoint(campaign.space.vary)
-    job = campaign.job_config(campaign.space.default)
+def test_a_point_overrides_base_and_set_overrides_both() -> None:
+    sweep = plan({"lr": 0.5, "epochs": 7, "warmup_epochs": 2}, set={"lr": "0.005", "epochs": "3", "img_size": "40"})
+    assert {"lr", "img_size"}.isdisjoint(sweep.space.params)
+    job = sweep.job_config(sweep.space.default)
     assert (job.lr, job.epochs, job.warmup_epochs, job.img_size) == (0.005, 3, 2, 40)
 
 
-def test_groups_of_options_are_merged_entry_by_entry() -> None:
-    assert nest({"stage_1.lr": 0.1, "stage_1.epochs": 2, "loss": "mse"}) == {
+def test_groups_of_options_are_merged_recursively() -> None:
+    assert nest_options({"stage_1.lr": 0.1, "stage_1.epochs": 2, "loss": "mse"}) == {
         "stage_1": {"lr": 0.1, "epochs": 2},
         "loss": "mse",
     }
-    assert merge({"stage_1": {"lr": 1, "epochs": 2}}, {"stage_1": {"lr": 3}}) == {"stage_1": {"lr": 3, "epochs": 2}}
+    merged = merge_options({"stage_1": {"lr": 1, "epochs": 2}}, {"stage_1": {"lr": 3}})
+    assert merged == {"stage_1": {"lr": 3, "epochs": 2}}
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fix": {"img_size": 50}}, "--fix: img_size can't be 50; it is one of 40, 48, 64"),
-        ({"fix": {"colour": 1}}, "unknown option --colour"),
+        ({"set": {"img_size": 50}}, "--set: img_size can't be 50; allowed: one of 40, 48, 64"),
+        ({"set": {"colour": 1}}, "unknown option --colour"),
         ({"search": "grid"}, "the grid has"),
-        ({"search": "pbt", "fix": {"workers": 2}}, "trials of one worker: --fix workers=1"),
-        ({"search": "pbt", "space": "fusion"}, "space fusion names none"),
+        ({"search": "pbt", "set": {"workers": 2}}, "one-worker trials: use --set workers=1"),
+        ({"search": "pbt", "space": "fusion"}, "space fusion has none"),
         ({"points": [{"lr": 7}]}, "--points, point 1: lr can't be 7"),
     ],
 )
-def test_what_can_not_be_is_refused_in_a_line(options: dict[str, Any], message: str) -> None:
+def test_an_impossible_sweep_is_refused_in_one_line(options: dict[str, Any], message: str) -> None:
     options = dict(options)
     points = options.pop("points", [])
     with pytest.raises(UserError, match=message) as refused:
@@ -54,7 +52,7 @@ def test_what_can_not_be_is_refused_in_a_line(options: dict[str, Any], message: 
     assert "\n" not in str(refused.value)
 
 
-def test_a_wrong_file_or_name_is_told(tmp_path: Path) -> None:
+def test_a_wrong_file_or_name_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--space clasifier: must be one of classifier, classifier_cpu, fusion"):
         find_space("clasifier")
     with pytest.raises(UserError, match="--base: no file 'nothing'"):
@@ -64,17 +62,5 @@ def test_a_wrong_file_or_name_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a list of points"):
         read_points(str(tmp_path / "points.yaml"))
     config = TuneConfig(space="classifier_cpu", data="faces", warm_start="old", out_dir=str(tmp_path))
-    with pytest.raises(UserError, match="no campaign 'old'"):
-        earlier(config, find_space("classifier_cpu"))
-
-
-def test_the_command_of_a_trial_gives_its_options_again() -> None:
-    """What is printed is read by the job's own parser."""
-    import shlex
-
-    campaign = plan({"epochs": 4, "amp": False})
-    point = campaign.space.default | {"lr": 0.0012345678901234, "mixing": "both", "scheduler": "onecycle"}
-    job = campaign.job_config(point)
-    words = shlex.split(command("train", job, "again"))
-    assert words[:2] == ["fer", "train"]
-    assert parse(TrainConfig, words[2:], "train") == job.model_copy(update={"name": "again"})
+    with pytest.raises(UserError, match="no sweep 'old'"):
+        read_warm_start(config, find_space("classifier_cpu"))

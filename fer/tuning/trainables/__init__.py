@@ -1,1 +1,1 @@
-"""What `fer tune` can tune: one file per job, and a registry."""
+"""The jobs that `fer tune` can tune: one file per job, and a registry."""

@@ -1,4 +1,4 @@
-"""What a trial trains: the few things in which one training differs from another, as a campaign sees them."""
+"""The interface through which a sweep trains: where one tunable job differs from another."""
 
 from __future__ import annotations
 
@@ -12,42 +12,43 @@ from fer.tracking import Run
 from fer.training.options import LaunchOptions
 
 Settings = dict[str, Any]
+"""What a training loop takes; plain values."""
 
 
-class Training(Protocol):
-    """One of the jobs that can be tuned. Stateless, so that it can be sent to trials."""
+class Trainable(Protocol):
+    """A job that can be tuned. Stateless, since it is sent to every trial."""
 
     job: str
-    """The command: `fer train`, `fer dynamics`."""
+    """The command: `train` for `fer train`, `dynamics` for `fer dynamics`."""
 
     @property
     def config_class(self) -> type[LaunchOptions]: ...
 
-    def open_data(self, config: Any) -> Settings:
-        """Prepare the data once for all trials; the entries of the loop's settings that say where it lies."""
+    def prepare_data(self, config: Any) -> Settings:
+        """Prepare the data once for all trials; the entries of the loop's settings that locate it."""
 
-    def loop(
+    def train_loop(
         self, config: Any, data: Settings, tracking: Run, folder: Path
     ) -> tuple[Callable[[Settings], None], Settings]:
-        """The loop that the job runs on each worker, and its settings; the loop may leave files in ``folder``.
+        """The job's training loop and its settings. The loop may write files to ``folder``.
 
-        Raises UserError for options that can't be.
+        Raises UserError for options that do not fit together.
         """
 
-    def round(self, config: Any, figures: dict[str, Any]) -> int | None:
-        """Which round, from 1, a report of the loop ends; None if it ends none."""
+    def trial_epoch(self, config: Any, metrics: dict[str, Any]) -> int | None:
+        """Which epoch of the trial, from 1, this report ends; None for a report within an epoch."""
 
-    def rounds(self, config: Any) -> int:
-        """Rounds of a trial that is not stopped."""
+    def max_epochs(self, config: Any) -> int:
+        """Epochs of a trial that is not stopped."""
 
-    def rung(self, config: Any, figures: dict[str, Any]) -> int | None:
-        """How far a trial is when it has made this report, for comparing it with others; None where it is not to be."""
+    def progress(self, config: Any, metrics: dict[str, Any]) -> int | None:
+        """How far the trial is at this report, for ASHA; None where it is not to be compared with others."""
 
-    def rungs(self, config: Any) -> int:
-        """How far a trial is at its end."""
+    def max_progress(self, config: Any) -> int:
+        """The progress of a trial that is not stopped."""
 
-    def score(self, figures: dict[str, Any]) -> float:
-        """What the campaign maximises."""
+    def score(self, metrics: dict[str, Any]) -> float:
+        """What the sweep maximises."""
 
     def network(self, config: Any, data: Settings) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """The network of a trial, untrained, and an input of one row: to measure its size and latency."""
+        """A trial's network, untrained, and an input of one row: to measure its size and latency."""

@@ -1,4 +1,4 @@
-"""How a campaign sees `fer train`."""
+"""`fer train` as a trainable."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from fer.tracking import Run
 from fer.tuning.trainables.base import Settings
 
 
-class ClassifierTraining:
-    """Rounds and rungs are epochs; the score is what `fer train` keeps its best weights by: validation accuracy."""
+class ClassifierTrainable:
+    """Progress is measured in epochs. The score is `val_score`, which `fer train` selects its best weights by."""
 
     job = "train"
     config_class = TrainConfig
 
-    def open_data(self, config: TrainConfig) -> Settings:
+    def prepare_data(self, config: TrainConfig) -> Settings:
         from fer.data.prepare import open_dataset
 
         dataset = open_dataset(config, cache=f"{config.out_dir}/data")
         dataset.split("val")
         return {"data": dataset.root}
 
-    def loop(
+    def train_loop(
         self, config: TrainConfig, data: Settings, tracking: Run, folder: Path
     ) -> tuple[Callable[[Settings], None], Settings]:
         from fer.classifier.model import new_spec
@@ -41,20 +41,20 @@ class ClassifierTraining:
         preflight_check(config, spec, dataset)
         return train_classifier, loop_settings(config, dataset.root, tracking, spec=spec.model_dump())
 
-    def round(self, config: TrainConfig, figures: dict[str, Any]) -> int | None:
-        return int(figures["epoch"]) if "epoch" in figures else None
+    def trial_epoch(self, config: TrainConfig, metrics: dict[str, Any]) -> int | None:
+        return int(metrics["epoch"]) if "epoch" in metrics else None
 
-    def rounds(self, config: TrainConfig) -> int:
+    def max_epochs(self, config: TrainConfig) -> int:
         return config.epochs
 
-    def rung(self, config: TrainConfig, figures: dict[str, Any]) -> int | None:
-        return self.round(config, figures)
+    def progress(self, config: TrainConfig, metrics: dict[str, Any]) -> int | None:
+        return self.trial_epoch(config, metrics)
 
-    def rungs(self, config: TrainConfig) -> int:
-        return self.rounds(config)
+    def max_progress(self, config: TrainConfig) -> int:
+        return self.max_epochs(config)
 
-    def score(self, figures: dict[str, Any]) -> float:
-        return float(figures["val_score"])
+    def score(self, metrics: dict[str, Any]) -> float:
+        return float(metrics["val_score"])
 
     def network(self, config: TrainConfig, data: Settings) -> tuple[nn.Module, tuple[Tensor, ...]]:
         from fer.classifier.model import build_model, new_spec

@@ -1,31 +1,31 @@
-"""How a campaign sees `fer dynamics`."""
+"""`fer dynamics` as a trainable."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fer.data.landmarks import INDICES
 from fer.dynamics.options import STAGES, DynamicsConfig
 from fer.tracking import Run
 from fer.tuning.trainables.base import Settings
 
-LANDMARKS = 146
 
+class DynamicsTrainable:
+    """Epochs are counted over all stages. The score is the mean quadratic weighted kappa of the two scores.
 
-class DynamicsTraining:
-    """Rounds are the epochs of all stages, one after the other; the score is the mean QWK of the two scores.
-
-    Rungs are stages: trials are compared by what a stage has made of them when it is over, not while it learns.
+    Progress is measured in finished stages: metrics in the middle of a stage say little about how it will end.
     """
 
     job = "dynamics"
     config_class = DynamicsConfig
 
-    def open_data(self, config: DynamicsConfig) -> Settings:
+    def prepare_data(self, config: DynamicsConfig) -> Settings:
         from fer.dynamics.preflight import absolute, open_frames, plan_splits
 
         data = open_frames(config)
@@ -33,7 +33,7 @@ class DynamicsTraining:
         blendshapes = absolute(config.blendshapes) if config.blendshapes else None
         return {"splits": list(split), "paths": {"data": absolute(config.data), "blendshapes": blendshapes}}
 
-    def loop(
+    def train_loop(
         self, config: DynamicsConfig, data: Settings, tracking: Run, folder: Path
     ) -> tuple[Callable[[Settings], None], Settings]:
         from fer.dynamics.stages import start
@@ -41,40 +41,42 @@ class DynamicsTraining:
 
         config = config.model_copy(update=data["paths"])
         start(str(folder), config)
-        run = {"uri": tracking.uri, "run_id": tracking.run_id}
         settings = {
             "config": config.model_dump(),
             "splits": data["splits"],
             "root": str(folder),
-            "tracking": {stage: run | {"step_offset": self._before(config, stage)} for stage in config.stages},
+            "tracking": {
+                stage: asdict(replace(tracking, step_offset=self._epochs_before(config, stage)))
+                for stage in config.stages
+            },
         }
         return train, settings
 
-    def round(self, config: DynamicsConfig, figures: dict[str, Any]) -> int | None:
-        return self._before(config, figures["stage"]) + int(figures["epoch"])
+    def trial_epoch(self, config: DynamicsConfig, metrics: dict[str, Any]) -> int | None:
+        return self._epochs_before(config, metrics["stage"]) + int(metrics["epoch"])
 
-    def rounds(self, config: DynamicsConfig) -> int:
+    def max_epochs(self, config: DynamicsConfig) -> int:
         return sum(config.stage(stage).epochs for stage in config.stages)
 
-    def rung(self, config: DynamicsConfig, figures: dict[str, Any]) -> int | None:
-        stage = figures["stage"]
-        over = figures["epoch"] == config.stage(stage).epochs
-        return [name for name in STAGES if name in config.stages].index(stage) + 1 if over else None
+    def progress(self, config: DynamicsConfig, metrics: dict[str, Any]) -> int | None:
+        stage = metrics["stage"]
+        finished = metrics["epoch"] == config.stage(stage).epochs
+        return [name for name in STAGES if name in config.stages].index(stage) + 1 if finished else None
 
-    def rungs(self, config: DynamicsConfig) -> int:
+    def max_progress(self, config: DynamicsConfig) -> int:
         return len(config.stages)
 
-    def score(self, figures: dict[str, Any]) -> float:
-        return (float(figures["val_dynamics_kappa"]) + float(figures["val_synkinesis_kappa"])) / 2
+    def score(self, metrics: dict[str, Any]) -> float:
+        return (float(metrics["val_dynamics_kappa"]) + float(metrics["val_synkinesis_kappa"])) / 2
 
     def network(self, config: DynamicsConfig, data: Settings) -> tuple[nn.Module, tuple[Tensor, ...]]:
         from fer.dynamics.flow import SIDE
         from fer.dynamics.model import DynamicsModel
 
-        landmarks = torch.zeros(1, LANDMARKS, 2)
+        landmarks = torch.zeros(1, len(INDICES), 2)
         return DynamicsModel(config), (torch.zeros(1, 3, SIDE, SIDE), landmarks, landmarks)
 
-    def _before(self, config: DynamicsConfig, stage: str) -> int:
-        """Epochs of the stages before this one."""
+    def _epochs_before(self, config: DynamicsConfig, stage: str) -> int:
+        """Epochs of the earlier stages."""
         earlier = STAGES[: STAGES.index(stage)]
         return sum(config.stage(name).epochs for name in earlier if name in config.stages)

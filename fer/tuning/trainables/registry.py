@@ -1,14 +1,13 @@
-"""The jobs that `fer tune` can tune, by the name that a space uses in ``trains``."""
+"""The trainables by name; a search space names one in ``trainable``."""
 
 from __future__ import annotations
 
-from fer.tuning.trainables.base import Training
+from fer.tuning.trainables.base import Trainable
 
 
-def training_for(name: str) -> Training:
-    """The training that a space names."""
-    from fer.tuning.trainables.classifier import ClassifierTraining
-    from fer.tuning.trainables.dynamics import DynamicsTraining
+def get_trainable(name: str) -> Trainable:
+    from fer.tuning.trainables.classifier import ClassifierTrainable
+    from fer.tuning.trainables.dynamics import DynamicsTrainable
 
-    known: dict[str, type[Training]] = {"classifier": ClassifierTraining, "dynamics": DynamicsTraining}
-    return known[name]()
+    trainables: dict[str, type[Trainable]] = {"classifier": ClassifierTrainable, "dynamics": DynamicsTrainable}
+    return trainables[name]()

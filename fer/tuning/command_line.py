@@ -1,4 +1,4 @@
-"""The command that does what a trial did."""
+"""The command line that runs a job with a given config: `fer train --lr 0.001 ...`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from fer.options import Options
 from fer.training.options import ExperimentOptions
 
 LEFT_OUT = {*ExperimentOptions.model_fields, "threads", "resume"}
+"""Options that belong to a run and not to what is trained."""
 
 
-def command(job: str, config: Options, name: str) -> str:
-    """`fer JOB` with every option that is not at its default, and a name of its own."""
-    return " ".join(["fer", job, *(shlex.quote(word) for word in flags(config)), "--name", shlex.quote(name)])
+def command_line(job: str, config: Options, name: str) -> str:
+    """`fer JOB` with every option of ``config`` that differs from its default, and ``--name``."""
+    return " ".join(["fer", job, *(shlex.quote(word) for word in arguments(config)), "--name", shlex.quote(name)])
 
 
-def flags(config: Options) -> Iterator[str]:
-    """The options that differ from their defaults, as words of a command line."""
+def arguments(config: Options) -> Iterator[str]:
+    """The options that differ from their defaults, as command line arguments."""
     for name, value in _changed(config):
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
@@ -31,6 +32,7 @@ def flags(config: Options) -> Iterator[str]:
 
 
 def _changed(config: Options, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Names (of nested groups: ``group.name``) and values of the options that differ from their defaults."""
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         if not prefix and name in LEFT_OUT:
