@@ -48,7 +48,7 @@ def test_flags_can_be_turned_off() -> None:
         (["--data", "d", "--loss", "hinge"], "--loss: must be one of ce, focal or module:object"),
         (["--data", "d", "--in-chans", "2"], "1 for grey or 3 for colour"),
         (["--data", "d", "--config", "no-such-recipe"], "recipes: baseline-resnet18"),
-        (["--data", "d", "--margin", "arcface", "--mixup", "0.2"], "a margin head needs one label per image"),
+        (["--data", "d", "--margin", "arcface", "--mixup", "0.2"], "--margin needs one label per image"),
         ([], "--data is required"),
     ],
 )

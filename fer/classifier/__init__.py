@@ -1,1 +1,1 @@
-"""The timm image classifier: configuration, model, augmentation, losses, training loop and predictor."""
+"""The timm image classifier: options, model, augmentation, losses, training, prediction and evaluation."""

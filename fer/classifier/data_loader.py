@@ -1,4 +1,4 @@
-"""The classifier's batches: from shards (`fer.data.stream`) to tensors, in training order or stored order."""
+"""The classifier's data loader: batches of tensors from shards, shuffled for training or in stored order."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from fer.classifier.preprocess import to_input
 from fer.data.images import decode_rgb
 from fer.data.manifest import ShardedDataset
 from fer.data.stream.reader import ROW_SEED, iter_batches, read_window
-from fer.data.stream.sampler import row_groups, sequential_windows, training_windows
+from fer.data.stream.sampler import Window, row_groups, sequential_windows, training_windows
 from fer.labels import map_labels
 
 COLUMNS = ("image", "label", "votes", "valence", "arousal")
 PIXELS = "pixels"
 
 Batch = dict[str, Tensor]
-"""pixels (N, side, side, C) uint8; label (N,) int64; votes (N, classes) and affect (N, 2) float32, NaN unlabelled."""
+"""pixels (N, side, side, C) uint8; label (N,) int64; affect (N, 2) float32, NaN if unlabelled; optionally votes
+(N, classes) float32."""
 
 
-class Pixels:
-    """Encoded images to a stacked uint8 array (N, side, side, C), augmented in training."""
+class DecodeImages:
+    """Encoded images to an array (N, side, side, C) uint8, augmented in training."""
 
     def __init__(self, spec: ModelSpec, augment: Augment | None) -> None:
         self.spec, self.augment = spec, augment
@@ -39,22 +40,22 @@ class Pixels:
         if self.augment is None:
             return np.stack([to_input(image, self.spec) for image in images])
         return np.stack(
-            [self.augment(image, key) for image, key in zip(images, table[ROW_SEED].to_pylist(), strict=True)]
+            [self.augment(image, seed) for image, seed in zip(images, table[ROW_SEED].to_pylist(), strict=True)]
         )
 
 
 class Collate(ArrowBatchCollateFn):
-    """An Arrow batch to a Batch. Called on several threads."""
+    """An Arrow table to a Batch. Called on several threads."""
 
-    def __init__(self, spec: ModelSpec, pixels: Pixels, classes: dict[str, int], with_votes: bool) -> None:
-        self.spec, self.pixels, self.classes, self.with_votes = spec, pixels, classes, with_votes
+    def __init__(self, spec: ModelSpec, decode: DecodeImages, classes: dict[str, int], with_votes: bool) -> None:
+        self.spec, self.decode, self.classes, self.with_votes = spec, decode, classes, with_votes
 
     def __call__(self, batch: pa.Table) -> Batch:  # type: ignore[override]
         if PIXELS in batch.column_names:
             shape = (len(batch), self.spec.options.img_size, self.spec.options.img_size, self.spec.options.in_chans)
             pixels = np.frombuffer(b"".join(batch[PIXELS].to_pylist()), np.uint8).reshape(shape).copy()
         else:
-            pixels = self.pixels(batch)
+            pixels = self.decode(batch)
         labels = torch.tensor([self.classes[label] for label in batch["label"].to_pylist()])
         affect = np.stack([batch[name].to_numpy().astype(np.float32) for name in ("valence", "arousal")], axis=1)
         tensors = {"pixels": torch.from_numpy(pixels), "label": labels, "affect": torch.from_numpy(affect)}
@@ -66,21 +67,23 @@ class Collate(ArrowBatchCollateFn):
 
 
 class FaceDataLoader:
-    """One worker's batches of a data set."""
+    """Batches of a sharded data set for one worker."""
 
-    def __init__(self, dataset: ShardedDataset, config: TrainConfig, spec: ModelSpec, rank: int, workers: int) -> None:
-        self.dataset, self.config, self.spec, self.rank, self.workers = dataset, config, spec, rank, workers
+    def __init__(
+        self, dataset: ShardedDataset, config: TrainConfig, spec: ModelSpec, rank: int, world_size: int
+    ) -> None:
+        self.dataset, self.config, self.spec, self.rank, self.world_size = dataset, config, spec, rank, world_size
         mapping = map_labels(dataset.manifest.space, spec.space)
         self.classes = {label: spec.space.index(mapped) for label, mapped in mapping.items() if mapped is not None}
         self.groups = row_groups(dataset, "train")
 
     @property
     def batches_per_epoch(self) -> int:
-        """Full training batches that every worker gets in each epoch; the remainder differs from epoch to epoch."""
-        return self.dataset.split("train").rows // self.workers // self.config.batch_size
+        """Full batches per worker and epoch. The rows of the remainder are dropped, others in each epoch."""
+        return self.dataset.split("train").rows // self.world_size // self.config.batch_size
 
     def train_batches(self, epoch: int, batch: int) -> Iterator[Batch]:
-        """Batches from ``batch`` of ``epoch`` to the end of the run, without a pause between epochs."""
+        """Batches from ``batch`` of ``epoch`` to the last epoch's end, prefetched across epochs."""
         size = self.config.batch_size
         windows = (
             window
@@ -90,7 +93,7 @@ class FaceDataLoader:
                 seed=self.config.seed,
                 epoch=number,
                 rank=self.rank,
-                world_size=self.workers,
+                world_size=self.world_size,
                 rows=self.batches_per_epoch * size,
                 skip=batch * size if number == epoch else 0,
             )
@@ -98,26 +101,26 @@ class FaceDataLoader:
         return self._batches(windows, Augment(self.config, self.config))
 
     def val_batches(self) -> Iterator[Batch]:
-        """This worker's share of the validation split, in stored order."""
-        windows = sequential_windows(row_groups(self.dataset, "val"), rank=self.rank, world_size=self.workers)
+        """This worker's shard of the validation split, in stored order."""
+        windows = sequential_windows(row_groups(self.dataset, "val"), rank=self.rank, world_size=self.world_size)
         return self._batches(windows, None)
 
-    def _batches(self, windows, augment: Augment | None) -> Iterator[Batch]:  # type: ignore[no-untyped-def]
-        pixels = Pixels(self.spec, augment)
+    def _batches(self, windows: Iterator[Window], augment: Augment | None) -> Iterator[Batch]:
+        decode = DecodeImages(self.spec, augment)
         load = (
-            partial(_load_pixels, pixels) if self.config.decode == "remote" else partial(read_window, columns=COLUMNS)
+            partial(_load_decoded, decode) if self.config.decode == "remote" else partial(read_window, columns=COLUMNS)
         )
         return iter_batches(
             windows,
             load,
-            Collate(self.spec, pixels, self.classes, self.config.soft_labels),
+            Collate(self.spec, decode, self.classes, self.config.soft_labels),
             batch_size=self.config.batch_size,
             threads=self.config.decode_threads,
         )
 
 
-def _load_pixels(pixels: Pixels, window) -> pa.Table:  # type: ignore[no-untyped-def]
-    """Remote decoding: the window's images as raw input pixels instead of encoded bytes."""
+def _load_decoded(decode: DecodeImages, window: Window) -> pa.Table:
+    """Remote decoding: a window with raw input pixels instead of encoded images."""
     table = read_window(window, COLUMNS)
-    raw = pa.array([image.tobytes() for image in pixels(table)], pa.binary())
+    raw = pa.array([image.tobytes() for image in decode(table)], pa.binary())
     return table.drop_columns(["image"]).append_column(PIXELS, raw)

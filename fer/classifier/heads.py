@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 
 class MarginHead(nn.Module):
-    """Scaled cosine logits; in training the true class must win by a margin.
+    """Scaled cosine logits with a margin on the true class in training.
 
     ``arcface`` adds ``margin`` to the angle (Deng et al., CVPR 2019), ``cosface`` subtracts it from the cosine (Wang et
-    al., CVPR 2018). Features (N, width) and labels (N,) to logits (N, classes); without labels there is no margin.
+    al., CVPR 2018). Features (N, width) and labels (N,) to logits (N, classes); no labels, no margin.
     """
 
     def __init__(self, width: int, classes: int, kind: str, margin: float, scale: float) -> None:
@@ -27,13 +27,13 @@ class MarginHead(nn.Module):
         cosine = F.linear(F.normalize(features.float()), F.normalize(self.weight.float()))
         if labels is None:
             return self.scale * cosine
-        true = cosine.gather(1, labels[:, None])
-        return self.scale * cosine.scatter(1, labels[:, None], self._with_margin(true))
+        target = cosine.gather(1, labels[:, None])
+        return self.scale * cosine.scatter(1, labels[:, None], self._with_margin(target))
 
     def _with_margin(self, cosine: Tensor) -> Tensor:
         if self.kind == "cosface":
             return cosine - self.margin
         sine = (1 - cosine.square()).clamp_min(1e-7).sqrt()
-        moved = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
+        shifted = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
         # Past pi - margin the cosine would rise again; the linear continuation keeps the loss monotonic.
-        return torch.where(cosine > -math.cos(self.margin), moved, cosine - self.margin * math.sin(self.margin))
+        return torch.where(cosine > -math.cos(self.margin), shifted, cosine - self.margin * math.sin(self.margin))

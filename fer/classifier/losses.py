@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy or focal loss on soft or hard labels, and the concordance loss for affect."""
+"""Losses: cross-entropy or focal loss on soft or hard labels, and a concordance loss for valence and arousal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from fer.classifier.options import LOSSES, LossOptions
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Logits (N, classes) and targets (N, classes), rows summing to one, to a scalar."""
+"""Logits (N, classes) and target distributions (N, classes) to a scalar."""
 
 
 def class_weights(counts: Mapping[str, int], labels: list[str]) -> Tensor:
-    """Weight of each class: rows / (classes x rows of the class), so that the mean weight of a row is one.
+    """Inverse-frequency class weights (classes,): rows / (classes x rows of the class); the mean over rows is 1.
 
-    A class without rows gets weight 0 (it is never a target).
+    A class without rows has weight 0.
     """
     rows = torch.tensor([counts.get(label, 0) for label in labels], dtype=torch.float32)
     present = int((rows > 0).sum())
@@ -26,7 +26,7 @@ def class_weights(counts: Mapping[str, int], labels: list[str]) -> Tensor:
 
 
 def focal_loss(logits: Tensor, targets: Tensor, weight: Tensor | None, gamma: float) -> Tensor:
-    """Focal loss (Lin et al., ICCV 2017) on soft targets: -sum t w (1 - p)^gamma log p, mean over rows."""
+    """Focal loss (Lin et al., ICCV 2017) for soft targets: -sum t w (1 - p)^gamma log p, averaged over rows."""
     log_p = F.log_softmax(logits, dim=-1)
     terms = targets * (1 - log_p.exp()).pow(gamma) * log_p
     if weight is not None:
@@ -35,7 +35,7 @@ def focal_loss(logits: Tensor, targets: Tensor, weight: Tensor | None, gamma: fl
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor | None, options: LossOptions) -> Tensor:
-    """Cross-entropy with label smoothing, as torch has it."""
+    """Cross-entropy with label smoothing."""
     return F.cross_entropy(logits, targets, weight=weight, label_smoothing=options.label_smoothing)
 
 
@@ -46,14 +46,14 @@ def smoothed_focal_loss(logits: Tensor, targets: Tensor, weight: Tensor | None, 
 
 
 def build_loss(options: LossOptions, weight: Tensor | None = None) -> Loss:
-    """The loss that ``--loss`` names, with its options. ``weight`` (classes,) weighs classes. Raises UserError."""
+    """The loss that ``--loss`` selects, with optional class weights (classes,). Raises UserError."""
     return partial(LOSSES.load(options.loss), weight=weight, options=options)
 
 
 def affect_loss(predicted: Tensor, true: Tensor) -> Tensor:
-    """Valence-arousal loss: mean squared error plus 1 - CCC (Lin, Biometrics 1989), mean over the two.
+    """Valence-arousal loss: mean squared error plus 1 - CCC (Lin, Biometrics 1989), averaged over the two.
 
-    Both (N, 2); rows with NaN in ``true`` are unlabelled and left out. Without labelled rows the loss is 0.
+    Both (N, 2). Rows with NaN in ``true`` are ignored; if all are, the loss is 0.
     """
     labelled = ~true.isnan().any(dim=1)
     if not labelled.any():
@@ -61,6 +61,6 @@ def affect_loss(predicted: Tensor, true: Tensor) -> Tensor:
     predicted, true = predicted[labelled], true[labelled]
     error = (predicted - true).square().mean(0)
     covariance = ((predicted - predicted.mean(0)) * (true - true.mean(0))).mean(0)
-    spread = predicted.var(0, unbiased=False) + true.var(0, unbiased=False)
-    concordance = 2 * covariance / (spread + (predicted.mean(0) - true.mean(0)).square()).clamp_min(1e-6)
+    variances = predicted.var(0, unbiased=False) + true.var(0, unbiased=False)
+    concordance = 2 * covariance / (variances + (predicted.mean(0) - true.mean(0)).square()).clamp_min(1e-6)
     return (error + 1 - concordance).mean()

@@ -1,4 +1,4 @@
-"""The network: a timm backbone with an expression head, a valence-arousal head, or both. A model is a folder."""
+"""The network: a timm backbone with an expression head, a valence-arousal head, or both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fer.models.folder import load_folder, save_folder
 
 
 class ModelSpec(BaseModel):
-    """Everything needed to build a model and prepare its input; `model.json` in a model folder."""
+    """What is needed to build a model and to preprocess its input; `model.json` of a model folder."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -28,7 +28,7 @@ class ModelSpec(BaseModel):
     """Per channel, of pixels in [0, 1]."""
     std: list[float]
     training: dict[str, Any] = {}
-    """Where the model comes from: run, data, metrics. Shown on model cards, used by nothing."""
+    """How the model was trained: run, data, metrics. Informational: it appears on the model card."""
 
     @property
     def space(self) -> LabelSpace:
@@ -36,7 +36,7 @@ class ModelSpec(BaseModel):
 
 
 class Outputs(NamedTuple):
-    """What the network says of a batch; a missing head gives None."""
+    """Outputs for a batch; None for a head that the model does not have."""
 
     logits: Tensor | None
     """(N, classes), float32."""
@@ -45,7 +45,7 @@ class Outputs(NamedTuple):
 
 
 class FaceModel(nn.Module):
-    """Images (N, C, H, W), normalised, to Outputs."""
+    """Normalised images (N, C, H, W) to Outputs."""
 
     def __init__(self, options: ModelOptions, classes: int, pretrained: bool = False) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class FaceModel(nn.Module):
             self.affect = nn.Linear(width, 2)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Outputs:
-        """``labels`` (N,), class indices, let a margin head apply its margin in training."""
+        """``labels``, class indices (N,), are needed in training with a margin head only."""
         features = self.backbone(images)
         logits = affect = None
         if isinstance(self.expression, MarginHead):
@@ -76,7 +76,7 @@ class FaceModel(nn.Module):
 
 
 def new_spec(options: ModelOptions, space: LabelSpace) -> ModelSpec:
-    """The spec of a model to be trained: input statistics are the backbone's own, averaged for grey input."""
+    """The spec of a new model. Mean and std are those of the backbone, averaged over the channels for grey input."""
     default = pretrained_config(options.backbone)
     mean, std = (list(default.mean), list(default.std)) if default else ([0.5] * 3, [0.5] * 3)
     if options.in_chans == 1:
@@ -85,7 +85,7 @@ def new_spec(options: ModelOptions, space: LabelSpace) -> ModelSpec:
 
 
 def build_model(spec: ModelSpec, pretrained: bool = False) -> FaceModel:
-    """A new network for ``spec``, with random or timm's pretrained weights."""
+    """A new network with random weights, or with timm's pretrained backbone."""
     return FaceModel(spec.options, len(spec.labels), pretrained)
 
 
@@ -95,7 +95,7 @@ def save_model(model: FaceModel, spec: ModelSpec, folder: Path) -> None:
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[FaceModel, ModelSpec]:
-    """A classifier from its folder, in evaluation mode on ``device``. Raises UserError if the folder holds none."""
+    """Load a classifier from its folder, in evaluation mode. Raises UserError if the folder is not a classifier's."""
     weights, spec = load_folder(folder, ModelSpec, device)
     model = build_model(spec).to(device)
     model.load_state_dict(weights)

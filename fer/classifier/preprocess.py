@@ -1,4 +1,4 @@
-"""From decoded pixels to network input, the same way in training, evaluation, prediction and serving."""
+"""Preprocessing of decoded images, shared by training, evaluation, prediction and serving."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fer.classifier.model import ModelSpec
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """RGB (H, W, 3) uint8 to (H, W, 3), or to grey (H, W) where the network has one input channel."""
+    """RGB (H, W, 3) uint8 to grey (H, W) for a network with one input channel; otherwise unchanged."""
     return image if channels == 3 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
 
@@ -28,7 +28,7 @@ def to_input(image: np.ndarray, spec: ModelSpec) -> np.ndarray:
 
 
 def normalize(pixels: Tensor, spec: ModelSpec) -> Tensor:
-    """Batch (N, H, W, C) uint8 to (N, C, H, W) float32 in the backbone's statistics, in channels-last memory."""
+    """Batch (N, H, W, C) uint8 to normalised (N, C, H, W) float32 in channels-last memory."""
     mean = torch.tensor(spec.mean, device=pixels.device) * 255
     std = torch.tensor(spec.std, device=pixels.device) * 255
     return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)

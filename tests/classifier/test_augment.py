@@ -1,4 +1,4 @@
-"""Augmentation: a function of the key, geometry that does what it says, and labels mixed with the images."""
+"""Augmentation: determined by the seed, geometry that does what it says, and labels mixed with the images."""
 
 import numpy as np
 import pytest
@@ -24,54 +24,54 @@ def augment(side: int = 96, channels: int = 3, **options: float) -> Augment:
     return Augment(AugmentOptions(**{**STILL, **options}), ModelOptions(img_size=side, in_chans=channels))
 
 
-def test_nothing_asked_nothing_changed(face) -> None:
-    assert np.array_equal(augment()(face, key=1), face)
+def test_no_augmentation_changes_nothing(face) -> None:
+    assert np.array_equal(augment()(face, seed=1), face)
 
 
 @given(st.integers(0, 2**62))
 @settings(max_examples=20, deadline=None)
-def test_the_key_decides_everything(key) -> None:
-    image = np.random.default_rng(key % 1000).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+def test_the_key_decides_everything(seed) -> None:
+    image = np.random.default_rng(seed % 1000).integers(0, 256, (48, 48, 3), dtype=np.uint8)
     vary = Augment(AugmentOptions(auto_augment=True), ModelOptions(img_size=32))
-    np.random.seed(key % 7)  # a library's global generator has no say
-    first = vary(image, key)
-    np.random.seed(key % 11)
-    assert np.array_equal(first, vary(image, key))
+    np.random.seed(seed % 7)  # global generators must not matter
+    first = vary(image, seed)
+    np.random.seed(seed % 11)
+    assert np.array_equal(first, vary(image, seed))
     assert first.shape == (32, 32, 3)
 
 
 def test_flip_mirrors(face) -> None:
-    assert np.array_equal(augment(hflip=1)(face, key=3), face[:, ::-1])
+    assert np.array_equal(augment(hflip=1)(face, seed=3), face[:, ::-1])
 
 
 def test_half_a_turn_is_both_mirrors(face, monkeypatch) -> None:
     monkeypatch.setattr("fer.classifier.augment.Random.uniform", lambda self, low, high: high)
-    assert np.array_equal(augment(rotate=180)(face, key=0), face[::-1, ::-1])
+    assert np.array_equal(augment(rotate=180)(face, seed=0), face[::-1, ::-1])
 
 
 def test_zoom_keeps_the_center(face) -> None:
     grey = np.zeros((97, 97, 3), np.uint8)
     grey[46:51, 46:51] = 255
-    for key in range(10):
-        out = augment(side=97, zoom=0.3, rotate=45)(grey, key)
+    for seed in range(10):
+        out = augment(side=97, zoom=0.3, rotate=45)(grey, seed)
         ys, xs = np.nonzero(out[..., 0] > 128)
         assert abs(ys.mean() - 48) < 0.6
         assert abs(xs.mean() - 48) < 0.6
 
 
 def test_grey_input_has_one_channel(face) -> None:
-    assert augment(side=40, channels=1)(face, key=0).shape == (40, 40, 1)
+    assert augment(side=40, channels=1)(face, seed=0).shape == (40, 40, 1)
 
 
 def test_cutmix_and_mixup_mix_labels_with_images() -> None:
     images = torch.arange(8.0).reshape(8, 1, 1, 1).expand(8, 3, 16, 16).clone()
     labels = torch.arange(8) % 7
     for options in (AugmentOptions(mixup=0.4), AugmentOptions(cutmix=1.0)):
-        mixed, targets = BatchAugment(options, classes=7, device=CPU)(images.clone(), labels, key=5)
+        mixed, targets = BatchAugment(options, classes=7, device=CPU)(images.clone(), labels, seed=5)
         assert targets is not None
         assert torch.allclose(targets.sum(1), torch.ones(8))
         assert not torch.equal(mixed, images)
-        again, same = BatchAugment(options, classes=7, device=CPU)(images.clone(), labels, key=5)
+        again, same = BatchAugment(options, classes=7, device=CPU)(images.clone(), labels, seed=5)
         assert torch.equal(mixed, again)
         assert torch.equal(targets, same)
         # The share of its own label is the share of its own pixels; timm mixes image 1 with image 6, from the end.
@@ -82,7 +82,7 @@ def test_cutmix_and_mixup_mix_labels_with_images() -> None:
 def test_erasing_erases() -> None:
     images = torch.ones(4, 3, 32, 32)
     erased, targets = BatchAugment(AugmentOptions(random_erasing=1.0), classes=7, device=CPU)(
-        images, torch.zeros(4).long(), key=1
+        images, torch.zeros(4).long(), seed=1
     )
     assert targets is None
     assert (erased == 0).any()

@@ -1,4 +1,4 @@
-"""The classifier's batches: labels, votes and affect from rows, and the same pixels wherever they are decoded."""
+"""The classifier's data loader: labels, votes and affect from rows, and the same pixels wherever they are decoded."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from fer.classifier.data_loader import Batch, Collate, FaceDataLoader, Pixels
+from fer.classifier.data_loader import Batch, Collate, DecodeImages, FaceDataLoader
 from fer.classifier.model import ModelSpec, new_spec
 from fer.classifier.options import TrainConfig
 from fer.data.images import encode_png
@@ -39,7 +39,7 @@ def table(**columns: object) -> pa.Table:
 
 def collate(rows: pa.Table, model: ModelSpec, with_votes: bool = False) -> Batch:
     classes = {label: index for index, label in enumerate(model.labels)}
-    return Collate(model, Pixels(model, None), classes, with_votes)(rows)
+    return Collate(model, DecodeImages(model, None), classes, with_votes)(rows)
 
 
 def test_rows_become_tensors() -> None:
@@ -52,7 +52,7 @@ def test_rows_become_tensors() -> None:
     assert collate(table(), spec(in_chans=1))["pixels"].shape == (2, 24, 24, 1)
 
 
-def test_votes_are_soft_targets_and_rows_without_them_keep_their_label() -> None:
+def test_votes_are_soft_targets_and_rows_without_votes_keep_their_label() -> None:
     votes = [0.0, 0.0, 0.0, 0.5, 0.25, 0.25, 0.0]
     batch = collate(table(votes=votes), spec(), with_votes=True)
     assert batch["votes"][0].tolist() == votes
@@ -60,12 +60,12 @@ def test_votes_are_soft_targets_and_rows_without_them_keep_their_label() -> None
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_the_stream_is_the_planned_order_wherever_images_are_decoded(small_shards: Path) -> None:
+def test_batches_resume_in_mid_epoch_and_are_the_same_wherever_images_are_decoded(small_shards: Path) -> None:
     dataset = ShardedDataset(str(small_shards))
     found: dict[str, list[Batch]] = {}
     for decode in ("worker", "remote"):
         config = TrainConfig(data=str(small_shards), img_size=24, batch_size=32, epochs=2, seed=4, decode=decode)
-        loader = FaceDataLoader(dataset, config, new_spec(config, dataset.manifest.space), rank=1, workers=2)
+        loader = FaceDataLoader(dataset, config, new_spec(config, dataset.manifest.space), rank=1, world_size=2)
         found[decode] = list(loader.train_batches(epoch=0, batch=0))
         assert len(found[decode]) == 2 * loader.batches_per_epoch
         resumed = list(loader.train_batches(epoch=1, batch=2))
@@ -83,7 +83,7 @@ def test_validation_sees_every_row_once(small_shards: Path) -> None:
     config = TrainConfig(data=str(small_shards), img_size=24, batch_size=32)
     labels = []
     for rank in range(2):
-        loader = FaceDataLoader(dataset, config, new_spec(config, dataset.manifest.space), rank=rank, workers=2)
+        loader = FaceDataLoader(dataset, config, new_spec(config, dataset.manifest.space), rank=rank, world_size=2)
         labels += [label for batch in loader.val_batches() for label in batch["label"].tolist()]
     stored = sequential_windows(row_groups(dataset, "val"), rank=0, world_size=1)
     names = [name for window in stored for name in read_window(window, ["label"])["label"].to_pylist()]
