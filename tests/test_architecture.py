@@ -1,6 +1,7 @@
 """The structure holds: imports run one way, no file imports itself in a circle, and option modules stay light."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -68,6 +69,11 @@ def test_sub_packages_import_only_the_layers_below_them() -> None:
         layer = LAYERS.index(name.split(".")[1])
         wrong += [f"{name} imports {t}" for t in targets if t != "fer" and LAYERS.index(t.split(".")[1]) > layer]
     assert not wrong
+
+
+def test_architecture_page_lists_the_layers_in_order() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert re.findall(r"^\| `fer/(\w+)(?:\.py|/)`", page, re.MULTILINE) == list(LAYERS)
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
