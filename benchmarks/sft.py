@@ -74,7 +74,7 @@ def make_data(config: SftBenchmark, root: Path) -> None:
     from fer.data.options import PrepareOptions
     from fer.data.prepare import prepare
     from fer.data.synthetic import write_faces
-    from fer.data.vqa.build import BUILDERS, faces, write_jsonl
+    from fer.data.vqa.build import BUILDERS, load_faces, write_jsonl
     from fer.data.vqa.options import QuestionsConfig
     from fer.data.vqa.prompts import CUES, format_response
 
@@ -82,7 +82,7 @@ def make_data(config: SftBenchmark, root: Path) -> None:
     random = np.random.default_rng(0)
     words = " ".join(cue for cues in CUES.values() for cue in cues).split()
     questions = root / "questions.jsonl"
-    space, rows = faces(QuestionsConfig(data=str(root / "faces"), out=str(questions), split="all", val_split=0))
+    space, rows = load_faces(QuestionsConfig(data=str(root / "faces"), out=str(questions), split="all", val_split=0))
     built = []
     for row, _ in zip(rows, range(config.rows), strict=False):
         length = int(random.lognormal(np.log(config.median_words), 0.5)) + 1

@@ -8,9 +8,9 @@ Config = QuestionsConfig
 
 
 def main(config: QuestionsConfig) -> None:
-    from fer.data.vqa.build import BUILDERS, faces, write_jsonl
+    from fer.data.vqa.build import BUILDERS, load_faces, write_jsonl
 
-    space, rows = faces(config)
+    space, rows = load_faces(config)
     if config.teacher:
         from fer.inference.rejection_sampling import sample_from_teacher
 

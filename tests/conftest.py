@@ -9,15 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 if TYPE_CHECKING:
     from fer.tracking import Run
+
+pytest_plugins = ["tests.fixtures.chat_server", "tests.fixtures.vlm"]
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -119,69 +120,3 @@ def step_losses() -> Callable[[Run], dict[int, float]]:
         return {point.step: point.value for point in MlflowClient(run.uri).get_metric_history(run.run_id, "step_loss")}
 
     return read
-
-
-class ChatServer(ThreadingHTTPServer):
-    """An OpenAI-compatible server: ``script`` turns a request's body into a response text, or into an error status."""
-
-    request_queue_size = 128
-
-    def __init__(self, script: Callable[[dict[str, Any]], str | int]) -> None:
-        super().__init__(("127.0.0.1", 0), _ChatHandler)
-        self.script = script
-        self.requests: list[dict[str, Any]] = []
-        self.running = self.max_running = 0
-        self.lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class _ChatHandler(BaseHTTPRequestHandler):
-    server: ChatServer
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        server = self.server
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            server.requests.append(request)
-            server.running += 1
-            server.max_running = max(server.max_running, server.running)
-        content = server.script(request)
-        with server.lock:
-            server.running -= 1
-        message = {"role": "assistant", "content": content}
-        usage = {"prompt_tokens": 80, "completion_tokens": 5, "total_tokens": 85}
-        body = {"id": "1", "object": "chat.completion", "created": 0, "model": "t", "usage": usage}
-        body["choices"] = [{"index": 0, "finish_reason": "stop", "message": message}]
-        if isinstance(content, int):
-            body = {"error": {"message": "rejected by the script"}}
-        data = json.dumps(body).encode()
-        self.send_response(content if isinstance(content, int) else 200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def chat_server() -> Iterator[Callable[[Callable[[dict[str, Any]], str | int]], ChatServer]]:
-    """Starts servers that respond as a script says."""
-    servers: list[ChatServer] = []
-
-    def start(script: Callable[[dict[str, Any]], str | int]) -> ChatServer:
-        server = ChatServer(script)
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()

@@ -145,12 +145,12 @@ def test_kinds_of_models(tiny_models: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.vllm
-def test_batched_vllm_responses_with_follow_ups_equal_single_ones(merged_engine, images: Path) -> None:  # type: ignore[no-untyped-def]
+def test_batched_vllm_responses_with_follow_ups_equal_single_ones(vllm_client, images: Path) -> None:  # type: ignore[no-untyped-def]
     image = (images / "0.png").read_bytes()
-    alone = [merged_engine([Request(image, prompt)], GREEDY)[0] for prompt in ("Which expression?", "And now?")]
+    alone = [vllm_client([Request(image, prompt)], GREEDY)[0] for prompt in ("Which expression?", "And now?")]
     pending = deque([(0, Request(image, "Which expression?")), (1, Request(image, "And now?"))])
     batched: dict[int, str] = {}
-    for number, response in merged_engine.stream(pending, GREEDY):
+    for number, response in vllm_client.stream(pending, GREEDY):
         batched[number] = response.text
         assert response.prompt_tokens > 4
         assert 1 <= response.completion_tokens <= 16
@@ -163,28 +163,28 @@ def test_batched_vllm_responses_with_follow_ups_equal_single_ones(merged_engine,
 
 @pytest.mark.slow
 @pytest.mark.vllm
-def test_guided_decoding_allows_the_candidate_labels_only(merged_engine, images: Path) -> None:  # type: ignore[no-untyped-def]
+def test_guided_decoding_allows_the_candidate_labels_only(vllm_client, images: Path) -> None:  # type: ignore[no-untyped-def]
     requests = [Request((images / f"{i}.png").read_bytes(), ferbench_prompt(LABELS), labels=LABELS) for i in range(3)]
-    assert set(merged_engine(requests, SamplingParams(0, 16, guided=True))) <= set(LABELS)
-    assert not set(merged_engine(requests, GREEDY)) & set(LABELS)
+    assert set(vllm_client(requests, SamplingParams(0, 16, guided=True))) <= set(LABELS)
+    assert not set(vllm_client(requests, GREEDY)) & set(LABELS)
 
 
 @pytest.mark.slow
 @pytest.mark.vllm
-def test_a_prompt_that_is_too_long_yields_an_error_response(merged_engine, images: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_prompt_that_is_too_long_yields_an_error_response(vllm_client, images: Path) -> None:  # type: ignore[no-untyped-def]
     image = (images / "0.png").read_bytes()
     pending = deque([(0, Request(image, "word " * 5000)), (1, Request(image, "Which expression?"))])
-    responses = dict(merged_engine.stream(pending, GREEDY))
+    responses = dict(vllm_client.stream(pending, GREEDY))
     assert responses[0].error
     assert responses[1].text
 
 
 @pytest.mark.slow
 @pytest.mark.vllm
-def test_items_go_through_vllm_into_the_journal(merged_engine, images: Path) -> None:  # type: ignore[no-untyped-def]
+def test_items_go_through_vllm_into_the_journal(vllm_client, images: Path) -> None:  # type: ignore[no-untyped-def]
     config = inference_config(images, "", kind="vllm")
     worker = BatchWorker(config)
-    worker.opened = merged_engine, JournalWriter(Path(config.journal), "cpu")
+    worker.opened = vllm_client, JournalWriter(Path(config.journal), "cpu")
     assert sum(worker.process(items())) == 13
     entries, usage = read_journal(Path(config.journal))
     assert sorted(key for key, line in entries.items() if "error" in line) == ["q:12", "q:5"]

@@ -13,7 +13,7 @@ import pytest
 
 from fer.answers import is_correct, well_formed
 from fer.data.images import check_image
-from fer.data.vqa.build import faces
+from fer.data.vqa.build import load_faces
 from fer.data.vqa.options import QuestionsConfig
 from fer.errors import UserError
 from fer.inference.rejection_sampling import sample_from_teacher
@@ -73,12 +73,12 @@ def test_a_stopped_run_continues_with_the_remaining_faces(teacher: Any, face_fol
         data=str(face_folder), out=str(tmp_path / "cot.jsonl"), split="all", val_split=0, limit=28,
         teacher="seer", endpoint=teacher.url, attempts=1, concurrency=4,
     )  # fmt: skip
-    space, rows = faces(config)
+    space, rows = load_faces(config)
     first = [row for row, _ in zip(rows, range(10), strict=False)]
     assert sum(sample_from_teacher(config, space, iter(first))) == 10
     with (tmp_path / "cot.rejected.jsonl").open("a") as file:
         file.write('{"image_path": "cut in mid-')
-    space, rows = faces(config)
+    space, rows = load_faces(config)
     assert sum(sample_from_teacher(config, space, rows)) == 28
     paths = [row["image_path"] for name in ("cot", "cot.rejected") for row in lines(tmp_path / f"{name}.jsonl")]
     assert len(paths) == len(set(paths)) == 28

@@ -14,7 +14,7 @@ from fer.inference.base import Request, SamplingParams
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
 
-def test_vllm_answers_as_transformers_does(merged_engine, merged_model: Path) -> None:  # type: ignore[no-untyped-def]
+def test_vllm_answers_as_transformers_does(vllm_client, merged_model: Path) -> None:  # type: ignore[no-untyped-def]
     """Greedy answers of the merged model, in vLLM and in transformers: the same first tokens."""
     import torch
     from PIL import Image
@@ -24,7 +24,7 @@ def test_vllm_answers_as_transformers_does(merged_engine, merged_model: Path) ->
     from fer.vlm.options import VlmModelOptions
 
     image = np.random.default_rng(0).integers(0, 255, (56, 56, 3), np.uint8)
-    responses = merged_engine([Request(encode_png(image), "Which expression?")] * 2, SamplingParams(0, 8))
+    responses = vllm_client([Request(encode_png(image), "Which expression?")] * 2, SamplingParams(0, 8))
     assert responses[0] == responses[1]
     processor = load_processor(str(merged_model))
     model = load_model(str(merged_model), VlmModelOptions(precision="fp32")).eval()

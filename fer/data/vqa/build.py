@@ -76,7 +76,7 @@ BUILDERS: Mapping[str, Builder] = {
 }
 
 
-def faces(config: QuestionsConfig) -> tuple[LabelSpace, Iterator[FaceRow]]:
+def load_faces(config: QuestionsConfig) -> tuple[LabelSpace, Iterator[FaceRow]]:
     """The label space, and the usable rows of the chosen part in an order that the seed shuffles.
 
     Splits are those that `fer train` would make of the same data with the same options.

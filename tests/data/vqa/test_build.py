@@ -7,7 +7,7 @@ import pytest
 
 from fer.answers import is_correct, well_formed
 from fer.data.schema import FaceRow
-from fer.data.vqa.build import BUILDERS, compound_parts, faces
+from fer.data.vqa.build import BUILDERS, compound_parts, load_faces
 from fer.data.vqa.options import QuestionsConfig
 from fer.data.vqa.prompts import ferbench_prompt, template_response
 from fer.data.vqa.questions import parse_question
@@ -67,7 +67,7 @@ def test_compound_rafdb_is_read_with_its_codes(tmp_path: Path) -> None:
     config = QuestionsConfig(
         data=str(tmp_path), format="rafdb-compound", kind="chain-of-affect", split="all", val_split=0, out="x.jsonl"
     )
-    _, rows = faces(config)
+    _, rows = load_faces(config)
     assert {row.label for row in rows} == {"happily surprised", "disgustedly surprised"}
 
 
@@ -86,5 +86,5 @@ def test_the_job_writes_the_chosen_part(face_folder: Path, tmp_path: Path) -> No
 
 def test_a_limit_takes_a_sample_of_every_label(face_folder: Path) -> None:
     chosen = QuestionsConfig(data=str(face_folder), out="x.jsonl", split="all", val_split=0, limit=70)
-    _, rows = faces(chosen)
+    _, rows = load_faces(chosen)
     assert len({row.label for row in rows}) == 7
