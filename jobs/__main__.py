@@ -7,9 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from fer import __version__
 from fer.errors import UserError
+from fer.plugins import installed, load_object
 
 JOBS = {
     "demo": "Train, judge, register and serve a small model on rendered faces, in a few minutes",
@@ -31,6 +34,9 @@ JOBS = {
     "promote": "Give a registered model an alias, such as champion",
     "serve": "Answer requests over HTTP",
 }
+PLUGINS = "fer.commands"
+"""Entry-point group of commands of other packages; each names a module with a ``Config`` and a ``main``."""
+
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -38,15 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `fer` command; returns the exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
+        print(usage(commands=all_commands()))
         return 0
     if argv[0] in ("-V", "--version"):
         print(f"ferry-fer {__version__}")
         return 0
     two_words = " ".join(argv[:2])
     job = two_words if two_words in JOBS else argv[0]
-    if job not in JOBS:
-        print(f"fer: no command {job!r}; there are: {', '.join(JOBS)}", file=sys.stderr)
+    if job not in JOBS and job not in (known := all_commands()):
+        print(f"fer: no command {job!r}; there are: {', '.join(known)}", file=sys.stderr)
         return 2
     return run_job(job, argv[len(job.split()) :])
 
@@ -59,11 +65,11 @@ def run_job(job: str, argv: Sequence[str] | None = None) -> int:
     """
     from fer.options import parse
 
-    module = import_module(f"jobs.{re.sub(r'[ -]', '_', job)}")
     argv = list(sys.argv[1:] if argv is None else argv)
     command, recipes = job, RECIPES / job
-    verbs = getattr(module, "VERBS", None)
     try:
+        module: Any = _module(job)
+        verbs = getattr(module, "VERBS", None)
         if verbs:
             if not argv or argv[0] in ("-h", "--help"):
                 print(usage(f"fer {job}", module.__doc__ or "", {name: verb.summary for name, verb in verbs.items()}))
@@ -80,6 +86,18 @@ def run_job(job: str, argv: Sequence[str] | None = None) -> int:
         print(f"fer {command}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def all_commands() -> dict[str, str]:
+    """Every command and its summary; for those of other packages, the module that they come from."""
+    others = {name: f"from {module}" for name, module in installed(PLUGINS).items()}
+    return JOBS | others | JOBS  # Ferry's first, and never replaced
+
+
+def _module(job: str) -> ModuleType:
+    if job in JOBS:
+        return import_module(f"jobs.{re.sub(r'[ -]', '_', job)}")
+    return load_object(installed(PLUGINS)[job], "entry point")
 
 
 def usage(
