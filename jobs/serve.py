@@ -45,13 +45,15 @@ def start(config: Config) -> str:
     Raises UserError if there is no such model or detector, or if the port is taken.
     """
     from fer.faces import open_detector
-    from serve_apps.classifier import build_app
+    from serve_apps.options import APPS
 
+    build_app = APPS.load(config.app)
     config = checked(config)
     open_detector(config.detector, Path(config.detector_model) if config.detector_model else None)
     detector = config.detector_model and str(Path(config.detector_model).absolute())
     config = config.model_copy(update={"detector_model": detector})
-    return run(config, build_app, APP, "-F files=@face.jpg", "/v1/predict")
+    form, path = ("-F files=@face.jpg", "/v1/predict") if config.app == "classifier" else ("", "/docs")
+    return run(config, build_app, APP, form, path)
 
 
 def run(config: C, build_app: Callable[[C, str | None, float], Application], name: str, form: str, path: str) -> str:

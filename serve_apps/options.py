@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import CliPositionalArg
 
+from fer.plugins import Registry
 from fer.tracking import TrackingOptions
+
+# Functions (config, token, gpus) that build the Ray Serve application of `fer serve`.
+APPS = Registry("--app", "fer.serve_apps", {"classifier": "serve_apps.classifier:build_app"})
 
 
 class LimitOptions(TrackingOptions):
@@ -51,6 +55,10 @@ class ServerOptions(LimitOptions):
 class ServeConfig(ServerOptions):
     """Answer requests over HTTP with a trained classifier, on Ray Serve."""
 
+    app: Annotated[str, AfterValidator(APPS.check)] = Field(
+        "classifier",
+        description="Application: classifier, one of an installed package, or module:build_app of your own",
+    )
     detector: Literal["none", "haar", "yunet"] = Field(
         "none", description="Face detector; none: each image is one face that fills it"
     )
