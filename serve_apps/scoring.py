@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer.classifier.predictor import Scores
+from fer.classifier.predictor import Predictions
 from fer.classifier.preprocess import resize
 from fer.data.images import check_image, decode_rgb
 from fer.errors import BadRow
@@ -41,7 +41,7 @@ def answer(
     """One answer for each request, in their order; an image that can't be decoded costs its own request only."""
     read = [_read(images, loaded, detector, config) for images in requests]
     crops = [face for images in read if not isinstance(images, Unreadable) for image in images for face in image]
-    scores = loaded.predictor([face.pixels for face in crops]) if crops else Scores(None, None)
+    scores = loaded.predictor.predict([face.pixels for face in crops]) if crops else Predictions(None, None)
     faces = iter([_face(face, row, scores, loaded, config) for row, face in enumerate(crops)])
     return [
         images
@@ -79,7 +79,7 @@ def _rounded(box: FaceBox) -> Box:
     return Box(x=round(box.x), y=round(box.y), w=round(box.width), h=round(box.height))
 
 
-def _face(found: Crop, row: int, scores: Scores, loaded: Loaded, config: ServeConfig) -> Face:
+def _face(found: Crop, row: int, scores: Predictions, loaded: Loaded, config: ServeConfig) -> Face:
     probabilities = affect = None
     if scores.probabilities is not None:
         probabilities = dict(zip(loaded.info.labels, scores.probabilities[row].tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""The one way from images in memory to scores, shared by evaluation, prediction and serving."""
+"""Inference on images in memory, shared by evaluation, prediction and serving."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from fer.models.device import torch_device
 
 
 @dataclass
-class Scores:
-    """What a model, or an ensemble, says of N images; None where it has no such head."""
+class Predictions:
+    """Predictions for N images; None where the model has no such head."""
 
     probabilities: np.ndarray | None
     """(N, K) float32 in the order of `Predictor.labels`; each row sums to 1."""
@@ -29,16 +29,16 @@ class Scores:
 
 
 class Predictor:
-    """One model, or an ensemble that averages probabilities and valence-arousal values.
+    """A model, or an ensemble that averages probabilities and valence-arousal values.
 
-    ``device`` is auto, cpu, gpu, or a torch device; a GPU computes in bfloat16, a CPU in float32. ``tta`` averages each
-    image's scores with those of its mirror image; the network sees up to ``batch_size`` images at once.
-    Raises UserError for a folder without a model, models with different labels, and a device that is not there.
+    ``device`` is auto, cpu, gpu or a torch device; GPUs compute in bfloat16, CPUs in float32. ``tta`` averages each
+    image's predictions with those of its mirror image. Raises UserError for a folder without a model, an ensemble with
+    different labels, and an unavailable device.
     """
 
     def __init__(self, folders: Sequence[Path], device: str = "auto", tta: bool = False, batch_size: int = 64) -> None:
         if not folders:
-            raise UserError("no model given: name at least one model folder")
+            raise UserError("no model: give at least one model folder")
         self.device = torch_device(device)
         self.tta, self.batch_size = tta, batch_size
         loaded = [load_model(Path(folder), self.device) for folder in folders]
@@ -56,8 +56,8 @@ class Predictor:
         self.has_affect = any(model.affect is not None for model in self.models)
         self._threads = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="preprocess")
 
-    def __call__(self, images: Sequence[np.ndarray]) -> Scores:
-        """Score RGB uint8 images, each (H, W, 3) of any size. Safe to call from several threads."""
+    def predict(self, images: Sequence[np.ndarray]) -> Predictions:
+        """Predict for RGB images, each (H, W, 3) uint8 of any size. Thread-safe."""
         probabilities, affect = [], []
         for model, spec in zip(self.models, self.specs, strict=True):
             batches = [self._forward(model, spec, pixels) for pixels in self._inputs(images, spec)]
@@ -65,27 +65,27 @@ class Predictor:
                 probabilities.append(_join([batch[0] for batch in batches], len(self.labels)))
             if model.affect is not None:
                 affect.append(_join([batch[1] for batch in batches], 2))
-        return Scores(_mean(probabilities), _mean(affect))
+        return Predictions(_mean(probabilities), _mean(affect))
 
     def _inputs(self, images: Sequence[np.ndarray], spec: ModelSpec) -> Iterator[Tensor]:
-        """Micro-batches (N, side, side, C) uint8; the next are prepared on threads while the network works."""
-        ready = self._threads.map(lambda image: to_input(image, spec), images)
+        """Micro-batches (N, side, side, C) uint8, preprocessed on threads while the network computes."""
+        inputs = self._threads.map(lambda image: to_input(image, spec), images)
         for start in range(0, len(images), self.batch_size):
             rows = min(self.batch_size, len(images) - start)
-            yield torch.from_numpy(np.stack([next(ready) for _ in range(rows)]))
+            yield torch.from_numpy(np.stack([next(inputs) for _ in range(rows)]))
 
     @torch.inference_mode()
     def _forward(self, model: FaceModel, spec: ModelSpec, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities (N, K) and valence-arousal (N, 2) of one micro-batch; (N, 0) where the head is missing."""
+        """Probabilities (N, K) and valence-arousal (N, 2) of a micro-batch; (N, 0) for a missing head."""
         images = normalize(pixels.to(self.device, non_blocking=True), spec)
         views = [images, images.flip(3)] if self.tta else [images]
         probabilities, affect = [], []
         for view in views:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
                 outputs = model(view)
-            none = torch.empty(len(view), 0, device=self.device)
-            probabilities.append(none if outputs.logits is None else outputs.logits.softmax(dim=1))
-            affect.append(none if outputs.valence_arousal is None else outputs.valence_arousal)
+            missing = torch.empty(len(view), 0, device=self.device)
+            probabilities.append(missing if outputs.logits is None else outputs.logits.softmax(dim=1))
+            affect.append(missing if outputs.valence_arousal is None else outputs.valence_arousal)
         return torch.stack(probabilities).mean(0).cpu(), torch.stack(affect).mean(0).cpu()
 
 
@@ -93,5 +93,5 @@ def _join(batches: list[Tensor], width: int) -> np.ndarray:
     return torch.cat([torch.empty(0, width), *batches]).numpy()
 
 
-def _mean(scores: list[np.ndarray]) -> np.ndarray | None:
-    return np.stack(scores).mean(axis=0, dtype=np.float32) if scores else None
+def _mean(members: list[np.ndarray]) -> np.ndarray | None:
+    return np.stack(members).mean(axis=0, dtype=np.float32) if members else None

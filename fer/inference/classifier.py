@@ -33,7 +33,7 @@ class ClassifierClient(InferenceClient):
         """Raises UserError if the classifier knows none of a request's candidate labels."""
         while pending:
             batch = [pending.popleft() for _ in range(min(len(pending), BATCH_SIZE))]
-            probabilities = self.predictor([decode_rgb(request.image) for _, request in batch]).probabilities
+            probabilities = self.predictor.predict([decode_rgb(request.image) for _, request in batch]).probabilities
             assert probabilities is not None
             for (number, request), row in zip(batch, probabilities, strict=True):
                 yield number, Response(f"<answer>{self._best_label(request.labels, row)}</answer>")

@@ -30,7 +30,7 @@ def test_no_augmentation_changes_nothing(face) -> None:
 
 @given(st.integers(0, 2**62))
 @settings(max_examples=20, deadline=None)
-def test_the_key_decides_everything(seed) -> None:
+def test_the_seed_determines_everything(seed) -> None:
     image = np.random.default_rng(seed % 1000).integers(0, 256, (48, 48, 3), dtype=np.uint8)
     vary = Augment(AugmentOptions(auto_augment=True), ModelOptions(img_size=32))
     np.random.seed(seed % 7)  # global generators must not matter

@@ -1,4 +1,4 @@
-"""Scores of single models, ensembles and mirrored images, on tiny untrained networks."""
+"""Predictions of single models, ensembles and mirrored images, with tiny untrained networks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def make_images(count: int, seed: int = 0) -> list[np.ndarray]:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_head(tmp_path: Path, head: str, channels: int) -> None:
     predictor = Predictor([make_model(tmp_path / "m", head=head, in_chans=channels)], device="cpu")
-    scores = predictor(make_images(BATCH + 3))
+    scores = predictor.predict(make_images(BATCH + 3))
     assert predictor.has_expression == (head != "valence-arousal")
     assert predictor.has_affect == (head != "classification")
     if head == "valence-arousal":
@@ -57,19 +57,19 @@ def test_every_head(tmp_path: Path, head: str, channels: int) -> None:
         assert np.abs(scores.valence_arousal).max() <= 1
 
 
-def test_scores_are_the_network_s_and_in_order(tmp_path: Path) -> None:
+def test_predictions_are_those_of_the_network_in_order(tmp_path: Path) -> None:
     predictor = Predictor([make_model(tmp_path / "m")], device="cpu")
     images = make_images(2 * BATCH + 5)
     model, spec = predictor.models[0], predictor.specs[0]
     batch = torch.from_numpy(np.stack([to_input(image, spec) for image in images]))
     with torch.inference_mode():
         expected = model(normalize(batch, spec)).logits.softmax(1).numpy()
-    np.testing.assert_allclose(predictor(images).probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(predictor.predict(images).probabilities, expected, atol=1e-5)
     assert np.diff(expected, axis=0).std() > 1e-3, "a constant network would prove nothing about the order"
 
 
 def test_no_images(tmp_path: Path) -> None:
-    scores = Predictor([make_model(tmp_path / "m", head="both")], device="cpu")([])
+    scores = Predictor([make_model(tmp_path / "m", head="both")], device="cpu").predict([])
     assert scores.probabilities is not None
     assert scores.valence_arousal is not None
     assert scores.probabilities.shape == (0, 7)
@@ -81,22 +81,22 @@ def test_an_ensemble_is_the_mean_of_its_models(tmp_path: Path) -> None:
         make_model(tmp_path / str(seed), seed, head="both", in_chans=channels) for seed, channels in [(0, 3), (1, 1)]
     ]
     images = make_images(5)
-    single = [Predictor([folder], device="cpu")(images) for folder in folders]
-    both = Predictor(folders, device="cpu")(images)
+    single = [Predictor([folder], device="cpu").predict(images) for folder in folders]
+    both = Predictor(folders, device="cpu").predict(images)
     np.testing.assert_allclose(both.probabilities, np.mean([s.probabilities for s in single], 0), atol=1e-6)
     np.testing.assert_allclose(both.valence_arousal, np.mean([s.valence_arousal for s in single], 0), atol=1e-6)
 
 
-def test_tta_does_not_see_a_mirror(tmp_path: Path) -> None:
+def test_tta_is_invariant_to_mirroring(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m", head="both")
     images = [image[:16, :16] for image in make_images(4)]
     mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in images]
     plain, tta = Predictor([folder], device="cpu"), Predictor([folder], device="cpu", tta=True)
-    assert np.abs(plain(images).probabilities - plain(mirrored).probabilities).max() > 1e-3
-    np.testing.assert_allclose(tta(images).probabilities, tta(mirrored).probabilities, atol=1e-5)
-    np.testing.assert_allclose(tta(images).valence_arousal, tta(mirrored).valence_arousal, atol=1e-5)
-    mean = (plain(images).probabilities + plain(mirrored).probabilities) / 2
-    np.testing.assert_allclose(tta(images).probabilities, mean, atol=1e-5)
+    assert np.abs(plain.predict(images).probabilities - plain.predict(mirrored).probabilities).max() > 1e-3
+    np.testing.assert_allclose(tta.predict(images).probabilities, tta.predict(mirrored).probabilities, atol=1e-5)
+    np.testing.assert_allclose(tta.predict(images).valence_arousal, tta.predict(mirrored).valence_arousal, atol=1e-5)
+    mean = (plain.predict(images).probabilities + plain.predict(mirrored).probabilities) / 2
+    np.testing.assert_allclose(tta.predict(images).probabilities, mean, atol=1e-5)
 
 
 def test_user_errors(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_it_switches_to_another_reference(
     live = LiveModel("models:/face/1", registry, "cpu")
     live.switch(str(make_model(tmp_path / "a-run" / "model")))
     assert live.current.info.name == "a-run"
-    assert live.current.predictor([np.zeros((8, 8, 3), np.uint8)]).probabilities is not None
+    assert live.current.predictor.predict([np.zeros((8, 8, 3), np.uint8)]).probabilities is not None
     live.switch("models:/face/9")
     assert "no version '9'" in str(live.error)
     assert live.current.info.name == "a-run"

@@ -48,7 +48,7 @@ def test_scores_are_those_of_the_predictor_on_the_whole_image(loaded: Loaded) ->
     data = picture(5, side=90)
     ((face,),) = faces_of(answer([[data]], loaded, None, CONFIG)[0])
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    expected = loaded.predictor([image]).probabilities
+    expected = loaded.predictor.predict([image]).probabilities
     assert expected is not None
     np.testing.assert_allclose(list(face.scores.values()), expected[0], atol=1e-6)
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 from tqdm import tqdm
 
-from fer.classifier.predictor import Predictor, Scores
+from fer.classifier.predictor import Predictor, Predictions
 from fer.data.images import decode_rgb
 from fer.data.manifest import ShardedDataset
 from fer.errors import BadRow, UserError
@@ -107,12 +107,12 @@ def evaluate(
 
 
 class _Judge:
-    """Scores batches, and keeps what the figures need of them: everything but the images."""
+    """Predictions batches, and keeps what the figures need of them: everything but the images."""
 
     def __init__(self, predictor: Predictor, coverage: Coverage) -> None:
         self.predictor, self.coverage = predictor, coverage
         self.facts: list[pa.Table] = []
-        self.scores: list[Scores] = []
+        self.scores: list[Predictions] = []
         self.worst: list[Mistake] = []
 
     def wanted(self, table: pa.Table) -> pa.Table:
@@ -137,7 +137,7 @@ class _Judge:
         faults = zip(table["path"].to_pylist(), images, strict=True)
         self.coverage.unreadable += [(path, str(fault)) for path, fault in faults if isinstance(fault, BadRow)]
         table = table.filter(readable)
-        scores = self.predictor([image for image in images if not isinstance(image, BadRow)])
+        scores = self.predictor.predict([image for image in images if not isinstance(image, BadRow)])
         self.worst = heapq.nlargest(WORST, self.worst + self._mistakes(table, scores))
         self.facts.append(table.drop_columns("image"))
         self.scores.append(scores)
@@ -197,7 +197,7 @@ class _Judge:
         self.coverage.predicted_missing = sum(each.predicted for each in missing)
         return figures
 
-    def _mistakes(self, table: pa.Table, scores: Scores) -> list[Mistake]:
+    def _mistakes(self, table: pa.Table, scores: Predictions) -> list[Mistake]:
         """Wrong labels; or, where the model gives none, valence-arousal estimates with their distances."""
         paths, true, images = table["path"].to_pylist(), table["true"].to_pylist(), table["image"]
         found = []

@@ -160,7 +160,7 @@ class FileReader:
         stream = iter(sightings)
         while batch := list(islice(stream, BATCH)):
             faces = [sighting for sighting in batch if sighting.pixels is not None]
-            scores = self.predictor([face.pixels for face in faces if face.pixels is not None])
+            scores = self.predictor.predict([face.pixels for face in faces if face.pixels is not None])
             parts = [part for part in (scores.probabilities, scores.valence_arousal) if part is not None]
             for face, values in zip(faces, np.concatenate(parts, axis=1), strict=True):
                 face.pixels, face.scores = None, values

@@ -31,7 +31,7 @@ def test_every_row_is_judged_once_and_in_order(make_model: Make, make_rows: Make
     rows = make_rows(FER2013.labels, 50)
     predictor = Predictor([make_model()], CPU, batch_size=8)
     found = evaluate(predictor, make_shards({"test": rows}, FER2013), "test")
-    probabilities = predictor([decode_rgb(row["image"]) for row in rows]).probabilities
+    probabilities = predictor.predict([decode_rgb(row["image"]) for row in rows]).probabilities
     predicted = [predictor.labels[index] for index in probabilities.argmax(axis=1)]
     right = np.mean([said == row["label"] for said, row in zip(predicted, rows, strict=True)])
     assert found.expression is not None
