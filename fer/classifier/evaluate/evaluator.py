@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 from tqdm import tqdm
 
-from fer.classifier.predictor import Predictor, Predictions
+from fer.classifier.predictor import Predictions, Predictor
 from fer.data.images import decode_rgb
 from fer.data.manifest import ShardedDataset
 from fer.errors import BadRow, UserError
