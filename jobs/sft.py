@@ -8,7 +8,7 @@ Config = SftConfig
 
 
 def main(config: SftConfig) -> None:
-    """Train as ``config`` says; a stopped run of the same name is continued."""
+    """Run fine-tuning; an interrupted run of the same name is resumed."""
     from ray.train import CheckpointConfig
 
     from cluster.local import connect
@@ -17,13 +17,13 @@ def main(config: SftConfig) -> None:
     from fer.training.run import open_run
     from fer.vlm.export import export_model
     from fer.vlm.model import resolve_vlm
-    from fer.vlm.preflight import check
+    from fer.vlm.preflight import preflight_check
     from fer.vlm.sft import train_sft
     from jobs.summary import print_summary
 
     dataset = open_questions(config, cache=f"{config.out_dir}/data")
     model = resolve_vlm(config.model, config)
-    check(config, model, dataset)
+    preflight_check(config, model, dataset)
     connect(required_cpus(config))
 
     run, tracking = open_run(config, "sft", default_name="sft", data_hash=dataset.manifest.content_hash)
@@ -33,9 +33,9 @@ def main(config: SftConfig) -> None:
     settings = loop_settings(config, dataset.root, tracking, model=model)
     result = launch(train_sft, settings, config, run, CheckpointConfig(num_to_keep=config.save_total_limit))
 
-    folder, figures, version = export_model(config, run, result, tracking)
+    folder, metrics, version = export_model(config, run, result, tracking)
     print("\nTrained.")
-    for name, value in figures.items():
+    for name, value in metrics.items():
         print(f"  {name:<16} {value:.4f}")
     merge = f"fer merge --adapter {folder} --out {run.root}/merged" if config.lora != "off" else None
     print_summary(config, run, tracking, model=folder, version=version, next_command=merge)

@@ -31,9 +31,7 @@ TEXT_COLUMNS = ["path", "prompt", "response", "answer", "candidate_labels", "fol
 def check(config: GrpoConfig, model: str, dataset: ShardedDataset) -> int:
     """Raise UserError for what can't run; the longest prompt in tokens, image included."""
     Scorer(config.rewards)
-    load_deepspeed_config(
-        config.deepspeed, batch_size=1, grad_accum_steps=1, clip_grad=1, bf16=True, lr=config.lr, weight_decay=0
-    )
+    load_deepspeed_config(config.deepspeed)
     check_resume(config)
     if not batches_per_epoch(dataset, config):
         rows = dataset.split("train").rows
@@ -126,9 +124,7 @@ def memory(config: GrpoConfig, model: str, tokens: int) -> dict[str, float]:
     learning = sum(p.numel() for p in network.parameters() if p.requires_grad)
     total = sum(p.numel() for p in network.parameters())
     width = DTYPES[config.precision].itemsize
-    stage = load_deepspeed_config(
-        config.deepspeed, batch_size=1, grad_accum_steps=1, clip_grad=1, bf16=True, lr=config.lr, weight_decay=0
-    )["zero_optimization"]["stage"]
+    stage = load_deepspeed_config(config.deepspeed)["zero_optimization"]["stage"]
     shared = config.workers if stage >= 2 else 1
     weights = total * width / (config.workers if stage == 3 else 1)
     text = settings.get_text_config()

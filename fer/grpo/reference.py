@@ -30,13 +30,7 @@ def open_reference(engine: Any, model: str, config: GrpoConfig) -> Reference:
         import deepspeed
 
         settings = load_deepspeed_config(
-            config.deepspeed,
-            batch_size=config.batch_size,
-            grad_accum_steps=1,
-            clip_grad=1,
-            bf16=config.precision == "bf16",
-            lr=0,
-            weight_decay=0,
+            config.deepspeed, batch_size=config.batch_size, bf16=config.precision == "bf16"
         )
         del settings["optimizer"]
         copy, *_ = deepspeed.initialize(model=copy, config=settings)

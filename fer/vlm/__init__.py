@@ -1,1 +1,1 @@
-"""Vision-language models: questions and prompts, supervised fine-tuning, and the models that come of it."""
+"""Vision-language models: chat format, model loading, supervised fine-tuning on DeepSpeed, and adapter merging."""

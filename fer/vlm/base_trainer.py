@@ -1,7 +1,4 @@
-"""A vision-language model in training on one worker: its engine, its state, and its checkpoints.
-
-What supervised fine-tuning and reinforcement learning have in common; each adds its own loop.
-"""
+"""What supervised fine-tuning and GRPO have in common: the DeepSpeed engine, the trainer state and checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from fer.vlm.options import VlmTrainingOptions
 
 
 class BaseTrainer:
-    """The state of a run on one worker, and its verbs: start, restore, report, finish."""
+    """One worker of a training run. Subclasses add the training loop."""
 
     def __init__(self, config: VlmTrainingOptions, model: str, worker: Worker, run: Run) -> None:
         torch.manual_seed(config.seed)
@@ -36,7 +33,7 @@ class BaseTrainer:
         self.state = TrainerState(world_size=worker.world_size)
 
     def setup(self, total_steps: int, *, batch_size: int, grad_accum_steps: int) -> None:
-        """Load the model and start DeepSpeed for a run of so many optimizer steps."""
+        """Load the model and initialise DeepSpeed. ``total_steps`` is the run's number of optimizer steps."""
         config, self.total_steps = self.options, total_steps
         network = set_trainable(load_model(self.model, config), config, config)
         self.trim_logits = supports_logits_to_keep(network)
@@ -58,7 +55,7 @@ class BaseTrainer:
         self.peak_flops = peak_flops(self.worker.device, config.peak_tflops)
 
     def _schedule(self, optimizer: torch.optim.Optimizer) -> Any:
-        """The learning rate over all steps of the run."""
+        """The learning-rate schedule over all steps of the run."""
         from transformers import get_scheduler
 
         warmup = round(self.options.warmup * self.total_steps)
@@ -70,19 +67,19 @@ class BaseTrainer:
 
     @property
     def flops_factor(self) -> float:
-        """Operations of a training step in forward passes: activations twice, and weights once where they learn."""
-        return 2 + self.parameter_counts["learning"] / sum(
+        """FLOPs of a training step relative to a forward pass: 2, plus the trainable share of the weights."""
+        return 2 + self.parameter_counts["trainable"] / sum(
             self.parameter_counts[part] for part in ("vision", "projector", "language")
         )
 
     def memory_gb(self) -> float:
-        """Peak of this worker's device memory; on CPUs what its process holds now."""
+        """Peak device memory of this worker in GB; on CPUs the resident memory of its process."""
         if self.worker.device.type == "cuda":
             return torch.cuda.max_memory_allocated() / 1e9
         return psutil.Process().memory_info().rss / 1e9
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """The sum over all workers."""
+        """The sum over all workers, as float64 on the CPU. Collective: every worker must call it."""
         values = values.to(self.worker.device, torch.float64)
         dist.all_reduce(values)
         return values.cpu()
@@ -93,21 +90,21 @@ class BaseTrainer:
     def adapters_only(self) -> bool:
         return self.options.lora != "off"
 
-    def save_checkpoint(self, figures: dict[str, float]) -> None:
-        """Report to Ray Train with a checkpoint, each worker with its shard of it. Every worker must call it."""
+    def save_checkpoint(self, metrics: dict[str, float]) -> None:
+        """Report metrics and a sharded checkpoint to Ray Train. Collective: every worker must call it."""
         folder = Path(tempfile.mkdtemp(prefix="ferry-checkpoint-"))
         save_engine_state(self.engine, folder, self.adapters_only)
         if self.worker.is_rank_zero:
             write_state(folder, self.state)
         ray.train.report(
-            {"step": self.state.global_step, **figures},
+            {"step": self.state.global_step, **metrics},
             checkpoint=Checkpoint.from_directory(folder),
-            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,  # training goes on while storage is written
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,  # training continues while storage is written
             delete_local_checkpoint_after_upload=True,
         )
 
     def save_final_model(self) -> None:
-        """The last report: the model alone, as a folder that transformers, PEFT and vLLM load."""
+        """Report the final model as a folder that transformers, PEFT and vLLM load. Collective."""
         self.state.finished = True
         weights = full_state_dict(self.engine)
         with tempfile.TemporaryDirectory() as name:
@@ -120,15 +117,13 @@ class BaseTrainer:
             ray.train.report({"step": self.state.global_step}, checkpoint=checkpoint)
 
     def restore(self, resume: str | None) -> None:
-        """Continue from Ray Train's last checkpoint of this run, or from the folder ``resume``."""
+        """Load this run's latest checkpoint, else the checkpoint folder ``resume``, if any."""
         checkpoint = ray.train.get_checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
         if checkpoint is None:
             return
         with checkpoint.as_directory() as name:
             state = read_state(Path(name))
-            assert state.world_size == self.worker.world_size, (
-                "a run's settings do not change, and --resume was checked"
-            )
+            assert state.world_size == self.worker.world_size, "run settings are fixed, and --resume was checked"
             if not state.finished:
                 load_engine_state(self.engine, Path(name), self.adapters_only)
             self.state = state

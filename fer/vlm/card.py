@@ -8,36 +8,34 @@ from typing import Any
 from fer.models.card import INTENDED_USE, render_card
 
 MEANINGS = {
-    "val_loss": "mean cross-entropy of an answer's tokens, on validation rows",
-    "val_accuracy": "share of greedy answers that name the right label, on validation rows",
-    "val_well_formed": "share of greedy answers of the form <think>...</think><answer>...</answer>, on validation rows",
-    "reward": "mean reward of sampled answers to training rows, at the end of training",
+    "val_loss": "mean cross-entropy of response tokens on validation rows",
+    "val_accuracy": "share of greedy responses that name the right label on validation rows",
+    "val_well_formed": "share of them of the form <think>...</think><answer>...</answer> on validation rows",
+    "reward": "mean reward of sampled completions of training prompts, at the end of training",
     "reward_accuracy": "share of them that name the right label",
     "reward_format": "share of them of the form <think>...</think><answer>...</answer>",
 }
 LIMITS = """\
 ## Limits
 
-- Its reasoning is text that tends to stand before such an answer. It may be wrong where the label is right, and does
-  not show how the label was found.
-- It answers for any image, with or without a face, and was trained on annotators' labels, with their culture and their
-  mistakes. Some ages, genders and skin tones are rare among them: measure differences on your own data.
-- It can repeat what its base model learnt elsewhere. The base model's licence and limits hold for it too.
+- Its reasoning is text that is likely before such an answer. It may be wrong even if the label is right, and does not
+  show how the model arrived at the label.
+- It responds to any image, with or without a face. It was trained on annotators' labels, with their culture and their
+  mistakes. Some ages, genders and skin tones are rare in the data: measure differences on your own.
+- It can reproduce what its base model learned elsewhere. The licence and limits of the base model apply too.
 
 More in Ferry's `docs/responsible-use.md`.
 """
 
 
 def model_card(spec: Mapping[str, Any]) -> str:
-    """Markdown for the README.md of a model folder; ``spec`` is what its `model.json` holds."""
+    """Markdown for the README.md of a model folder; ``spec`` is the content of its `model.json`."""
     training = spec["training"]
     config, metrics = training["config"], training["metrics"]
     facts = {
         "base model": f"`{spec['base']}`",
-        "made by": "an adapter; load it with PEFT, or merge it with `fer merge`"
-        if _is_adapter(spec)
-        else "fine-tuning",
-        "parts trained": ", ".join(config.get("train", [])) or "not recorded",
+        "kind": "an adapter: load it with PEFT, or merge it with `fer merge`" if _is_adapter(spec) else "a full model",
+        "trained parts": ", ".join(config.get("train", [])) or "not recorded",
         "training data": f"`{config['data']}`" if config.get("data") else "not recorded",
         "images": _images(config),
         "run": f"`{training['run']}`" if training["run"] else "not recorded",

@@ -1,4 +1,4 @@
-"""After training: the last weights become a model folder with a card, and are logged and registered if asked."""
+"""Export after training: the final weights become a model folder with a card, logged to MLflow and registered."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from fer.vlm.options import VlmTrainingOptions
 def export_model(
     config: VlmTrainingOptions, run: RunFolder, result: Result, tracking: Run, last: int = 1
 ) -> tuple[str, dict[str, float], str | None]:
-    """Write ``<run>/model`` and ``<run>/history.json``, register; the folder, figures and the registered version.
+    """Write ``<run>/model`` and ``<run>/history.json``, and register the model if ``--register-as`` is given.
 
-    The figures are the means of the ``last`` entries of the history.
-    Weights are large: they go to MLflow only when they are registered, the card and the settings always.
+    Returns the model folder, the metrics (means of the last ``last`` entries of the history) and the registered
+    version. The card and `model.json` are always logged to MLflow; the weights, being large, only when registered.
     """
     assert result.checkpoint is not None, "a finished run has a last checkpoint"
     with tempfile.TemporaryDirectory() as scratch, result.checkpoint.as_directory() as checkpoint:
         model = Path(scratch) / MODEL
         shutil.copytree(Path(checkpoint) / MODEL, model)
         history = read_state(Path(checkpoint)).history
-        ends = history[-last:]
-        figures = {name: fmean(entry[name] for entry in ends) for name in (ends or [{}])[-1] if name != "step"}
+        entries = history[-last:]
+        metrics = {name: fmean(entry[name] for entry in entries) for name in (entries or [{}])[-1] if name != "step"}
         write_model_card(
-            model, base=config.model, config=config.model_dump(mode="json"), run=run.record, figures=figures
+            model, base=config.model, config=config.model_dump(mode="json"), run=run.record, metrics=metrics
         )
         run.write("history.json", json.dumps(history, indent=2))
         run.upload(model, MODEL)
@@ -42,24 +42,24 @@ def export_model(
         if config.register_as:
             version = register(config, tracking.run_id, model, config.register_as, config.alias)
         else:
-            facts = Path(scratch) / "facts"
-            facts.mkdir()
+            metadata = Path(scratch) / "metadata"
+            metadata.mkdir()
             for name in (SPEC, "README.md"):
-                shutil.copy(model / name, facts / name)
-            tracking.log_artifacts(facts, MODEL)
+                shutil.copy(model / name, metadata / name)
+            tracking.log_artifacts(metadata, MODEL)
     tracking.finish()
-    return f"{run.root}/{MODEL}", figures, version
+    return f"{run.root}/{MODEL}", metrics, version
 
 
 def write_model_card(
-    model: Path, *, base: str, config: dict[str, Any], run: dict[str, Any], figures: dict[str, float]
+    model: Path, *, base: str, config: dict[str, Any], run: dict[str, Any], metrics: dict[str, float]
 ) -> None:
-    """Write `model.json` and the card into a model folder."""
+    """Write `model.json` and the model card (`README.md`) into a model folder."""
     adapter = (model / "adapter_config.json").is_file()
     spec = {
         "kind": "vlm-adapter" if adapter else "vlm",
         "base": base,
-        "training": {"run": run.get("name"), "config": config, "metrics": figures, "versions": run.get("versions")},
+        "training": {"run": run.get("name"), "config": config, "metrics": metrics, "versions": run.get("versions")},
     }
     (model / SPEC).write_text(json.dumps(spec, indent=2))
     (model / "README.md").write_text(model_card(spec))

@@ -1,7 +1,7 @@
-"""The loss of supervised fine-tuning: cross-entropy of the tokens that carry loss, summed, not averaged.
+"""The SFT loss: summed cross-entropy of the tokens that carry loss.
 
-The sum is divided by the learned tokens of the whole step, over all its batches and workers: every token then weighs
-the same, however the rows were dealt out. (A mean per batch would weigh the tokens of short answers more.)
+The trainer divides the sum by the number of loss tokens of the whole optimizer step, over all batches and workers. So
+every token has the same weight, however rows are batched. (A mean per batch gives tokens of short responses more.)
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from fer.vlm.chat import IGNORE_INDEX
 
 
 def supports_logits_to_keep(model: Any) -> bool:
-    """Whether a model can compute the logits of the last positions only."""
+    """Whether the model can compute the logits of the last positions only."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(inner.forward).parameters
 
 
 def token_loss(model: Any, inputs: Mapping[str, Tensor], trim_logits: bool) -> Tensor:
-    """Summed cross-entropy (float32 scalar) of the learned tokens of a batch.
+    """Summed cross-entropy (float32 scalar) of a batch's loss tokens.
 
-    ``trim_logits`` leaves out the logits of positions before the first learned token of the batch: with a vocabulary of
-    150,000 they are a good part of a prompt's cost, and most of its memory.
+    ``trim_logits`` skips the logits of positions before the batch's first loss token: with a vocabulary of 150,000
+    they are much of a prompt's compute and most of its memory.
     """
     inputs = dict(inputs)
     labels = inputs.pop("labels")[:, 1:]
-    learned = (labels != IGNORE_INDEX).any(0).nonzero()
-    first = int(learned[0]) if len(learned) else labels.shape[1] - 1
+    positions = (labels != IGNORE_INDEX).any(0).nonzero()
+    first = int(positions[0]) if len(positions) else labels.shape[1] - 1
     if trim_logits:
         inputs["logits_to_keep"] = labels.shape[1] - first + 1  # type: ignore[assignment]
         labels = labels[:, first:]

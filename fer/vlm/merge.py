@@ -1,4 +1,4 @@
-"""Merging adapters into their base model, for servers that load plain models."""
+"""Merging an adapter into its base model, for software that loads plain models only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def merge_adapter(config: MergeConfig) -> Path:
 
     folder = Path(resolve_vlm(config.adapter, TrackingOptions()))
     if not (folder / "adapter_config.json").is_file():
-        raise UserError(f"{config.adapter} holds no adapter (adapter_config.json)")
+        raise UserError(f"{config.adapter} is not an adapter: it has no adapter_config.json")
     out = Path(config.out)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"--out {config.out} is not empty: give another folder")
@@ -38,6 +38,6 @@ def merge_adapter(config: MergeConfig) -> Path:
         base=spec.get("base", base),
         config=training["config"],
         run={"name": training["run"], "versions": training["versions"]},
-        figures=training["metrics"],
+        metrics=training["metrics"],
     )
     return out

@@ -1,4 +1,4 @@
-"""Loading image-text models, and choosing which of their weights learn: parts, or low-rank adapters."""
+"""Loading image-text models, and selecting their trainable weights: parts of the model, or low-rank adapters."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from fer.vlm.tiny import PREFIX, build_tiny
 _PROJECTOR = re.compile(r"merger|connector|projector|projection|aligner|mlp1|img_projection")
 _VISION = re.compile(r"\bvisual\b|vision|image_encoder|image_embed")
 
-HUB_SECONDS = 10
-"""Patience with the hub until it answers at all."""
+HUB_TIMEOUT = 10
+"""Seconds to wait for the hub's first response."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -34,7 +34,7 @@ def part_of(name: str) -> str:
 
 
 def resolve_vlm(name: str, tracking: TrackingOptions) -> str:
-    """The folder of a model; or the name itself, where it is one of the hub's. Tiny models are made here and now."""
+    """The folder of a model, or its hub name unchanged. Registered models are downloaded, tiny models are created."""
     if name.startswith(PREFIX):
         return str(build_tiny(name.removeprefix(PREFIX), Path(tracking.out_dir).absolute() / "tiny"))
     if name.startswith(("models:/", "runs:/")):
@@ -46,7 +46,7 @@ def resolve_vlm(name: str, tracking: TrackingOptions) -> str:
 
 
 def load_processor(name: str, trust_remote_code: bool = False) -> Any:
-    """A model's processor. Raises UserError where it can't be had, or has no chat template."""
+    """A model's processor. Raises UserError if it can't be loaded or has no chat template."""
     from transformers import AutoProcessor
 
     processor = _load(AutoProcessor, name, trust_remote_code=trust_remote_code)
@@ -58,14 +58,14 @@ def load_processor(name: str, trust_remote_code: bool = False) -> Any:
 
 
 def load_config(name: str, trust_remote_code: bool = False) -> Any:
-    """A model's configuration alone. Raises UserError where it can't be had."""
+    """A model's configuration, without weights. Raises UserError if it can't be loaded."""
     from transformers import AutoConfig
 
     return _load(AutoConfig, name, trust_remote_code=trust_remote_code)
 
 
 def load_model(name: str, options: VlmModelOptions) -> nn.Module:
-    """An image-text model with all its weights. Raises UserError where it can't be had."""
+    """An image-text model with its weights. Raises UserError if it can't be loaded."""
     from transformers import AutoModelForMultimodalLM
 
     attention = options.attention
@@ -86,31 +86,31 @@ def _load(loader: Any, name: str, **arguments: Any) -> Any:
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # PEFT asks for it
     if not Path(name).is_dir():
-        _find(name)
+        _check_available(name)
     try:
         return loader.from_pretrained(name, **arguments)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{name} can't be loaded: {str(error).splitlines()[0]}") from None
 
 
-def _find(name: str) -> None:
-    """Raise UserError unless the hub's cache or the hub has the model: its library would try for minutes."""
+def _check_available(name: str) -> None:
+    """Raise UserError unless the hub or its local cache has the model; loading it would retry for minutes."""
     from huggingface_hub import model_info, try_to_load_from_cache
 
     try:
         if isinstance(try_to_load_from_cache(name, "config.json"), str):
             return
-        model_info(name, timeout=HUB_SECONDS)
-    except Exception as error:  # of many libraries: a name that can't be one, no connection, no such model, no access
+        model_info(name, timeout=HUB_TIMEOUT)
+    except Exception as error:  # from several libraries: invalid name, no connection, no such model, no access
         raise UserError(
-            f"no model {name!r}: no such folder here, and the Hugging Face hub does not give it "
+            f"no model {name!r}: no such folder, and it can't be fetched from the Hugging Face hub "
             f"({str(error).splitlines()[0]}); give the path of a downloaded folder, or tiny:qwen2.5-vl for a random "
             "tiny model"
         ) from None
 
 
 def set_trainable(model: nn.Module, options: VlmModelOptions, lora: LoraOptions) -> nn.Module:
-    """Freeze what shall not learn; with ``lora``, everything but new adapters of the chosen parts' linear layers."""
+    """Freeze all weights but those of the parts in ``options.train``, or but new adapters of their linear layers."""
     if lora.lora == "off":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(part_of(name) in options.train)
@@ -135,13 +135,13 @@ def set_trainable(model: nn.Module, options: VlmModelOptions, lora: LoraOptions)
             use_dora=lora.lora == "dora",
             target_modules=targets,
         ),
-        autocast_adapter_dtype=False,  # one dtype for all: DeepSpeed keeps fp32 masters of what learns
+        autocast_adapter_dtype=False,  # one dtype for all: DeepSpeed keeps fp32 master weights of what is trained
     )
     return adapted
 
 
 def prepare_for_training(model: nn.Module, grad_checkpointing: bool) -> nn.Module:
-    """Switch off the cache of generation, and on the recomputing of activations."""
+    """Disable the key-value cache, and enable gradient checkpointing if asked."""
     model.config.use_cache = False  # type: ignore[union-attr]
     if grad_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
@@ -151,10 +151,10 @@ def prepare_for_training(model: nn.Module, grad_checkpointing: bool) -> nn.Modul
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Parameters by part, and those that learn. Counts whole parameters where ZeRO-3 has cut them up."""
-    counts = {"vision": 0, "projector": 0, "language": 0, "learning": 0}
+    """Parameters of each part, and the trainable ones. Counts full sizes where ZeRO-3 partitions parameters."""
+    counts = {"vision": 0, "projector": 0, "language": 0, "trainable": 0}
     for name, parameter in model.named_parameters():
         size = getattr(parameter, "ds_numel", parameter.numel())
         counts[part_of(name)] += size
-        counts["learning"] += size if parameter.requires_grad else 0
+        counts["trainable"] += size if parameter.requires_grad else 0
     return counts

@@ -1,4 +1,4 @@
-"""What must hold before workers start: a mistake is told by the driver at once, not by a worker minutes later."""
+"""Checks before workers start: the driver reports a mistake at once, not a worker minutes later."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from fer.vlm.model import load_processor
 from fer.vlm.options import SftConfig
 
 
-def check(config: SftConfig, model: str, dataset: ShardedDataset) -> None:
-    """Raise UserError for a model without a processor, data without responses, or a first row that does not fit."""
-    load_deepspeed_config(
-        config.deepspeed, batch_size=1, grad_accum_steps=1, clip_grad=1, bf16=True, lr=config.lr, weight_decay=0
-    )
+def preflight_check(config: SftConfig, model: str, dataset: ShardedDataset) -> None:
+    """Raise UserError for a model without a processor, data without responses, or a first row that is too long."""
+    load_deepspeed_config(config.deepspeed)
     rows = dataset.split("train").rows
     if rows < config.workers:
-        raise UserError(f"{rows} training rows for {config.workers} workers: use fewer --workers")
-    steps = -(-(rows // config.workers) // config.batch_size)
-    if steps < config.grad_accum_steps:
+        raise UserError(f"{rows} training rows for {config.workers} workers: lower --workers")
+    batches = -(-(rows // config.workers) // config.batch_size)
+    if batches < config.grad_accum_steps:
         raise UserError(
-            f"{rows} training rows for {config.workers} worker(s) make {steps} batches of {config.batch_size}, less "
+            f"{rows} training rows for {config.workers} worker(s) make {batches} batches of {config.batch_size}, less "
             f"than one step of --grad-accum-steps {config.grad_accum_steps}: lower one of the three"
         )
     check_resume(config)
@@ -37,7 +35,11 @@ def check(config: SftConfig, model: str, dataset: ShardedDataset) -> None:
         row = pq.ParquetFile(file).read_row_group(0).slice(0, 1).to_pylist()[0]
     turns = row_turns(row)
     if any(turn.response is None for turn in turns):
-        raise UserError(f"{config.data} has questions without responses: they serve `fer grpo` and evaluation, not SFT")
+        raise UserError(
+            f"{config.data} has questions without responses: use them for `fer grpo` or evaluation, not for SFT"
+        )
     batch = chat.collate([chat.encode(turns)], [row_image(row, chat)])
     if (batch["labels"][:, 1:] < 0).all():
-        raise UserError(f"--max-tokens {config.max_tokens} cuts off the answers: image and question fill it already")
+        raise UserError(
+            f"--max-tokens {config.max_tokens} cuts off the whole response: the image and the prompt already fill it"
+        )

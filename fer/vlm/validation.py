@@ -1,4 +1,4 @@
-"""Judging a model in mid-training: loss on validation rows, and answers to some of their questions."""
+"""Validation during training: loss on validation rows, and generated responses to some of them."""
 
 from __future__ import annotations
 
@@ -11,55 +11,58 @@ from torch import Tensor
 
 from fer.answers import is_correct, well_formed
 from fer.vlm.chat import ChatFormat
-from fer.vlm.data_loader import Asked, Batch
+from fer.vlm.data_loader import PromptBatch, SftBatch
 from fer.vlm.loss import token_loss
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One question and what the model said."""
+    """One generated response."""
 
     path: str
     prompt: str
     label: str
-    said: str
+    response: str
 
 
 @torch.no_grad()
-def sum_losses(model: Any, batches: Iterable[Batch], device: torch.device, trim_logits: bool) -> Tensor:
-    """(summed loss, learned tokens) of this worker's batches, float64."""
+def sum_losses(model: Any, batches: Iterable[SftBatch], device: torch.device, trim_logits: bool) -> Tensor:
+    """(summed loss, loss tokens) of this worker's batches, float64."""
     total = torch.zeros(2, dtype=torch.float64)
     for batch in batches:
         loss = token_loss(model, to_device(batch.inputs, device), trim_logits)
-        total += torch.tensor([loss.item(), batch.learned], dtype=torch.float64)
+        total += torch.tensor([loss.item(), batch.loss_tokens], dtype=torch.float64)
     return total
 
 
 @torch.no_grad()
-def answer(
-    model: Any, asked: Asked, chat: ChatFormat, device: torch.device, max_new_tokens: int, together: bool
+def generate_samples(
+    model: Any, batch: PromptBatch, chat: ChatFormat, device: torch.device, max_new_tokens: int, synced_gpus: bool
 ) -> list[Sample]:
-    """Greedy answers. ``together``: all workers generate in step, as ZeRO-3 needs."""
-    inputs = to_device(asked.inputs, device)
+    """Greedy responses to a batch of prompts. With ``synced_gpus`` all workers generate in step, as ZeRO-3 requires."""
+    inputs = to_device(batch.inputs, device)
     ids = model.generate(
         **inputs,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
-        synced_gpus=together,
+        synced_gpus=synced_gpus,
         pad_token_id=chat.pad_token_id,
         eos_token_id=chat.tokenizer.eos_token_id,
     )
     texts = chat.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [Sample(*row) for row in zip(asked.paths, asked.prompts, asked.answers, map(str.strip, texts), strict=True)]
+    return [
+        Sample(example.path, example.question, example.answer, text.strip())
+        for example, text in zip(batch.examples, texts, strict=True)
+    ]
 
 
-def tally(samples: Iterable[Sample]) -> Tensor:
-    """(answers, right ones, well-formed ones), float64. Without a tag the whole text is the answer."""
+def count_samples(samples: Iterable[Sample]) -> Tensor:
+    """(samples, correct ones, well-formed ones), float64. Without an answer tag the whole response is the answer."""
     total = torch.zeros(3, dtype=torch.float64)
     for sample in samples:
-        tagged = sample.said if "<answer>" in sample.said else f"<answer>{sample.said}</answer>"
-        total += torch.tensor([1, is_correct(tagged, sample.label), well_formed(sample.said)])
+        tagged = sample.response if "<answer>" in sample.response else f"<answer>{sample.response}</answer>"
+        total += torch.tensor([1, is_correct(tagged, sample.label), well_formed(sample.response)])
     return total
 
 

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from fer.data.manifest import ShardedDataset
 from fer.tracking import Run
 from fer.training.worker import Worker
-from fer.vlm.data_loader import Batch, row_image, row_turns
+from fer.vlm.data_loader import SftBatch, row_image, row_turns
 from fer.vlm.options import SftConfig
-from fer.vlm.sft import Trainer
+from fer.vlm.sft import SftTrainer
 
 BATCHES, BATCH = 4, 3
 
@@ -46,7 +46,7 @@ def main(model: str, shards: str, out: str, deepspeed: str, steps: int) -> None:
         bucket_batches=1,
     )
     dataset = ShardedDataset(shards)
-    trainer = Trainer(config, model, dataset, Worker(rank, workers, torch.device("cpu")), Run("", ""))
+    trainer = SftTrainer(config, model, dataset, Worker(rank, workers, torch.device("cpu")), Run("", ""))
     table = pa.concat_tables([pq.read_table(dataset.path(shard)) for shard in dataset.split("train").shards])
     gradients: dict[str, torch.Tensor] = {}
     step_of = trainer.engine.step
@@ -69,8 +69,9 @@ def main(model: str, shards: str, out: str, deepspeed: str, steps: int) -> None:
         for i in mine:
             part = rows[i * BATCH : (i + 1) * BATCH]
             encoded = [trainer.chat.encode(row_turns(row)) for row in part]
-            batches.append(Batch.of(trainer.chat.collate(encoded, [row_image(row, trainer.chat) for row in part])))
-        trainer.take_step(batches)
+            images = [row_image(row, trainer.chat) for row in part]
+            batches.append(SftBatch.from_inputs(trainer.chat.collate(encoded, images)))
+        trainer.train_step(batches)
     optimizer = trainer.engine.optimizer.optimizer
     states = [value for state in optimizer.state.values() for value in state.values() if value.numel() > 1]
     facts = {"losses": trainer.log.losses, "optimizer_bytes": sum(value.nbytes for value in states)}

@@ -1,4 +1,4 @@
-"""The order of conversations: every row once, on one worker, from any position, with little padding."""
+"""Batches of conversations: every row once per epoch, from any position, with little padding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from fer.data.manifest import ShardedDataset
 from fer.vlm.chat import ChatFormat
-from fer.vlm.data_loader import Batch, ChatDataLoader
+from fer.vlm.data_loader import ChatDataLoader, SftBatch
 from fer.vlm.model import load_processor
 from fer.vlm.options import BatchOptions, ImageOptions
 
@@ -23,15 +23,15 @@ def chat(tiny_models) -> ChatFormat:  # type: ignore[no-untyped-def]
 
 
 def data_loader(
-    dataset: ShardedDataset, chat: ChatFormat, rank: int = 0, workers: int = 1, **options: int
+    dataset: ShardedDataset, chat: ChatFormat, rank: int = 0, world_size: int = 1, **options: int
 ) -> ChatDataLoader:
     return ChatDataLoader(
-        dataset, BatchOptions(**{"batch_size": 4, "bucket_batches": 3} | options), chat, 0, rank, workers
+        dataset, BatchOptions(**{"batch_size": 4, "bucket_batches": 3} | options), chat, 0, rank, world_size
     )
 
 
-def rows_of(batches: list[Batch]) -> list[tuple[float, ...]]:
-    """What tells rows apart: their pictures."""
+def rows_of(batches: list[SftBatch]) -> list[tuple[float, ...]]:
+    """Rows identified by their pixels."""
     return [
         tuple(part.flatten().tolist()) for batch in batches for part in batch.inputs["pixel_values"].chunk(batch.rows)
     ]
@@ -41,7 +41,7 @@ def test_two_workers_see_every_row_once_in_each_epoch(question_shards: ShardedDa
     total = question_shards.split("train").rows
     seen: Counter[tuple[float, ...]] = Counter()
     for rank in range(2):
-        batches = list(data_loader(question_shards, chat, rank, 2).training(0))
+        batches = list(data_loader(question_shards, chat, rank, 2).train_batches(0))
         assert len(batches) == data_loader(question_shards, chat, rank, 2).batches_per_epoch
         seen.update(rows_of(batches))
     assert seen.total() == total - total % 2
@@ -49,41 +49,43 @@ def test_two_workers_see_every_row_once_in_each_epoch(question_shards: ShardedDa
 
 
 @pytest.mark.parametrize("first", [1, 3, 5, 8])
-def test_any_position_continues_with_the_very_same_batches(
+def test_resuming_at_any_position_yields_the_same_batches(
     question_shards: ShardedDataset, chat: ChatFormat, first: int
 ) -> None:
-    whole = list(data_loader(question_shards, chat).training(1))
-    rest = list(data_loader(question_shards, chat).training(1, first))
-    assert len(rest) == len(whole) - first
-    for one, other in zip(whole[first:], rest, strict=True):
+    full = list(data_loader(question_shards, chat).train_batches(1))
+    resumed = list(data_loader(question_shards, chat).train_batches(1, first))
+    assert len(resumed) == len(full) - first
+    for one, other in zip(full[first:], resumed, strict=True):
         assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in one.inputs)
 
 
 def test_epochs_differ(question_shards: ShardedDataset, chat: ChatFormat) -> None:
-    first, second = (rows_of(list(data_loader(question_shards, chat).training(epoch))) for epoch in (0, 1))
+    first, second = (rows_of(list(data_loader(question_shards, chat).train_batches(epoch))) for epoch in (0, 1))
     assert first != second
     assert Counter(first) == Counter(second)
 
 
-def test_sorting_by_length_saves_padding(question_shards: ShardedDataset, chat: ChatFormat) -> None:
+def test_sorting_by_length_reduces_padding(question_shards: ShardedDataset, chat: ChatFormat) -> None:
     def padding(bucket_batches: int) -> float:
-        batches = list(data_loader(question_shards, chat, bucket_batches=bucket_batches).training(0))
+        batches = list(data_loader(question_shards, chat, bucket_batches=bucket_batches).train_batches(0))
         return 1 - sum(b.tokens for b in batches) / sum(b.inputs["input_ids"].numel() for b in batches)
 
     assert padding(16) < 0.5 * padding(1)
 
 
-def test_workers_have_batches_of_like_length_at_the_same_time(
+def test_workers_have_batches_of_similar_length_at_the_same_step(
     question_shards: ShardedDataset, chat: ChatFormat
 ) -> None:
     widths = [
-        torch.tensor([b.inputs["input_ids"].shape[1] for b in data_loader(question_shards, chat, rank, 2).training(0)])
+        torch.tensor(
+            [b.inputs["input_ids"].shape[1] for b in data_loader(question_shards, chat, rank, 2).train_batches(0)]
+        )
         for rank in range(2)
     ]
     assert torch.corrcoef(torch.stack(widths).float())[0, 1] > 0.5
 
 
-def test_steps_share_an_epoch_s_batches_nearly_evenly(question_shards: ShardedDataset, chat: ChatFormat) -> None:
+def test_an_epoch_s_batches_are_divided_evenly_among_steps(question_shards: ShardedDataset, chat: ChatFormat) -> None:
     one = data_loader(question_shards, chat, batch_size=8, grad_accum_steps=5)
     sizes = one.step_sizes()
     assert sum(sizes) == one.batches_per_epoch
@@ -91,9 +93,9 @@ def test_steps_share_an_epoch_s_batches_nearly_evenly(question_shards: ShardedDa
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_validation_is_shared_out_and_limited(question_shards: ShardedDataset, chat: ChatFormat) -> None:
-    shares = [list(data_loader(question_shards, chat, rank, 2).validation(10)) for rank in range(2)]
+def test_validation_is_sharded_and_limited(question_shards: ShardedDataset, chat: ChatFormat) -> None:
+    shares = [list(data_loader(question_shards, chat, rank, 2).val_batches(10)) for rank in range(2)]
     assert [sum(batch.rows for batch in share) for share in shares] == [5, 5]
-    asked = [question for rank in range(2) for question in data_loader(question_shards, chat, rank, 2).questions(7)]
-    assert sum(len(question.paths) for question in asked) == 7
-    assert all(answer for question in asked for answer in question.answers)
+    prompts = [batch for rank in range(2) for batch in data_loader(question_shards, chat, rank, 2).val_prompts(7)]
+    assert sum(len(batch.examples) for batch in prompts) == 7
+    assert all(example.answer for batch in prompts for example in batch.examples)

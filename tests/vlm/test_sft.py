@@ -91,7 +91,7 @@ def test_mlflow_has_speed_padding_and_sampled_answers(undisturbed: tuple[Path, R
     samples = client.list_artifacts(run.info.run_id, "samples")
     assert len(samples) == 3
     file = Path(client.download_artifacts(run.info.run_id, samples[-1].path))
-    assert {"path", "prompt", "label", "said"} == set(json.loads(file.read_text().splitlines()[0]))
+    assert {"path", "prompt", "label", "response"} == set(json.loads(file.read_text().splitlines()[0]))
 
 
 def test_a_killed_worker_changes_nothing(
@@ -176,7 +176,7 @@ def test_mistakes_are_told_before_a_worker_starts(
         with pytest.raises(UserError, match=match):
             fine_tune(data, tiny_models / "qwen2.5-vl", out, "refused", **options)
 
-    refused("cuts off the answers", max_tokens=64, image_size=224)
+    refused("cuts off the whole response", max_tokens=64, image_size=224)
     refused("less than one step", grad_accum_steps=100)
     refused("no configuration 'zero9'", deepspeed="zero9")
     last = next(file.parent for file in undisturbed[0].glob("checkpoint_*/trainer_state.json"))
