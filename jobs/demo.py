@@ -100,7 +100,7 @@ def ask(model: str, config: DemoConfig, picture: Path) -> dict:
         reply.raise_for_status()
         return reply.json()
     finally:
-        serve.finish()
+        serve.stop()
 
 
 def free_port() -> int:

@@ -1,8 +1,8 @@
-"""`fer dynamics serve`: score frames and short videos over HTTP."""
+"""`fer dynamics serve`: serve a facial dynamics model over HTTP."""
 
 from __future__ import annotations
 
-from jobs.serve import checked, run, wait
+from jobs.serve import resolve_paths, serve_until_stopped, start_app
 from serve_apps.options import DynamicsServeConfig as Config
 
 APP = "dynamics"
@@ -10,11 +10,11 @@ APP = "dynamics"
 
 def main(config: Config) -> None:
     """Serve until Ctrl-C or SIGTERM."""
-    wait(start(config), APP)
+    serve_until_stopped(start(config), APP)
 
 
 def start(config: Config) -> str:
-    """Start the server on the cluster, or on an embedded Ray; return its URL when it answers.
+    """Start the server on the cluster, or on an embedded Ray; return its URL once it is ready.
 
     Raises UserError if there is no such model or landmarker, or if the port is taken.
     """
@@ -23,12 +23,12 @@ def start(config: Config) -> str:
     from fer.dynamics.landmarker import open_landmarker
     from serve_apps.dynamics import build_app
 
-    config = checked(config)
+    config = resolve_paths(config)
     if config.landmarker:
         open_landmarker(config.landmarker).close()
         config = config.model_copy(update={"landmarker": str(Path(config.landmarker).absolute())})
-    form = "-F video=@smile.mp4" if config.landmarker else "-H 'Content-Type: application/json' -d @frame.json"
-    return run(config, build_app, APP, form, "/v1/dynamics")
+    example = "-F video=@smile.mp4" if config.landmarker else "-H 'Content-Type: application/json' -d @frame.json"
+    return start_app(APP, build_app, config, example, path="/v1/dynamics")
 
 
 if __name__ == "__main__":

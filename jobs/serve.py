@@ -1,4 +1,4 @@
-"""`fer serve`: answer requests over HTTP with a trained classifier."""
+"""`fer serve`: serve a trained classifier over HTTP."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fer.errors import UserError
+from serve_apps.options import APPS, ServerOptions
 from serve_apps.options import ServeConfig as Config
-from serve_apps.options import ServerOptions
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -25,42 +25,29 @@ C = TypeVar("C", bound=ServerOptions)
 
 def main(config: Config) -> None:
     """Serve until Ctrl-C or SIGTERM."""
-    wait(start(config), APP)
-
-
-def wait(url: str, name: str) -> None:
-    """Let the application ``name`` answer at ``url`` until Ctrl-C or SIGTERM, then stop it."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    print(f"Ctrl-C stops the server. Interactive documentation: {url}/docs", flush=True)
-    stop.wait()
-    print("Stopping: requests under way are answered first.", flush=True)
-    finish(name)
+    serve_until_stopped(start(config), APP)
 
 
 def start(config: Config) -> str:
-    """Start the server on the cluster, or on an embedded Ray; return its URL when it answers.
+    """Start the server on the cluster, or on an embedded Ray; return its URL once it is ready.
 
     Raises UserError if there is no such model or detector, or if the port is taken.
     """
     from fer.faces import open_detector
-    from serve_apps.options import APPS
 
     build_app = APPS.load(config.app)
-    config = checked(config)
+    config = resolve_paths(config)
     open_detector(config.detector, Path(config.detector_model) if config.detector_model else None)
     detector = config.detector_model and str(Path(config.detector_model).absolute())
     config = config.model_copy(update={"detector_model": detector})
-    form, path = ("-F files=@face.jpg", "/v1/predict") if config.app == "classifier" else ("", "/docs")
-    return run(config, build_app, APP, form, path)
+    example, path = ("-F files=@face.jpg", "/v1/predict") if config.app == "classifier" else ("", "/docs")
+    return start_app(APP, build_app, config, example, path)
 
 
-def run(config: C, build_app: Callable[[C, str | None, float], Application], name: str, form: str, path: str) -> str:
-    """Start an application; return its URL when it answers. ``form`` and ``path`` are of an example request."""
+def start_app(name: str, build_app: Callable[[C], Application], config: C, example: str, path: str) -> str:
+    """Start an application; return its URL once it is ready. ``example`` is what curl sends to ``path``."""
     _check_port(config.host, config.port)
 
-    import ray
     from ray import serve
 
     from cluster.local import connect
@@ -68,26 +55,33 @@ def run(config: C, build_app: Callable[[C, str | None, float], Application], nam
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     connect(cpus=config.min_replicas * config.cpus_per_replica + 1)
-    gpus = 0 if config.device == "cpu" else int(ray.cluster_resources().get("GPU", 0) > 0)
-    if config.device == "gpu" and not gpus:
-        raise UserError("--device gpu: the cluster has no GPU; use --device cpu or auto")
     token = choose_token(config.token, config.host)
+    app = build_app(config.model_copy(update={"token": token}))
     serve.start(http_options={"host": config.host, "port": config.port}, logging_config={"log_level": "ERROR"})
     quiet = {"log_level": "WARNING", "enable_access_log": False}
-    serve.run(build_app(config, token, gpus), name=name, route_prefix="/", logging_config=quiet)
-    url = f"http://{_shown(config.host)}:{config.port}"
-    header = ""
+    serve.run(app, name=name, route_prefix="/", logging_config=quiet)
+    url = f"http://{_url_host(config.host)}:{config.port}"
     if token and not config.token:
-        print(f"Token, shown only now: {token}")
-    if token:
-        header = " -H 'Authorization: Bearer TOKEN'"
+        print(f"Token (not shown again): {token}")
+    header = "-H 'Authorization: Bearer TOKEN'" if token else ""
     print(f"Serving {config.model} at {url}")
-    print(f"Try: curl {form}{header} {url}{path}", flush=True)
+    print("Try:", *filter(None, ["curl", example, header, url + path]), flush=True)
     return url
 
 
-def finish(name: str = APP) -> None:
-    """Stop the server when it has answered the requests under way, and Ray where it was embedded."""
+def serve_until_stopped(url: str, name: str) -> None:
+    """Keep the application ``name`` running until Ctrl-C or SIGTERM, then stop it."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    print(f"API documentation: {url}/docs. Ctrl-C stops the server.", flush=True)
+    stopped.wait()
+    print("Stopping, after the requests in progress.", flush=True)
+    stop(name)
+
+
+def stop(name: str = APP) -> None:
+    """Stop the server after the requests in progress, and Ray with it if it is embedded."""
     import ray
     from ray import serve
 
@@ -97,8 +91,8 @@ def finish(name: str = APP) -> None:
     ray.shutdown()
 
 
-def checked(config: C) -> C:
-    """The config with absolute paths. A model that is not there is found out here, before Ray starts."""
+def resolve_paths(config: C) -> C:
+    """The config with absolute paths. Raises UserError for a missing model, before Ray starts."""
     from fer.tracking import resolve_model, tracking_uri
 
     folder = resolve_model(config.model, config)
@@ -122,8 +116,8 @@ def _check_port(host: str, port: int) -> None:
             raise UserError(f"can't listen on {host} port {port}: {error.strerror}; choose another --port") from None
 
 
-def _shown(host: str) -> str:
-    """The host as it is written in a URL."""
+def _url_host(host: str) -> str:
+    """The host as part of a URL that works on this machine."""
     if host in ("0.0.0.0", "::"):
         return "localhost"
     return f"[{host}]" if ":" in host else host

@@ -1,4 +1,4 @@
-"""Who may ask: a token, compared in constant time. The server's processes know only its digest."""
+"""Authentication: a bearer token, compared in constant time. The server's processes hold only its digest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def is_loopback(host: str) -> bool:
 
 
 def choose_token(token: str | None, host: str) -> str | None:
-    """The given token; else a new one where other machines can reach ``host``; else None: anyone here may ask."""
+    """The given token; else a new one if other machines can reach ``host``; else None: no authentication."""
     return token or (None if is_loopback(host) else secrets.token_urlsafe(24))
 
 
@@ -28,7 +28,7 @@ def digest(token: str) -> bytes:
 
 
 def check_token(request: Request, expected: bytes | None) -> None:
-    """Refuse a request without the token whose digest is ``expected``: HTTPException 401."""
+    """Raise HTTPException 401 for a request without the token whose digest is ``expected``; None allows any."""
     if expected is None:
         return
     scheme, _, token = request.headers.get("authorization", "").partition(" ")

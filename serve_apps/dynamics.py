@@ -1,112 +1,77 @@
-"""The scorer of facial dynamics as a Ray Serve application: an HTTP front, and copies of the model behind it.
+"""The facial dynamics model as a Ray Serve application.
 
-A frame with its baseline is scored at once; a video is turned into such frames first, one video at a time in each copy.
-They are research scores, not a diagnosis, and every answer says so.
+A frame with its baseline is scored directly; a video is turned into such frames first, one video at a time in each
+replica. The scores are research scores, not a diagnosis, and every response says so.
 """
 
 # Annotations stay objects here: Serve ships the routes without this module's names, so strings could not be resolved.
 import asyncio
-import time
+from functools import partial
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import BackpressureConfig
-from ray.serve.handle import DeploymentHandle
 
 from fer import __version__
 from fer.dynamics.scores import NOTICE
-from serve_apps.auth import check_token, digest
-from serve_apps.handle import FILE, PROBLEMS, RETRY_SECONDS, ask, body
+from serve_apps.deployment import ModelReplica, build_application
+from serve_apps.ingress import BINARY_FILE, ERROR_RESPONSES, HEALTH_RESPONSES, Ingress, request_body
 from serve_apps.options import DynamicsServeConfig
-from serve_apps.request_parsing import DynamicsFrame, dynamics_input
-from serve_apps.schema import DynamicsRequest, DynamicsScores, Problem, ScorerHealth, ScorerInfo, Unreadable
-
-UNDER_WAY = 2  # requests in a copy of the model: one is computed, one has arrived
+from serve_apps.request_parsing import DynamicsFrame, parse_dynamics
+from serve_apps.schema import DynamicsInfo, DynamicsRequest, DynamicsResponse, Health, InvalidInput
 
 
 @serve.deployment
-class Scorer:
-    """One copy of the model. ``user_config`` is ``{"model": REFERENCE}``: changing it exchanges the model in place."""
+class DynamicsReplica(ModelReplica):
+    """One replica of the dynamics model."""
+
+    config: DynamicsServeConfig
 
     def __init__(self, config: DynamicsServeConfig) -> None:
         from fer.dynamics.landmarker import open_landmarker
-        from serve_apps.dynamics_scoring import LiveScorer
+        from serve_apps.dynamics_inference import load_dynamics_model
 
-        self.config = config
+        super().__init__(config, partial(load_dynamics_model, config=config))
         self.landmarker = open_landmarker(config.landmarker) if config.landmarker else None
-        self.live = LiveScorer(config)
-        self.one_video = asyncio.Lock()  # the landmarker serves one thread
-        self.following: asyncio.Task[None] | None = None
+        self.video_lock = asyncio.Lock()  # the landmarker is not thread-safe
 
-    async def reconfigure(self, user_config: dict[str, str]) -> None:
-        await asyncio.to_thread(self.live.switch, user_config["model"])
-        self.following = self.following or asyncio.create_task(self.live.follow(self.config.reload_seconds))
+    async def predict(self, source: DynamicsFrame | bytes) -> DynamicsResponse | InvalidInput:
+        """The scores of one frame, or of every frame of a video file's bytes."""
+        from serve_apps.dynamics_inference import predict_frame, predict_video
 
-    async def score(self, sent: DynamicsFrame | bytes) -> DynamicsScores | Unreadable:
-        """The scores of a frame, or of a video's frames."""
-        from serve_apps.dynamics_scoring import answer_frame, answer_video
-
-        if not isinstance(sent, bytes):
-            return await asyncio.to_thread(answer_frame, sent, self.live.current)
-        assert self.landmarker is not None, "the front refuses videos where there is none"
-        async with self.one_video:
-            return await asyncio.to_thread(answer_video, sent, self.live.current, self.landmarker, self.config)
-
-    async def health(self) -> tuple[ScorerInfo, str | None]:
-        """What is served, and why the newest version is not, where it is not."""
-        return self.live.current.info, self.live.error
+        if isinstance(source, DynamicsFrame):
+            return await asyncio.to_thread(predict_frame, source, self.model.current)
+        assert self.landmarker is not None, "the ingress rejects videos when there is no landmarker"
+        async with self.video_lock:
+            return await asyncio.to_thread(predict_video, source, self.model.current, self.landmarker, self.config)
 
 
 app = FastAPI(title="Ferry: facial dynamics", version=__version__, description=NOTICE)
 
-BODY = body(DynamicsRequest, "video", FILE)
-
 
 @serve.deployment
 @serve.ingress(app)
-class Front:
-    """The HTTP interface."""
+class DynamicsIngress(Ingress):
+    """The HTTP API of the dynamics model."""
 
-    def __init__(self, model: DeploymentHandle, config: DynamicsServeConfig, token_digest: bytes | None) -> None:
-        self.model, self.config, self.token_digest = model, config, token_digest
-        self.started = time.monotonic()
+    config: DynamicsServeConfig
 
-    @app.post("/v1/dynamics", responses=PROBLEMS, openapi_extra=BODY)
-    async def dynamics(self, request: Request) -> DynamicsScores:
-        """How far a face moves, and how much the wrong parts move with it: a frame, or each frame of a short video."""
-        check_token(request, self.token_digest)
-        answer = await ask(self.model, "score", await dynamics_input(request, self.config))
-        if isinstance(answer, Unreadable):
-            raise HTTPException(422, answer.reason)
-        return answer
-
-    @app.get("/healthz", responses={503: {"model": Problem}})
-    async def health(self) -> ScorerHealth:
-        """200 while the model answers. Needs no token."""
-        info, error = await ask(self.model, "health")
-        return ScorerHealth(model=info, uptime_seconds=time.monotonic() - self.started, reload_error=error)
-
-
-def build_app(config: DynamicsServeConfig, token: str | None = None, gpus: float = 0) -> Application:
-    """The application for ``config``; ``gpus`` are reserved for each copy of the model."""
-    config = config.model_copy(update={"token": None})
-    full_house = UNDER_WAY * config.max_replicas + config.max_queued_requests
-    model = Scorer.options(  # type: ignore[attr-defined]
-        ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": gpus},
-        autoscaling_config={
-            "min_replicas": config.min_replicas,
-            "max_replicas": config.max_replicas,
-            "target_ongoing_requests": 1,
-        },
-        max_ongoing_requests=UNDER_WAY,
-        max_queued_requests=config.max_queued_requests,
-        user_config={"model": config.model},
+    @app.post(
+        "/v1/dynamics",
+        responses=ERROR_RESPONSES,
+        openapi_extra=request_body(DynamicsRequest, "video", BINARY_FILE),
     )
-    front = Front.options(  # type: ignore[attr-defined]
-        ray_actor_options={"num_cpus": 0.1},
-        max_ongoing_requests=2 * full_house,  # so that it is the model's queue that fills first
-        max_queued_requests=full_house,
-        backpressure_config=BackpressureConfig(retry_after_s=RETRY_SECONDS),
-    )
-    return front.bind(model.bind(config), config, digest(token) if token else None)
+    async def predict(self, request: Request) -> DynamicsResponse:
+        """Score facial movement and synkinesis of one frame, or of each frame of a short video."""
+        self.authenticate(request)
+        return await self.call("predict", await parse_dynamics(request, self.config))
+
+    @app.get("/healthz", responses=HEALTH_RESPONSES)
+    async def health(self) -> Health[DynamicsInfo]:
+        """Return 200 if the model responds. Needs no token."""
+        return await self.report_health()
+
+
+def build_app(config: DynamicsServeConfig) -> Application:
+    """The application for ``config``; pass it to `ray.serve.run`."""
+    return build_application(DynamicsReplica, DynamicsIngress, config, batch_size=1)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""From an HTTP request to encoded images, with every limit on the way. What is wrong raises HTTPException, 4xx.
+"""Parsing of HTTP requests to encoded images, within the limits. A bad request raises HTTPException 4xx.
 
 Images stay in memory: nothing that a client sends is written to disk or to a log.
 """
@@ -18,73 +18,78 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from serve_apps.options import DynamicsServeConfig, LimitOptions
 from serve_apps.schema import AnalyzeRequest, DynamicsRequest, PredictRequest
 
-FEW = 16  # text fields that a form may have beside its files
+MAX_FORM_FIELDS = 16
+"""Text fields that a form may have beside its files."""
 
-B = TypeVar("B", bound=BaseModel)
+S = TypeVar("S", bound=BaseModel)
 
 
 class DynamicsFrame(NamedTuple):
-    """One frame against its baseline, not checked yet."""
+    """One frame and its baseline, not validated yet."""
 
     flow: bytes
-    """The flow picture, encoded."""
+    """Encoded image of the optical flow from the baseline."""
     expression: list[tuple[float, float]]
+    """Landmarks of the frame, (x, y) in pixels."""
     baseline: list[tuple[float, float]]
+    """Landmarks of the baseline, (x, y) in pixels."""
 
 
-async def predict_images(request: Request, limits: LimitOptions) -> list[bytes]:
+async def parse_predict(request: Request, limits: LimitOptions) -> list[bytes]:
     """The images of ``POST /v1/predict``: the files of a form, or base64 in JSON."""
     if _is_form(request):
-        images = await _files(request, limits)
+        images = await _read_files(request, limits)
     else:
-        asked = await _json(request, limits, PredictRequest)
-        if len(asked.images) > limits.max_images:
-            raise HTTPException(413, f"{len(asked.images)} images, more than {limits.max_images}")
-        images = [_decode(text, f"image {number}") for number, text in enumerate(asked.images)]
-    return _checked(images, limits)
+        body = await _read_json(request, limits, PredictRequest)
+        if len(body.images) > limits.max_images:
+            raise HTTPException(413, f"{len(body.images)} images, more than {limits.max_images}")
+        images = [_decode_base64(text, f"image {number}") for number, text in enumerate(body.images)]
+    return _check_sizes(images, limits)
 
 
-async def analyze_image(request: Request, limits: LimitOptions) -> bytes:
+async def parse_analyze(request: Request, limits: LimitOptions) -> bytes:
     """The one image of ``POST /analyze``: the file ``img`` of a form, or a data URI in JSON."""
     if _is_form(request):
-        images = await _files(request, limits)
+        images = await _read_files(request, limits)
     else:
-        asked = await _json(request, limits, AnalyzeRequest)
-        if asked.img_path is not None or (asked.img or "").startswith(("http://", "https://", "file:")):
+        body = await _read_json(request, limits, AnalyzeRequest)
+        if body.img_path is not None or (body.img or "").startswith(("http://", "https://", "file:")):
             raise HTTPException(400, "paths and URLs are not read; send the image itself as a data URI in `img`")
-        if not asked.img:
+        if not body.img:
             raise HTTPException(422, "no image: send a data URI in `img`")
-        images = [_decode(asked.img, "img")]
+        images = [_decode_base64(body.img, "img")]
     if len(images) > 1:
-        raise HTTPException(422, f"{len(images)} images; /analyze takes one, /v1/predict several")
-    return _checked(images, limits)[0]
+        raise HTTPException(422, f"{len(images)} images; /analyze accepts one, /v1/predict several")
+    return _check_sizes(images, limits)[0]
 
 
-async def dynamics_input(request: Request, config: DynamicsServeConfig) -> DynamicsFrame | bytes:
-    """What ``POST /v1/dynamics`` scores: a frame and its baseline in JSON, or the file of a video in a form."""
+async def parse_dynamics(request: Request, config: DynamicsServeConfig) -> DynamicsFrame | bytes:
+    """The input of ``POST /v1/dynamics``: a frame and its baseline in JSON, or a video file in a form."""
     if _is_form(request):
         if config.landmarker is None:
-            raise HTTPException(422, "this server takes no videos: it was started without --landmarker")
-        videos = await _files(request, config)
+            raise HTTPException(422, "this server accepts no videos: it was started without --landmarker")
+        videos = await _read_files(request, config)
         if len(videos) != 1:
             raise HTTPException(422, f"{len(videos)} files; send one video")
         return videos[0]
-    asked = await _json(request, config, DynamicsRequest)
-    return DynamicsFrame(_decode(asked.flow, "flow"), asked.expression_landmarks, asked.baseline_landmarks)
+    body = await _read_json(request, config, DynamicsRequest)
+    return DynamicsFrame(_decode_base64(body.flow, "flow"), body.expression_landmarks, body.baseline_landmarks)
 
 
 def _is_form(request: Request) -> bool:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in ("multipart/form-data", "application/json"):
-        raise HTTPException(415, f"content type {kind or 'missing'!r}; send multipart/form-data or application/json")
-    return kind == "multipart/form-data"
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in ("multipart/form-data", "application/json"):
+        raise HTTPException(
+            415, f"content type {media_type or 'missing'!r}; send multipart/form-data or application/json"
+        )
+    return media_type == "multipart/form-data"
 
 
-async def _body(request: Request, limits: LimitOptions) -> AsyncGenerator[bytes, None]:
-    """The request's bytes as they arrive; stops at the limit, whatever the client announced."""
+async def _stream_body(request: Request, limits: LimitOptions) -> AsyncGenerator[bytes, None]:
+    """The body's bytes as they arrive, up to the limit, whatever the Content-Length says."""
     too_large = HTTPException(413, f"request of more than {limits.max_request_bytes} bytes")
-    announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > limits.max_request_bytes:
+    content_length = request.headers.get("content-length", "0")
+    if content_length.isdigit() and int(content_length) > limits.max_request_bytes:
         raise too_large
     received = 0
     async for chunk in request.stream():
@@ -94,35 +99,37 @@ async def _body(request: Request, limits: LimitOptions) -> AsyncGenerator[bytes,
         yield chunk
 
 
-async def _json(request: Request, limits: LimitOptions, shape: type[B]) -> B:
+async def _read_json(request: Request, limits: LimitOptions, schema: type[S]) -> S:
     body = bytearray()
-    async for chunk in _body(request, limits):
+    async for chunk in _stream_body(request, limits):
         body += chunk
     try:
-        return shape.model_validate_json(body)
+        return schema.model_validate_json(body)
     except ValidationError as error:
-        fault = error.errors(include_input=False, include_url=False)[0]
-        if fault["type"] == "json_invalid":
-            raise HTTPException(400, fault["msg"]) from None
-        where = ".".join(str(part) for part in fault["loc"])
-        raise HTTPException(422, f"{where}: {fault['msg']}" if where else fault["msg"]) from None
+        first = error.errors(include_input=False, include_url=False)[0]
+        if first["type"] == "json_invalid":
+            raise HTTPException(400, first["msg"]) from None
+        field = ".".join(str(part) for part in first["loc"])
+        raise HTTPException(422, f"{field}: {first['msg']}" if field else first["msg"]) from None
 
 
-async def _files(request: Request, limits: LimitOptions) -> list[bytes]:
-    parser = MultiPartParser(request.headers, _body(request, limits), max_files=limits.max_images, max_fields=FEW)
-    parser.spool_max_size = limits.max_request_bytes + 1  # never on disk
+async def _read_files(request: Request, limits: LimitOptions) -> list[bytes]:
+    parser = MultiPartParser(
+        request.headers, _stream_body(request, limits), max_files=limits.max_images, max_fields=MAX_FORM_FIELDS
+    )
+    parser.spool_max_size = limits.max_request_bytes + 1  # so that nothing is spooled to disk
     try:
         form = await parser.parse()
     except MultiPartException as error:
         too_many = "Too many files" in error.message
         raise HTTPException(413 if too_many else 400, f"multipart form: {error.message}") from None
-    images = [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    files = [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
     await form.close()
-    return images
+    return files
 
 
-def _decode(text: str, name: str) -> bytes:
-    """Base64, bare or in a data URI, to bytes."""
+def _decode_base64(text: str, name: str) -> bytes:
+    """Decode base64, plain or in a data URI."""
     head, comma, data = text.partition(",")
     if comma and not (head.startswith("data:") and head.endswith(";base64")):
         raise HTTPException(422, f"{name} is neither base64 nor a base64 data URI")
@@ -132,7 +139,7 @@ def _decode(text: str, name: str) -> bytes:
         raise HTTPException(422, f"{name} is neither base64 nor a base64 data URI") from None
 
 
-def _checked(images: Sequence[bytes], limits: LimitOptions) -> list[bytes]:
+def _check_sizes(images: Sequence[bytes], limits: LimitOptions) -> list[bytes]:
     if not images:
         raise HTTPException(422, "no image in the request")
     for number, image in enumerate(images):

@@ -1,43 +1,75 @@
-"""What the classifier's server takes and gives; its OpenAPI page is made from these."""
+"""Requests and responses of the servers. Their OpenAPI pages are generated from these."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from fer.dynamics.scores import NOTICE as DYNAMICS_NOTICE
 from fer.labels import emotion
 
-NOTICE = (
+CLASSIFIER_NOTICE = (
     "Estimates of the facial expression shown in an image, made by a statistical model. They say nothing reliable "
     "about what a person feels, thinks or intends, are less accurate for groups of people that the training data "
-    "lacks, and must not be the ground for a decision about a person."
+    "lacks, and must not be the basis of a decision about a person."
 )
 
-# DeepFace's names for the emotions that it knows.
 DEEPFACE_NAMES = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
+"""DeepFace's names for the emotions that it names differently."""
 
 
-class Body(BaseModel):
-    """What a server takes or gives; fields may be called ``model``."""
+class Schema(BaseModel):
+    """Base of requests and responses. Fields may be called ``model``."""
 
     model_config = ConfigDict(protected_namespaces=())
 
 
-class PredictRequest(Body):
-    images: list[str] = Field(min_length=1, description="Encoded images (JPEG, PNG ...) in base64, or as data URIs")
+# -- shared ------------------------------------------------------------------------------------------------------------
 
 
-class AnalyzeRequest(Body):
-    """DeepFace's request. Its other fields (actions, detector_backend ...) are the server's choice: ignored."""
+class ModelInfo(Schema):
+    """The model that made a prediction."""
 
-    img: str | None = Field(None, description="An encoded image as a data URI: data:image/jpeg;base64,...")
-    img_path: str | None = Field(None, description="Refused: the server reads no files or addresses for a client")
+    name: str
+    version: str
 
 
-class Box(Body):
-    """In pixels of the upright image; (x, y) is the top left corner."""
+Info = TypeVar("Info", bound=ModelInfo)
+
+
+class Health(Schema, Generic[Info]):
+    """State of the server."""
+
+    status: str = "ok"
+    model: Info
+    uptime_seconds: float
+    reload_error: str | None = Field(
+        None, description="Why the newest version of the model could not be loaded; the previous one is still served"
+    )
+
+
+class ErrorResponse(Schema):
+    """Body of every response with a status of 400 or more."""
+
+    detail: str
+
+
+class InvalidInput(Schema):
+    """Returned by a replica to the ingress instead of a prediction."""
+
+    reason: str
+
+
+# -- the classifier ----------------------------------------------------------------------------------------------------
+
+
+class PredictRequest(Schema):
+    images: list[str] = Field(min_length=1, description="Encoded images (JPEG, PNG, ...) in base64, or as data URIs")
+
+
+class Box(Schema):
+    """Bounding box in pixels of the upright image; (x, y) is the top left corner."""
 
     x: int
     y: int
@@ -45,122 +77,76 @@ class Box(Body):
     h: int
 
 
-class Face(Body):
+class FacePrediction(Schema):
     box: Box
-    detection_confidence: float | None = Field(description="The detector's confidence, 0 to 1; null without one")
-    label: str | None = Field(description="Most probable expression; null if the model gives valence and arousal only")
-    confidence: float | None = Field(description="Probability of the label, in [0, 1]")
-    scores: dict[str, float] | None = Field(description="Probability of each label; they sum to 1")
-    valence: float | None = Field(description="Unpleasant -1 to pleasant 1; null if the model does not give it")
-    arousal: float | None = Field(description="Calm -1 to excited 1; null if the model does not give it")
-    compound: str | None = Field(
-        None, description="RAF-DB's compound label of the two likeliest expressions; null unless --compound, or none"
+    detection_confidence: float | None = Field(
+        description="The face detector's confidence, 0 to 1; null without a detector"
     )
-    uncertain: bool = Field(description="The confidence is below the server's --min-confidence")
+    label: str | None = Field(
+        description="Most probable expression; null if the model predicts valence and arousal only"
+    )
+    confidence: float | None = Field(description="Probability of the label, 0 to 1")
+    scores: dict[str, float] | None = Field(description="Probability of each label; they sum to 1")
+    valence: float | None = Field(description="Unpleasant -1 to pleasant 1; null if the model does not predict it")
+    arousal: float | None = Field(description="Calm -1 to excited 1; null if the model does not predict it")
+    compound: str | None = Field(
+        None,
+        description="RAF-DB's compound label of the two most probable expressions; null if there is none, "
+        "or without --compound",
+    )
+    uncertain: bool = Field(description="Whether the confidence is below the server's --min-confidence")
 
 
-class ImageFaces(Body):
-    faces: list[Face]
+class ImageFaces(Schema):
+    faces: list[FacePrediction]
 
 
-class ModelInfo(Body):
-    name: str
-    version: str
+class ClassifierInfo(ModelInfo):
+    """The classifier that made a prediction."""
+
     label_space: str
     labels: list[str]
     head: str
-    img_size: int
+    img_size: int = Field(description="Side of the network's input, in pixels")
 
 
-Points = Annotated[list[tuple[FiniteFloat, FiniteFloat]], Field(min_length=146, max_length=146)]
-
-
-class DynamicsRequest(Body):
-    """One frame against its baseline."""
-
-    flow: str = Field(description="Flow picture, 112x112 pixels (JPEG or PNG) in base64, or as a data URI")
-    expression_landmarks: Points = Field(description="The frame's 146 landmarks, [x, y] in pixels")
-    baseline_landmarks: Points = Field(description="The baseline's 146 landmarks, [x, y] in pixels")
-
-
-class FrameScores(Body):
-    """Scores of one frame; null where no face was found."""
-
-    frame: int | None = Field(None, description="Number of the video's frame, from 0")
-    seconds: float | None = Field(None, description="Its time in the video")
-    dynamics: float | None = Field(description="How far the face moves, 0 to 5")
-    dynamics_level: int | None = Field(description="The same, rounded")
-    synkinesis: float | None = Field(description="How much the wrong parts move with it, 0 to 3")
-    synkinesis_level: int | None = Field(description="The same, rounded")
-
-
-class ScorerInfo(Body):
-    name: str
-    version: str
-    branch: str = Field(description="What scores: flow, landmarks, or the fusion of both")
-    takes_videos: bool = Field(description="Whether the server was started with a landmarker")
-
-
-class DynamicsScores(Body):
-    frames: list[FrameScores]
-    baseline_frame: int | None = Field(
-        None, description="Number of the video's frame that was taken as the face at rest"
-    )
-    model: ScorerInfo
-    notice: str = DYNAMICS_NOTICE
-
-
-class ScorerHealth(Body):
-    status: str = "ok"
-    model: ScorerInfo
-    uptime_seconds: float
-    reload_error: str | None = Field(None, description="Why the newest version is not loaded; the old one answers")
-
-
-class Prediction(Body):
+class PredictResponse(Schema):
     images: list[ImageFaces] = Field(description="In the order of the request")
-    model: ModelInfo
-    notice: str = NOTICE
+    model: ClassifierInfo
+    notice: str = CLASSIFIER_NOTICE
 
 
-class Unreadable(Body):
-    """Why a request was not answered with a prediction; between the server's own processes."""
-
-    reason: str
+class ModelList(Schema):
+    models: list[ClassifierInfo]
 
 
-class ModelList(Body):
-    models: list[ModelInfo]
+# -- DeepFace's API ----------------------------------------------------------------------------------------------------
 
 
-class Health(Body):
-    status: str = "ok"
-    model: ModelInfo
-    uptime_seconds: float
-    reload_error: str | None = Field(None, description="Why the newest version is not loaded; the old one answers")
+class AnalyzeRequest(Schema):
+    """DeepFace's request. Its other fields (actions, detector_backend, ...) are ignored."""
+
+    img: str | None = Field(None, description="An encoded image as a data URI: data:image/jpeg;base64,...")
+    img_path: str | None = Field(None, description="Rejected: the server opens no path or URL that a client names")
 
 
-class Problem(Body):
-    """Every answer from 400 on."""
-
-    detail: str
-
-
-class DeepFaceFace(Body):
+class DeepFaceResult(Schema):
     emotion: dict[str, float] = Field(description="Score of each emotion, 0 to 100")
     dominant_emotion: str
     region: Box
-    face_confidence: float = Field(description="The detector's confidence, 0 to 1; 0 without one, as in DeepFace")
+    face_confidence: float = Field(
+        description="The face detector's confidence, 0 to 1; 0 without a detector, as in DeepFace"
+    )
 
 
-class Analysis(Body):
-    """DeepFace's answer, for its emotion action."""
+class AnalyzeResponse(Schema):
+    """DeepFace's response to its action `emotion`."""
 
-    results: list[DeepFaceFace]
+    results: list[DeepFaceResult]
 
 
-def to_deepface(image: ImageFaces) -> Analysis:
-    """The faces of one image in the shape of DeepFace's API. Every face must have expression scores."""
+def to_deepface(image: ImageFaces) -> AnalyzeResponse:
+    """The faces of one image in the format of DeepFace's API. Every face must have expression scores."""
     results = []
     for face in image.faces:
         assert face.scores is not None
@@ -169,16 +155,59 @@ def to_deepface(image: ImageFaces) -> Analysis:
             name = _deepface_name(label)
             scores[name] = scores.get(name, 0.0) + 100 * probability
         results.append(
-            DeepFaceFace(
+            DeepFaceResult(
                 emotion=scores,
                 dominant_emotion=max(scores, key=scores.__getitem__),
                 region=face.box,
                 face_confidence=face.detection_confidence or 0.0,
             )
         )
-    return Analysis(results=results)
+    return AnalyzeResponse(results=results)
 
 
 def _deepface_name(label: str) -> str:
-    meant = emotion(label) or label
-    return DEEPFACE_NAMES.get(meant, meant)
+    name = emotion(label) or label
+    return DEEPFACE_NAMES.get(name, name)
+
+
+# -- facial dynamics ---------------------------------------------------------------------------------------------------
+
+Landmarks = Annotated[list[tuple[FiniteFloat, FiniteFloat]], Field(min_length=146, max_length=146)]
+
+
+class DynamicsRequest(Schema):
+    """One frame and its baseline, the face at rest."""
+
+    flow: str = Field(
+        description="Optical flow from the baseline to the frame, as a 112x112 image (JPEG or PNG) in base64, "
+        "or as a data URI"
+    )
+    expression_landmarks: Landmarks = Field(description="The frame's 146 landmarks, [x, y] in pixels")
+    baseline_landmarks: Landmarks = Field(description="The baseline's 146 landmarks, [x, y] in pixels")
+
+
+class FrameScores(Schema):
+    """Scores of one frame; null if no face was found."""
+
+    frame: int | None = Field(None, description="Index of the frame in the video, from 0")
+    seconds: float | None = Field(None, description="Time of the frame in the video, in seconds")
+    dynamics: float | None = Field(description="How far the face moves, 0 to 5")
+    dynamics_level: int | None = Field(description="`dynamics`, rounded")
+    synkinesis: float | None = Field(description="How far other parts of the face move with it, 0 to 3")
+    synkinesis_level: int | None = Field(description="`synkinesis`, rounded")
+
+
+class DynamicsInfo(ModelInfo):
+    """The dynamics model that made a prediction."""
+
+    branch: str = Field(description="What predicts: the flow branch, the landmark branch, or the fusion of both")
+    takes_videos: bool = Field(description="Whether the server was started with a landmarker, which videos need")
+
+
+class DynamicsResponse(Schema):
+    frames: list[FrameScores]
+    baseline_frame: int | None = Field(
+        None, description="Index of the video's frame that served as the baseline, the face at rest"
+    )
+    model: DynamicsInfo
+    notice: str = DYNAMICS_NOTICE

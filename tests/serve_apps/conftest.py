@@ -1,13 +1,16 @@
-"""A registry with two versions of a tiny model."""
+"""A registry with three versions of a tiny model, and a client of a running server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from fer.tracking import TrackingOptions, register, start_run
+from jobs.demo import free_port
 
 
 def tiny_model(folder: Path, head: str = "classification") -> Path:
@@ -37,3 +40,20 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> TrackingOptions:
     (broken / "model.safetensors").write_bytes(b"broken")
     register(tracking, run.run_id, broken, "face", "broken")
     return tracking
+
+
+@pytest.fixture(scope="module")
+def server_options() -> dict[str, Any]:
+    """Options of a server that the tests of one module start: its port, its token and one replica."""
+    return {"port": free_port(), "token": "a token for the tests", "max_replicas": 1}
+
+
+@pytest.fixture(scope="module")
+def client(url: str, server_options: dict[str, Any]) -> Iterator[httpx.Client]:
+    """A client, with the token, of the server that the module's fixture ``url`` has started."""
+    from ray import serve
+
+    headers = {"Authorization": f"Bearer {server_options['token']}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=120) as client:
+        yield client
+    serve.shutdown()

@@ -1,4 +1,4 @@
-"""The server as a client sees it: a real Ray Serve, a real registry, real HTTP."""
+"""The classifier's server end to end: a real Ray Serve, a real registry, real HTTP."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from socket import socket
+from typing import Any
 
 import httpx
 import numpy as np
@@ -21,31 +21,22 @@ from fer.tracking import TrackingOptions, promote
 from jobs.serve import start
 from serve_apps.options import ServeConfig
 
-TOKEN = "a token for the tests"
 PIXELS = np.random.default_rng(0).integers(0, 255, (48, 40, 3), dtype=np.uint8)
 PNG = encode_png(PIXELS)
 
 
 @pytest.fixture(scope="module")
-def config(registry: TrackingOptions) -> ServeConfig:
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def config(registry: TrackingOptions, server_options: dict[str, Any]) -> ServeConfig:
     return ServeConfig(
-        **registry.model_dump(), model="models:/face@champion", port=port, token=TOKEN, max_replicas=1,
+        **registry.model_dump(), **server_options, model="models:/face@champion",
         max_batch_size=2, max_queued_requests=4, max_images=3, max_image_bytes=200_000, max_request_bytes=500_000,
         max_pixels=100_000, min_confidence=0.99, reload_seconds=0.3,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def client(ray_cluster: None, config: ServeConfig) -> Iterator[httpx.Client]:
-    from ray import serve
-
-    url = start(config)
-    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60) as client:
-        yield client
-    serve.shutdown()
+def url(ray_cluster: None, config: ServeConfig) -> str:
+    return start(config)
 
 
 def b64(image: bytes) -> str:
@@ -53,15 +44,15 @@ def b64(image: bytes) -> str:
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes whose header announces 50,000 x 50,000 pixels."""
-    head = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head)) + PNG[33:]
+    """A PNG of a few bytes whose header claims 50,000 x 50,000 pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + PNG[33:]
 
 
-def test_predict_takes_base64_and_answers_in_full(client: httpx.Client) -> None:
-    answer = client.post("/v1/predict", json={"images": [b64(PNG), b64(PNG)]})
-    assert answer.status_code == 200
-    body = answer.json()
+def test_predict_accepts_base64_and_returns_every_field(client: httpx.Client) -> None:
+    response = client.post("/v1/predict", json={"images": [b64(PNG), b64(PNG)]})
+    assert response.status_code == 200
+    body = response.json()
     assert (body["model"]["name"], body["model"]["version"]) == ("face", "1")
     assert "what a person feels" in body["notice"]
     assert len(body["images"]) == 2
@@ -74,18 +65,18 @@ def test_predict_takes_base64_and_answers_in_full(client: httpx.Client) -> None:
     assert face["valence"] is None
 
 
-def test_predict_takes_forms(client: httpx.Client) -> None:
+def test_predict_accepts_forms(client: httpx.Client) -> None:
     files = [("files", ("a.png", PNG, "image/png"))] * 3
     forms = client.post("/v1/predict", files=files).json()
     assert len(forms["images"]) == 3
     assert forms["images"] == client.post("/v1/predict", json={"images": [b64(PNG)] * 3}).json()["images"]
 
 
-def test_analyze_answers_in_deepfaces_shape(client: httpx.Client) -> None:
+def test_analyze_has_deepfaces_format(client: httpx.Client) -> None:
     for sent in ({"json": {"img": f"data:image/png;base64,{b64(PNG)}"}}, {"files": {"img": PNG}}):
-        answer = client.post("/analyze", **sent)  # type: ignore[arg-type]
-        assert answer.status_code == 200
-        (result,) = answer.json()["results"]
+        response = client.post("/analyze", **sent)  # type: ignore[arg-type]
+        assert response.status_code == 200
+        (result,) = response.json()["results"]
         assert set(result["emotion"]) == {"angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"}
         assert sum(result["emotion"].values()) == pytest.approx(100)
         assert result["dominant_emotion"] == max(result["emotion"], key=result["emotion"].get)
@@ -115,11 +106,11 @@ def test_health_models_and_documentation(client: httpx.Client) -> None:
         (b"", "empty"),
     ],
 )
-def test_images_that_cannot_be_used_are_named(client: httpx.Client, image: bytes, reason: str) -> None:
-    answer = client.post("/v1/predict", json={"images": [b64(PNG), b64(image)]})
-    assert answer.status_code == 422
-    assert answer.json()["detail"].startswith("image 1: ")
-    assert reason in answer.json()["detail"]
+def test_the_response_names_the_invalid_image_and_the_reason(client: httpx.Client, image: bytes, reason: str) -> None:
+    response = client.post("/v1/predict", json={"images": [b64(PNG), b64(image)]})
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith("image 1: ")
+    assert reason in response.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -141,48 +132,46 @@ def test_images_that_cannot_be_used_are_named(client: httpx.Client, image: bytes
         ("/nothing", {"json": {}}, 404),
     ],
 )
-def test_bad_requests_get_a_reason(client: httpx.Client, path: str, sent: dict, status: int) -> None:
-    answer = client.post(path, **sent)
-    assert answer.status_code == status
-    assert answer.json()["detail"]
+def test_bad_requests_get_their_status_and_a_reason(client: httpx.Client, path: str, sent: dict, status: int) -> None:
+    response = client.post(path, **sent)
+    assert response.status_code == status
+    assert response.json()["detail"]
 
 
-def test_a_flood_is_turned_away_and_the_server_stays_up(client: httpx.Client) -> None:
-    def ask(_: int) -> httpx.Response:
+def test_an_overloaded_server_returns_503_and_recovers(client: httpx.Client) -> None:
+    def send(_: int) -> httpx.Response:
         return client.post("/v1/predict", json={"images": [b64(PNG)]})
 
     with ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(ask, range(150)))
-    assert {answer.status_code for answer in answers} == {200, 503}
-    for answer in answers:
-        if answer.status_code == 503:
-            assert answer.headers["Retry-After"] == "1"
+        responses = list(pool.map(send, range(150)))
+    assert {response.status_code for response in responses} == {200, 503}
+    for response in responses:
+        if response.status_code == 503:
+            assert response.headers["Retry-After"] == "1"
     assert client.get("/healthz").status_code == 200
 
 
-def test_a_promotion_reaches_the_server_without_a_lost_request(client: httpx.Client, registry: TrackingOptions) -> None:
+def test_a_promotion_reaches_the_server_and_no_request_fails(client: httpx.Client, registry: TrackingOptions) -> None:
     seen: list[tuple[int, str]] = []
     stop = threading.Event()
 
-    def keep_asking() -> None:
+    def keep_sending() -> None:
         while not stop.is_set():
-            answer = client.post("/v1/predict", files=[("files", PNG)])
-            seen.append((answer.status_code, answer.json()["model"]["version"] if answer.is_success else answer.text))
+            response = client.post("/v1/predict", files=[("files", PNG)])
+            version = response.json()["model"]["version"] if response.is_success else response.text
+            seen.append((response.status_code, version))
 
-    def asks() -> None:
+    threads = [threading.Thread(target=keep_sending) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
         until(lambda: (200, "1") in seen)
         promote("face", "2", "champion", registry)
         until(lambda: (200, "2") in seen)
-
-    askers = [threading.Thread(target=keep_asking) for _ in range(2)]
-    for asker in askers:
-        asker.start()
-    try:
-        asks()
     finally:
         stop.set()
-        for asker in askers:
-            asker.join()
+        for thread in threads:
+            thread.join()
     assert {status for status, _ in seen} == {200}
     face = client.post("/v1/predict", files=[("files", PNG)]).json()["images"][0]["faces"][0]
     assert -1 <= face["valence"] <= 1
@@ -196,13 +185,13 @@ def test_a_promotion_reaches_the_server_without_a_lost_request(client: httpx.Cli
     assert client.get("/healthz").json()["reload_error"] is None
 
 
-def test_a_port_that_is_taken_is_one_clear_line(client: httpx.Client, config: ServeConfig) -> None:
+def test_a_port_in_use_is_a_user_error(client: httpx.Client, config: ServeConfig) -> None:
     with pytest.raises(UserError, match=f"port {config.port}.*choose another --port"):
         start(config)
 
 
-def until(holds) -> None:  # type: ignore[no-untyped-def]
+def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen within 30 seconds"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not hold within 30 seconds"
         time.sleep(0.05)

@@ -1,12 +1,11 @@
-"""The scorer's server as a client sees it: a real Ray Serve and real HTTP."""
+"""The server of facial dynamics end to end: a real Ray Serve and real HTTP."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from socket import socket
+from typing import Any
 
 import httpx
 import numpy as np
@@ -18,7 +17,6 @@ from fer.dynamics import flow
 from jobs.dynamics_serve import start
 from serve_apps.options import DynamicsServeConfig
 
-TOKEN = "a token for the tests"
 BUNDLE = Path(__file__).parents[3] / "shared" / "data" / "models" / "face_landmarker_v2_with_blendshapes.task"
 VIDEOS = find_spec("mediapipe") is not None and BUNDLE.exists()
 
@@ -37,28 +35,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(ray_cluster: None, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """Of a server that takes videos where MediaPipe and its file are there."""
-    from ray import serve
-
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def url(
+    ray_cluster: None, model: Path, server_options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """A server that accepts videos if MediaPipe and its landmarker file are available."""
     config = DynamicsServeConfig(
+        **server_options,
         model=str(model),
         landmarker=str(BUNDLE) if VIDEOS else None,
         out_dir=str(tmp_path_factory.mktemp("runs")),
-        port=port,
-        token=TOKEN,
-        max_replicas=1,
         max_request_bytes=2_000_000,
         max_frames=100,
         device="cpu",
     )
-    url = start(config)
-    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=120) as client:
-        yield client
-    serve.shutdown()
+    return start(config)
 
 
 @pytest.fixture
@@ -72,9 +62,9 @@ def frame() -> dict:
 
 
 def test_a_frame_is_scored(client: httpx.Client, frame: dict) -> None:
-    answer = client.post("/v1/dynamics", json=frame)
-    assert answer.status_code == 200, answer.text
-    body = answer.json()
+    response = client.post("/v1/dynamics", json=frame)
+    assert response.status_code == 200, response.text
+    body = response.json()
     (scores,) = body["frames"]
     assert 0 <= scores["dynamics"] <= 5
     assert 0 <= scores["synkinesis"] <= 3
@@ -85,7 +75,7 @@ def test_a_frame_is_scored(client: httpx.Client, frame: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "status", "told"),
+    ("change", "status", "reason"),
     [
         ({"flow": "?"}, 422, "flow is neither base64"),
         ({"flow": base64.b64encode(b"text").decode()}, 422, "not an image"),
@@ -95,13 +85,15 @@ def test_a_frame_is_scored(client: httpx.Client, frame: dict) -> None:
         ({"expression_landmarks": [["x", 0]] * 146}, 422, "expression_landmarks"),
     ],
 )
-def test_a_faulty_frame_gets_a_reason(client: httpx.Client, frame: dict, change: dict, status: int, told: str) -> None:
-    answer = client.post("/v1/dynamics", json=frame | change)
-    assert answer.status_code == status
-    assert told in answer.json()["detail"]
+def test_an_invalid_frame_gets_a_reason(
+    client: httpx.Client, frame: dict, change: dict, status: int, reason: str
+) -> None:
+    response = client.post("/v1/dynamics", json=frame | change)
+    assert response.status_code == status
+    assert reason in response.json()["detail"]
 
 
-def test_what_the_server_does_not_take(client: httpx.Client, frame: dict) -> None:
+def test_bad_requests_get_their_status(client: httpx.Client, frame: dict) -> None:
     assert client.post("/v1/dynamics", json=frame, headers={"Authorization": "Bearer wrong"}).status_code == 401
     assert client.post("/v1/dynamics", content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
     assert client.post("/v1/dynamics", files={"video": b"x" * 2_100_000}).status_code == 413
@@ -118,9 +110,9 @@ def test_health_and_documentation(client: httpx.Client) -> None:
 @needs_videos
 def test_a_video_is_scored_frame_by_frame(client: httpx.Client, shared_data: Path) -> None:
     video = (shared_data / "videos" / "single_face.mp4").read_bytes()
-    answer = client.post("/v1/dynamics", files={"video": video})
-    assert answer.status_code == 200, answer.text
-    body = answer.json()
+    response = client.post("/v1/dynamics", files={"video": video})
+    assert response.status_code == 200, response.text
+    body = response.json()
     assert len(body["frames"]) == 72
     assert all(0 <= frame["dynamics"] <= 5 and 0 <= frame["synkinesis"] <= 3 for frame in body["frames"])
     assert body["baseline_frame"] in [frame["frame"] for frame in body["frames"]]
@@ -129,7 +121,7 @@ def test_a_video_is_scored_frame_by_frame(client: httpx.Client, shared_data: Pat
 
 @needs_videos
 @pytest.mark.parametrize(
-    ("video", "told"),
+    ("video", "reason"),
     [
         ("no_face.mp4", "no face was found"),
         ("two_people.mp4", "more than 100 frames"),
@@ -137,10 +129,10 @@ def test_a_video_is_scored_frame_by_frame(client: httpx.Client, shared_data: Pat
     ],
 )
 def test_a_video_that_cannot_be_scored_gets_a_reason(
-    client: httpx.Client, shared_data: Path, video: str | bytes, told: str
+    client: httpx.Client, shared_data: Path, video: str | bytes, reason: str
 ) -> None:
     data = (shared_data / "videos" / video).read_bytes() if isinstance(video, str) else video
-    answer = client.post("/v1/dynamics", files={"video": data})
-    assert answer.status_code == 422, answer.text
-    assert told in answer.json()["detail"]
-    assert "/tmp" not in answer.json()["detail"]
+    response = client.post("/v1/dynamics", files={"video": data})
+    assert response.status_code == 422, response.text
+    assert reason in response.json()["detail"]
+    assert "/tmp" not in response.json()["detail"]

@@ -1,4 +1,4 @@
-"""Who may ask, and what a request may hold, without a server."""
+"""Authentication and request parsing, without a server."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from serve_apps.auth import check_token, choose_token, digest, is_loopback
 from serve_apps.options import DynamicsServeConfig, LimitOptions
-from serve_apps.request_parsing import analyze_image, dynamics_input, predict_images
-from serve_apps.schema import Box, Face, ImageFaces, to_deepface
+from serve_apps.request_parsing import parse_analyze, parse_dynamics, parse_predict
+from serve_apps.schema import Box, FacePrediction, ImageFaces, to_deepface
 
 LIMITS = LimitOptions(max_request_bytes=4000, max_image_bytes=1000, max_images=2)
 JSON = {"content-type": "application/json"}
@@ -43,25 +43,25 @@ def encoded(*images: bytes) -> bytes:
     return json.dumps({"images": [base64.b64encode(image).decode() for image in images]}).encode()
 
 
-def refusal(read: Callable, body: bytes, headers: dict[str, str], limits: LimitOptions = LIMITS) -> HTTPException:
+def rejection(parse: Callable, body: bytes, headers: dict[str, str], limits: LimitOptions = LIMITS) -> HTTPException:
     with pytest.raises(HTTPException) as caught:
-        asyncio.run(read(request(body, headers), limits))
+        asyncio.run(parse(request(body, headers), limits))
     assert caught.value.detail
     return caught.value
 
 
 def test_images_come_from_a_form_from_base64_and_from_data_uris() -> None:
     two = [b"one", b"two"]
-    assert asyncio.run(predict_images(request(form(("files", b"one"), ("files", b"two")), FORM), LIMITS)) == two
-    assert asyncio.run(predict_images(request(encoded(*two), JSON), LIMITS)) == two
+    assert asyncio.run(parse_predict(request(form(("files", b"one"), ("files", b"two")), FORM), LIMITS)) == two
+    assert asyncio.run(parse_predict(request(encoded(*two), JSON), LIMITS)) == two
     uri = b'{"images": ["data:image/png;base64,b25l"]}'
-    assert asyncio.run(predict_images(request(uri, JSON), LIMITS)) == [b"one"]
+    assert asyncio.run(parse_predict(request(uri, JSON), LIMITS)) == [b"one"]
 
 
-def test_analyze_takes_deepface_requests() -> None:
+def test_analyze_accepts_deepface_requests() -> None:
     body = b'{"img": "data:image/jpeg;base64,b25l", "actions": ["emotion"], "detector_backend": "opencv"}'
-    assert asyncio.run(analyze_image(request(body, JSON), LIMITS)) == b"one"
-    assert asyncio.run(analyze_image(request(form(("img", b"one")), FORM), LIMITS)) == b"one"
+    assert asyncio.run(parse_analyze(request(body, JSON), LIMITS)) == b"one"
+    assert asyncio.run(parse_analyze(request(form(("img", b"one")), FORM), LIMITS)) == b"one"
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_analyze_takes_deepface_requests() -> None:
         (b"", {"content-type": "multipart/form-data"}, 400),
     ],
 )
-def test_bad_requests_are_refused_with_a_reason(body: bytes, headers: dict[str, str], status: int) -> None:
-    assert refusal(predict_images, body, headers).status_code == status
+def test_bad_requests_are_rejected_with_a_reason(body: bytes, headers: dict[str, str], status: int) -> None:
+    assert rejection(parse_predict, body, headers).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -104,49 +104,49 @@ def test_bad_requests_are_refused_with_a_reason(body: bytes, headers: dict[str, 
         (b'{"img": ""}', 422),
     ],
 )
-def test_analyze_reads_no_paths_and_no_addresses(body: bytes, status: int) -> None:
-    assert refusal(analyze_image, body, JSON).status_code == status
+def test_analyze_opens_no_paths_and_no_urls(body: bytes, status: int) -> None:
+    assert rejection(parse_analyze, body, JSON).status_code == status
 
 
-def test_analyze_takes_one_image() -> None:
-    assert refusal(analyze_image, form(("img", b"1"), ("img", b"2")), FORM).status_code == 422
+def test_analyze_accepts_one_image_only() -> None:
+    assert rejection(parse_analyze, form(("img", b"1"), ("img", b"2")), FORM).status_code == 422
 
 
-def test_an_announced_size_is_refused_before_anything_is_read() -> None:
+def test_a_content_length_over_the_limit_is_rejected_before_the_body_is_read() -> None:
     async def receive() -> dict[str, object]:
         raise AssertionError("the body was read")
 
     headers = [(b"content-type", b"application/json"), (b"content-length", b"4001")]
-    asked = Request({"type": "http", "method": "POST", "headers": headers, "path": "/"}, receive)
+    large = Request({"type": "http", "method": "POST", "headers": headers, "path": "/"}, receive)
     with pytest.raises(HTTPException) as caught:
-        asyncio.run(predict_images(asked, LIMITS))
+        asyncio.run(parse_predict(large, LIMITS))
     assert caught.value.status_code == 413
 
 
-def test_no_upload_touches_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uploads_never_touch_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def rollover(self: object) -> None:
         raise AssertionError("an image was written to disk")
 
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rollover)
     limits = LimitOptions()
     image = b"x" * (3 * 2**20)
-    assert asyncio.run(predict_images(request(form(("files", image)), FORM, 2**16), limits)) == [image]
+    assert asyncio.run(parse_predict(request(form(("files", image)), FORM, 2**16), limits)) == [image]
 
 
 @given(st.binary(max_size=300), st.sampled_from([JSON, FORM]))
-def test_no_bytes_at_all_make_it_fail_in_another_way(body: bytes, headers: dict[str, str]) -> None:
-    for read in (predict_images, analyze_image):
-        assert 400 <= refusal(read, body, headers).status_code < 500
+def test_any_other_bytes_are_rejected_with_a_4xx_status(body: bytes, headers: dict[str, str]) -> None:
+    for parse in (parse_predict, parse_analyze):
+        assert 400 <= rejection(parse, body, headers).status_code < 500
 
 
 @given(st.lists(st.binary(min_size=1, max_size=200), min_size=1, max_size=2), st.integers(1, 500))
-def test_images_arrive_whole_however_the_network_cuts_them(images: list[bytes], chunk: int) -> None:
+def test_images_arrive_intact_whatever_the_chunk_size(images: list[bytes], chunk: int) -> None:
     safe = [image.replace(b"--cut", b"") or b"x" for image in images]
     body = form(*(("files", image) for image in safe))
-    assert asyncio.run(predict_images(request(body, FORM, chunk), LIMITS)) == safe
+    assert asyncio.run(parse_predict(request(body, FORM, chunk), LIMITS)) == safe
 
 
-def test_the_token_is_asked_for() -> None:
+def test_the_token_is_required() -> None:
     right = digest("a token of some length")
     check_token(request(b"", {"authorization": "Bearer a token of some length"}), right)
     check_token(request(b"", {}), None)
@@ -157,22 +157,22 @@ def test_the_token_is_asked_for() -> None:
         assert caught.value.headers == {"WWW-Authenticate": "Bearer"}
 
 
-def test_a_token_is_made_only_where_other_machines_can_ask() -> None:
+def test_a_token_is_generated_only_if_other_machines_can_connect() -> None:
     assert [is_loopback(host) for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::", "example.org")] == [
         True, True, True, False, False, False,
     ]  # fmt: skip
     assert choose_token(None, "127.0.0.1") is None
     assert choose_token("given", "127.0.0.1") == "given"
-    made = choose_token(None, "0.0.0.0")
-    assert made
-    assert len(made) >= 32
-    assert made != choose_token(None, "0.0.0.0")
+    generated = choose_token(None, "0.0.0.0")
+    assert generated
+    assert len(generated) >= 32
+    assert generated != choose_token(None, "0.0.0.0")
 
 
 def test_deepface_names_and_percentages() -> None:
     scores = {"anger": 0.25, "happiness": 0.5, "contempt": 0.125, "own label": 0.125}
     box = Box(x=1, y=2, w=3, h=4)
-    face = Face(
+    face = FacePrediction(
         box=box, detection_confidence=None, label="happiness", confidence=0.5, scores=scores, valence=None,
         arousal=None, uncertain=False,
     )  # fmt: skip
@@ -181,7 +181,7 @@ def test_deepface_names_and_percentages() -> None:
     assert (result.dominant_emotion, result.region, result.face_confidence) == ("happy", box, 0)
 
 
-def test_options_import_nothing_heavy() -> None:
+def test_options_import_neither_torch_nor_ray() -> None:
     import subprocess
 
     code = "import sys, jobs.serve, jobs.promote; print({'torch', 'ray', 'mlflow', 'numpy'} & set(sys.modules))"
@@ -189,9 +189,9 @@ def test_options_import_nothing_heavy() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_a_video_is_taken_where_there_is_a_landmarker() -> None:
+def test_videos_are_accepted_only_with_a_landmarker() -> None:
     frames_only, videos_too = (DynamicsServeConfig(model="m", landmarker=file) for file in (None, "face.task"))
     video = form(("video", b"film"))
-    assert asyncio.run(dynamics_input(request(video, FORM), videos_too)) == b"film"
-    assert "started without --landmarker" in refusal(dynamics_input, video, FORM, frames_only).detail
-    assert refusal(dynamics_input, form(("a", b"1"), ("b", b"2")), FORM, videos_too).status_code == 422
+    assert asyncio.run(parse_dynamics(request(video, FORM), videos_too)) == b"film"
+    assert "started without --landmarker" in rejection(parse_dynamics, video, FORM, frames_only).detail
+    assert rejection(parse_dynamics, form(("a", b"1"), ("b", b"2")), FORM, videos_too).status_code == 422

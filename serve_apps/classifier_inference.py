@@ -1,0 +1,120 @@
+"""Inference of a batch of requests: decode their images, find the faces, classify all faces in one forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fer.classifier.predictor import Predictions, Predictor
+from fer.classifier.preprocess import resize
+from fer.data.images import check_image, decode_rgb
+from fer.errors import BadRow
+from fer.faces import FaceBox, FaceDetector, crop, open_detector
+from fer.labels import likely_compound
+from serve_apps.options import ServeConfig
+from serve_apps.reloadable_model import LoadedModel
+from serve_apps.schema import Box, ClassifierInfo, FacePrediction, ImageFaces, InvalidInput, PredictResponse
+
+LoadedClassifier = LoadedModel[Predictor, ClassifierInfo]
+
+
+@dataclass(frozen=True)
+class FaceCrop:
+    """One face of an image."""
+
+    box: Box
+    confidence: float | None
+    pixels: np.ndarray
+    """RGB uint8 (side, side, 3), already of the network's input size: a batch of large photographs stays small."""
+
+
+def load_classifier(folder: Path, name: str, version: str, device: str) -> LoadedClassifier:
+    """Load the classifier of a model folder."""
+    predictor = Predictor([folder], device=device)
+    spec = predictor.specs[0]
+    info = ClassifierInfo(
+        name=name,
+        version=version,
+        label_space=spec.label_space,
+        labels=spec.labels if predictor.has_expression else [],
+        head=spec.options.head,
+        img_size=spec.options.img_size,
+    )
+    return LoadedModel(predictor, info)
+
+
+def find_detector(config: ServeConfig) -> FaceDetector | None:
+    """The face detector of ``config``; None if each image is taken as one face. Raises UserError."""
+    if config.detector == "none":
+        return None
+    return open_detector(config.detector, Path(config.detector_model) if config.detector_model else None)
+
+
+def predict_requests(
+    requests: list[list[bytes]], model: LoadedClassifier, detector: FaceDetector | None, config: ServeConfig
+) -> list[PredictResponse | InvalidInput]:
+    """One response per request, in order; an image that can't be decoded invalidates only its own request."""
+    inputs = [_find_faces(images, model, detector, config) for images in requests]
+    crops = [face for images in inputs if not isinstance(images, InvalidInput) for image in images for face in image]
+    scores = model.predictor.predict([face.pixels for face in crops]) if crops else Predictions(None, None)
+    faces = iter([_face_prediction(face, row, scores, model, config) for row, face in enumerate(crops)])
+    return [
+        images
+        if isinstance(images, InvalidInput)
+        else PredictResponse(
+            images=[ImageFaces(faces=[next(faces) for _ in image]) for image in images],
+            model=model.info,
+        )
+        for images in inputs
+    ]
+
+
+def _find_faces(
+    images: list[bytes], model: LoadedClassifier, detector: FaceDetector | None, config: ServeConfig
+) -> list[list[FaceCrop]] | InvalidInput:
+    """The faces of each image of a request."""
+    faces = []
+    for number, image in enumerate(images):
+        try:
+            check_image(image, config.max_pixels, config.max_image_bytes)
+            faces.append(_crop_faces(decode_rgb(image), model.info.img_size, detector))
+        except BadRow as error:
+            return InvalidInput(reason=f"image {number}: {error}")
+    return faces
+
+
+def _crop_faces(pixels: np.ndarray, side: int, detector: FaceDetector | None) -> list[FaceCrop]:
+    """The faces of an image; without a detector, the whole image is one."""
+    if detector is None:
+        height, width = pixels.shape[:2]
+        return [FaceCrop(Box(x=0, y=0, w=width, h=height), None, resize(pixels, side))]
+    return [FaceCrop(_rounded(box), box.score, resize(crop(pixels, box), side)) for box in detector.detect(pixels)]
+
+
+def _rounded(box: FaceBox) -> Box:
+    return Box(x=round(box.x), y=round(box.y), w=round(box.width), h=round(box.height))
+
+
+def _face_prediction(
+    face: FaceCrop, row: int, scores: Predictions, model: LoadedClassifier, config: ServeConfig
+) -> FacePrediction:
+    probabilities = affect = None
+    if scores.probabilities is not None:
+        probabilities = dict(zip(model.info.labels, scores.probabilities[row].tolist(), strict=True))
+    if scores.valence_arousal is not None:
+        affect = scores.valence_arousal[row].tolist()
+    label = max(probabilities, key=probabilities.__getitem__) if probabilities else None
+    confidence = probabilities[label] if probabilities and label else None
+    return FacePrediction(
+        box=face.box,
+        detection_confidence=face.confidence,
+        label=label,
+        confidence=confidence,
+        scores=probabilities,
+        valence=affect[0] if affect else None,
+        arousal=affect[1] if affect else None,
+        compound=likely_compound(probabilities) if probabilities and config.compound else None,
+        uncertain=confidence is not None and confidence < config.min_confidence,
+    )

@@ -1,0 +1,77 @@
+"""A model that is replaced while it serves: the new version is loaded beside the old one, then swapped in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from fer.tracking import TrackingOptions, model_version, resolve_model
+from serve_apps.schema import ModelInfo
+
+log = logging.getLogger("ray.serve")
+
+P = TypeVar("P")
+Info = TypeVar("Info", bound=ModelInfo)
+
+
+@dataclass(frozen=True)
+class LoadedModel(Generic[P, Info]):
+    """One version of a model in memory."""
+
+    predictor: P
+    info: Info
+
+
+LoadModel = Callable[[Path, str, str], LoadedModel[Any, Any]]
+"""Loads the model of a folder, given its name and its version."""
+
+
+class ReloadableModel:
+    """The model that a reference points to.
+
+    The constructor raises UserError if there is none; when a later version can't be loaded, the old one stays.
+    """
+
+    def __init__(self, reference: str, tracking: TrackingOptions, load: LoadModel) -> None:
+        self.reference, self.tracking, self.load = reference, tracking, load
+        self.current = self._load(reference)
+        self.error: str | None = None
+        """Why the newest version could not be loaded."""
+
+    def switch(self, reference: str) -> None:
+        """Serve the model of another reference; if it can't be loaded, the old one stays and ``error`` says why."""
+        try:
+            version = model_version(reference, self.tracking)
+            if (reference, version) != (self.reference, self.current.info.version):
+                self.current, self.reference = self._load(reference), reference
+                log.warning("now serving %s, version %s", reference, self.current.info.version)
+            self.error = None
+        except Exception as error:  # an unreachable registry, broken files: nothing may take the server down
+            reason = f"{type(error).__name__}: {error}"
+            if reason != self.error:
+                log.exception("could not load %s; still serving version %s", reference, self.current.info.version)
+            self.error = reason
+
+    async def follow(self, seconds: float) -> None:
+        """Every ``seconds``, look up the alias and load its version if it has moved, in a thread. Never returns."""
+        while True:
+            await asyncio.sleep(seconds)
+            if "@" in self.reference:
+                await asyncio.to_thread(self.switch, self.reference)
+
+    def _load(self, reference: str) -> LoadedModel[Any, Any]:
+        name, version = _name(reference), model_version(reference, self.tracking)
+        pinned = f"models:/{name}/{version}" if "@" in reference else reference
+        return self.load(resolve_model(pinned, self.tracking), name, version)
+
+
+def _name(reference: str) -> str:
+    """A model's registered name, its run's id, or its folder's name."""
+    if reference.startswith(("models:/", "runs:/")):
+        return reference.partition(":/")[2].partition("@")[0].partition("/")[0]
+    folder = Path(reference)
+    return folder.parent.name if folder.name == "model" else folder.name

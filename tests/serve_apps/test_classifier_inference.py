@@ -1,0 +1,102 @@
+"""A batch of requests to its responses, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fer.data.images import encode_png
+from fer.faces import FaceBox, FaceDetector
+from fer.labels import likely_compound
+from serve_apps.classifier_inference import LoadedClassifier, find_detector, load_classifier, predict_requests
+from serve_apps.options import ServeConfig
+from serve_apps.schema import InvalidInput, PredictResponse
+
+CONFIG = ServeConfig(model="unused", max_pixels=100_000)
+
+
+@pytest.fixture
+def model(make_model: Callable[..., Path], tmp_path: Path) -> LoadedClassifier:
+    return load_classifier(make_model(tmp_path / "model"), "tiny", "1", "cpu")
+
+
+def picture(seed: int, side: int = 40) -> bytes:
+    return encode_png(np.random.default_rng(seed).integers(0, 255, (side, side, 3), dtype=np.uint8))
+
+
+def faces_of(response: PredictResponse | InvalidInput) -> list:
+    """The faces of each image."""
+    assert isinstance(response, PredictResponse)
+    return [image.faces for image in response.images]
+
+
+def predict(
+    image: bytes, model: LoadedClassifier, detector: FaceDetector | None = None, config: ServeConfig = CONFIG
+) -> list:
+    """The faces of one image."""
+    (response,) = predict_requests([[image]], model, detector, config)
+    return faces_of(response)[0]
+
+
+def test_an_invalid_image_fails_its_own_request_only(model: LoadedClassifier) -> None:
+    requests = [[picture(1), picture(2)], [picture(3), b"no"], [picture(4)]]
+    first, bad, last = predict_requests(requests, model, None, CONFIG)
+    assert bad == InvalidInput(reason="image 1: not an image that can be decoded")
+    alone = predict_requests([[picture(1), picture(2)], [picture(4)]], model, None, CONFIG)
+    for batched, expected in zip((first, last), alone, strict=True):
+        for (face,), (same,) in zip(faces_of(batched), faces_of(expected), strict=True):
+            assert face.scores == pytest.approx(same.scores, abs=1e-6)
+
+
+def test_scores_are_those_of_the_predictor_on_the_whole_image(model: LoadedClassifier) -> None:
+    data = picture(5, side=90)
+    (face,) = predict(data, model)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    expected = model.predictor.predict([image]).probabilities
+    assert expected is not None
+    np.testing.assert_allclose(list(face.scores.values()), expected[0], atol=1e-6)
+
+
+def test_compound_labels_are_returned_on_request(model: LoadedClassifier) -> None:
+    config = CONFIG.model_copy(update={"compound": True})
+    faces = [face for seed in range(8) for face in predict(picture(seed), model, config=config)]
+    assert [face.compound for face in faces] == [likely_compound(face.scores) for face in faces]
+    (plain,) = predict(picture(0), model)
+    assert plain.compound is None
+
+
+def test_each_detected_face_is_returned_with_its_box(model: LoadedClassifier) -> None:
+    class TwoFaces:
+        def detect(self, image: np.ndarray) -> list[FaceBox]:
+            return [FaceBox(1.4, 2.0, 10.0, 12.0, 0.9), FaceBox(20.0, 20.0, 8.0, 8.0, None)]
+
+    left, right = predict(picture(6), model, TwoFaces())
+    assert left.box.model_dump() == {"x": 1, "y": 2, "w": 10, "h": 12}
+    assert (left.detection_confidence, right.detection_confidence) == (0.9, None)
+
+
+def test_an_image_without_a_face_has_none(model: LoadedClassifier) -> None:
+    detector = find_detector(ServeConfig(model="unused", detector="haar"))
+    grey = encode_png(np.full((64, 64, 3), 128, np.uint8))
+    assert predict(grey, model, detector) == []
+
+
+@pytest.mark.parametrize(("head", "has_label"), [("valence-arousal", False), ("both", True)])
+def test_valence_and_arousal(make_model: Callable[..., Path], tmp_path: Path, head: str, has_label: bool) -> None:
+    model = load_classifier(make_model(tmp_path / "model", head), "tiny", "1", "cpu")
+    (face,) = predict(picture(7), model)
+    assert -1 <= face.valence <= 1
+    assert -1 <= face.arousal <= 1
+    assert (face.label is not None) is (face.scores is not None) is has_label
+    assert bool(model.info.labels) is has_label
+
+
+def test_faces_below_the_confidence_are_uncertain(model: LoadedClassifier) -> None:
+    for limit, uncertain in ((0.0, False), (1.0, True)):
+        config = ServeConfig(model="unused", min_confidence=limit)
+        (face,) = predict(picture(8), model, config=config)
+        assert face.uncertain is uncertain

@@ -1,0 +1,63 @@
+"""Reloading a model, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer.errors import UserError
+from fer.tracking import TrackingOptions, promote
+from serve_apps.classifier_inference import load_classifier
+from serve_apps.reloadable_model import ReloadableModel
+
+load = partial(load_classifier, device="cpu")
+
+
+def test_a_missing_model_is_a_user_error(registry: TrackingOptions) -> None:
+    with pytest.raises(UserError, match="no alias 'best'"):
+        ReloadableModel("models:/face@best", registry, load)
+
+
+def test_it_follows_its_alias_and_keeps_the_old_version_when_the_new_one_is_broken(registry: TrackingOptions) -> None:
+    promote("face", "1", "followed", registry)
+    model = ReloadableModel("models:/face@followed", registry, load)
+    assert (model.current.info.name, model.current.info.version) == ("face", "1")
+
+    async def scenario() -> None:
+        following = asyncio.create_task(model.follow(0.02))
+        promote("face", "2", "followed", registry)
+        await until(lambda: model.current.info.version == "2")
+        promote("face", "3", "followed", registry)
+        await until(lambda: model.error is not None)
+        assert model.current.info.version == "2"
+        promote("face", "1", "followed", registry)
+        await until(lambda: model.current.info.version == "1" and model.error is None)
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+
+    asyncio.run(scenario())
+
+
+def test_it_switches_to_another_reference(
+    registry: TrackingOptions, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = ReloadableModel("models:/face/1", registry, load)
+    model.switch(str(make_model(tmp_path / "a-run" / "model")))
+    assert model.current.info.name == "a-run"
+    assert model.current.predictor.predict([np.zeros((8, 8, 3), np.uint8)]).probabilities is not None
+    model.switch("models:/face/9")
+    assert "no version '9'" in str(model.error)
+    assert model.current.info.name == "a-run"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
