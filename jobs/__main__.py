@@ -1,4 +1,4 @@
-"""`fer JOB`: one command per job. `python -m jobs.JOB` is the same thing."""
+"""`fer JOB`: one command per job. `python -m jobs.JOB` is equivalent."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from fer.errors import UserError
 from fer.plugins import installed, load_object
 
 JOBS = {
-    "demo": "Train, judge, register and serve a small model on rendered faces, in a few minutes",
-    "prepare": "Turn a data set into checked, shuffled Parquet shards",
-    "questions": "Make questions about faces, with or without answers, from a data set of faces",
+    "demo": "Train, evaluate, register and serve a small model on rendered faces, in a few minutes",
+    "prepare": "Convert a data set to validated, shuffled Parquet shards",
+    "questions": "Generate questions about faces, with or without answers, from a data set of faces",
     "train": "Train an expression classifier",
-    "tune": "Search for good hyperparameters: many trainings, the poor ones stopped early",
+    "tune": "Search hyperparameters, and stop poor trials early",
     "sft": "Fine-tune a vision-language model on questions and answers about faces",
-    "grpo": "Reinforce a vision-language model with verifiable rewards",
-    "merge": "Merge an adapter of a vision-language model into its base model",
-    "ferbench": "Let models answer questions about faces, and score their answers as FERBench does",
-    "evaluate": "Judge a model on a labelled data set, with intervals, plots and a report",
-    "predict": "Read expressions from images, folders and videos",
-    "dynamics": "Train a scorer of facial dynamics and synkinesis (research scores) in five stages",
-    "dynamics extract": "Turn videos into frames for it: optical flow and landmarks",
-    "dynamics predict": "Score videos and frames",
-    "dynamics import-blendshapes": "Read the weights of MediaPipe's blendshape network",
-    "dynamics serve": "Score frames and short videos over HTTP",
-    "promote": "Give a registered model an alias, such as champion",
-    "serve": "Answer requests over HTTP",
+    "grpo": "Train a vision-language model with GRPO on verifiable rewards",
+    "merge": "Merge a LoRA adapter into its base model",
+    "ferbench": "Benchmark models on questions about faces, as FERBench does",
+    "evaluate": "Evaluate a model on a labelled data set, with confidence intervals, plots and a report",
+    "predict": "Predict expressions in images, folders and videos",
+    "dynamics": "Train a model of facial dynamics and synkinesis (research scores) in five stages",
+    "dynamics extract": "Extract optical flow and landmarks from videos",
+    "dynamics predict": "Score facial dynamics in videos and frames",
+    "dynamics import-blendshapes": "Import the weights of MediaPipe's blendshape network",
+    "dynamics serve": "Serve a facial dynamics model over HTTP",
+    "promote": "Point an alias, such as champion, to a version of a registered model",
+    "serve": "Serve an expression classifier over HTTP",
 }
 PLUGINS = "fer.commands"
 """Entry-point group of commands of other packages; each names a module with a ``Config`` and a ``main``."""
@@ -52,15 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     two_words = " ".join(argv[:2])
     job = two_words if two_words in JOBS else argv[0]
     if job not in JOBS and job not in (known := all_commands()):
-        print(f"fer: no command {job!r}; there are: {', '.join(known)}", file=sys.stderr)
+        print(f"fer: unknown command {job!r}; choose from {', '.join(known)}", file=sys.stderr)
         return 2
     return run_job(job, argv[len(job.split()) :])
 
 
 def run_job(job: str, argv: Sequence[str] | None = None) -> int:
-    """Parse the job's config and run its `main`; a person's mistake is one line and exit code 2.
+    """Parse the job's config, run its `main` and return the exit code; a UserError prints one line and returns 2.
 
-    A job with verbs (`fer ferbench run`) has a config and a `main` for each of them in its table ``VERBS``. The module
+    A job with subcommands (`fer ferbench run`) maps their names to a config and a `main` in ``SUBCOMMANDS``. The module
     of a job of two words, such as `dynamics extract`, is `jobs.dynamics_extract`.
     """
     from fer.options import parse
@@ -69,14 +69,15 @@ def run_job(job: str, argv: Sequence[str] | None = None) -> int:
     command, recipes = job, RECIPES / job
     try:
         module: Any = _module(job)
-        verbs = getattr(module, "VERBS", None)
-        if verbs:
+        subcommands = getattr(module, "SUBCOMMANDS", None)
+        if subcommands:
             if not argv or argv[0] in ("-h", "--help"):
-                print(usage(f"fer {job}", module.__doc__ or "", {name: verb.summary for name, verb in verbs.items()}))
+                summaries = {name: subcommand.summary for name, subcommand in subcommands.items()}
+                print(usage(f"fer {job}", module.__doc__ or "", summaries))
                 return 0
-            if argv[0] not in verbs:
-                raise UserError(f"no verb {argv[0]!r}; there are: {', '.join(verbs)}")
-            command, module = f"{job} {argv[0]}", verbs[argv.pop(0)]
+            if argv[0] not in subcommands:
+                raise UserError(f"unknown command {argv[0]!r}; choose from {', '.join(subcommands)}")
+            command, module = f"{job} {argv[0]}", subcommands[argv.pop(0)]
         config = parse(module.Config, argv, command, recipes)
         module.main(config)
     except UserError as error:
@@ -103,6 +104,7 @@ def _module(job: str) -> ModuleType:
 def usage(
     program: str = "fer", purpose: str = "Facial expression recognition on Ray.", commands: Mapping[str, str] = JOBS
 ) -> str:
+    """The help text that lists the commands."""
     width = max(map(len, commands))
     lines = [f"  {command:<{width}}  {summary}" for command, summary in commands.items()]
     return "\n".join(
@@ -114,7 +116,7 @@ def usage(
             "commands:",
             *lines,
             "",
-            f"`{program} COMMAND --help` shows a command's options, each with its meaning, unit and default.",
+            f"`{program} COMMAND --help` shows the command's options with their meanings, units and defaults.",
         ]
     )
 

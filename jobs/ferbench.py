@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fer.ferbench.evaluate import ModelScores
 
 
-class Verb(NamedTuple):
+class Subcommand(NamedTuple):
     """A command below `fer ferbench`."""
 
     summary: str
@@ -106,10 +106,10 @@ def _judged(config: ScoreConfig | ReportConfig) -> tuple[list[ModelResults], lis
     return models, [judge(model, clear, config.seed) for model in models], compare(models, config.seed)
 
 
-VERBS = {
-    "run": Verb("Let models answer questions; a stopped run is continued by the same command", RunConfig, run),
-    "score": Verb("Score answers in UniFER's protocol and in the strict one, side by side", ScoreConfig, score),
-    "report": Verb("One HTML page and a Markdown table over models and data sets", ReportConfig, report),
+SUBCOMMANDS = {
+    "run": Subcommand("Let models answer questions; a stopped run is continued by the same command", RunConfig, run),
+    "score": Subcommand("Score answers in UniFER's protocol and in the strict one, side by side", ScoreConfig, score),
+    "report": Subcommand("One HTML page and a Markdown table over models and data sets", ReportConfig, report),
 }
 
 

@@ -148,7 +148,7 @@ def flags() -> set[str]:
     found = {"--config", "--help"}
     for job in JOBS:
         module = import_module(f"jobs.{re.sub('[ -]', '_', job)}")
-        for command in getattr(module, "VERBS", {"": module}).values():
+        for command in getattr(module, "SUBCOMMANDS", {"": module}).values():
             found |= set(flags_of(command.Config))
     return found | {f"--no-{flag.removeprefix('--')}" for flag in found}
 
@@ -183,9 +183,9 @@ def test_printed_flags_exist(flags: set[str]) -> None:
         ("fer train --data DIR --epoch 3", "--epoch"),
         ("fer train --data DIR --epochs three", "--epochs: input should be a valid integer"),
         ("fer train --data DIR --config fer2013-gpu", "no recipe of that name"),
-        ("fer teach --data DIR", "no command 'teach'"),
+        ("fer teach --data DIR", "unknown command 'teach'"),
         ("fer ferbench run --model M --data D ...", "--model"),
-        ("fer ferbench grade DIR", "no verb 'grade'"),
+        ("fer ferbench grade DIR", "unknown command 'grade'"),
         ("fer predict ... --no-such-flag", "--no-such-flag"),
         ("fer predict ... --format", None),
         ("fer questions --kind KIND ...", None),

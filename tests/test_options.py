@@ -69,7 +69,7 @@ def test_unknown_key_in_a_file(tmp_path: Path) -> None:
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
-    assert "no command 'trian'" in capsys.readouterr().err
+    assert "unknown command 'trian'" in capsys.readouterr().err
 
 
 def test_a_missing_data_set_is_a_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

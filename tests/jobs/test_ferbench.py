@@ -217,7 +217,7 @@ def test_many_models_in_one_call(place: Path, chat_server: Callable[..., Any]) -
         (["score", "images"], "holds no run.json"),
         (["score", "sfew_qa.json"], "no model_response"),
         (["score", "sfew_qa.json", "--protocol", "mild"], "--protocol"),
-        (["judge"], "no verb 'judge'"),
+        (["judge"], "unknown command 'judge'"),
     ],
 )
 def test_mistakes_are_one_line(
