@@ -42,7 +42,7 @@ check: .venv/ready-vlm ## Lint, formatting, types, spelling, documentation
 	$(MAKE) --no-print-directory docs
 
 docs: .venv/ready-vlm ## Build the documentation site into build/site; warnings are errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lock: .venv/ready ## Resolve the requirement files anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
