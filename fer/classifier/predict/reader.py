@@ -95,21 +95,26 @@ class FileReader:
         """The rows of each file, at least one a file, in the order of ``paths``."""
         images = [path for path in paths if not is_video(Path(path))]
         rows: dict[str, list[PredictionRow]] = {path: [] for path in paths}
-        for sighting in self._score(self._in_images(images)):
-            rows[sighting.row.path].append(self._answer(sighting))
+        for row in self.predict_images(zip(images, self.threads.map(self.load_image, images), strict=True)):
+            rows[row.path].append(row)
         for path in paths:
             if path not in images:
                 rows[path] = self._read_video(path)
         return [rows[path] for path in paths]
 
-    def _in_images(self, paths: Sequence[str]) -> Iterator[Sighting]:
-        for path, pixels in zip(paths, self.threads.map(self._read_image, paths), strict=True):
+    def predict_images(self, images: Iterable[tuple[str, np.ndarray | str]]) -> Iterator[PredictionRow]:
+        """The rows of images, each given with its path: RGB uint8 (H, W, 3), or the reason why there are no pixels."""
+        for sighting in self._score(self._in_images(images)):
+            yield self._answer(sighting)
+
+    def _in_images(self, images: Iterable[tuple[str, np.ndarray | str]]) -> Iterator[Sighting]:
+        for path, pixels in images:
             if isinstance(pixels, str):
                 yield Sighting(PredictionRow(path=path, error=pixels))
             else:
                 yield from self._faces(PredictionRow(path=path), pixels)
 
-    def _read_image(self, path: str) -> np.ndarray | str:
+    def load_image(self, path: str) -> np.ndarray | str:
         """Pixels, or the reason why there are none."""
         file = self.base / path
         try:
