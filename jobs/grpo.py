@@ -1,22 +1,23 @@
-"""`fer grpo`: reinforce a vision-language model with verifiable rewards, with vLLM engines that sample."""
+"""`fer grpo`: train a vision-language model by reinforcement learning with verifiable rewards (GRPO)."""
 
 from __future__ import annotations
 
 from fer.grpo.options import GrpoConfig
 
 Config = GrpoConfig
-LAST = 10  # steps whose mean is a run's result
+RESULT_STEPS = 10
+"""The metrics of a run are their means over so many last steps."""
 
 
 def main(config: GrpoConfig) -> None:
-    """Train as ``config`` says; a stopped run of the same name is continued."""
+    """Train with the options in ``config``; a stopped run of the same name is resumed."""
     from ray.train import CheckpointConfig
 
     from cluster.local import connect
     from fer.data.vqa.prepare import open_questions
-    from fer.grpo.engine_pool import running_engines
-    from fer.grpo.plots import draw_curves
-    from fer.grpo.preflight import banned_tokens, check, describe
+    from fer.grpo.engine_launch import running_engines
+    from fer.grpo.plots import plot_run
+    from fer.grpo.preflight import dry_run_summary, preflight_check, visual_token_ids
     from fer.grpo.trainer import train_grpo
     from fer.training.launch import launch, loop_settings, required_cpus, use_gpu
     from fer.training.run import open_run
@@ -26,9 +27,9 @@ def main(config: GrpoConfig) -> None:
 
     dataset = open_questions(config, cache=f"{config.out_dir}/data")
     model = resolve_vlm(config.model, config)
-    longest = check(config, model, dataset)
+    longest_prompt = preflight_check(config, model, dataset)
     if config.dry_run:
-        print(describe(config, model, dataset, longest))
+        print(dry_run_summary(config, model, dataset, longest_prompt))
         return
     connect(required_cpus(config) + config.engines * config.cpus_per_engine)
     gpus = use_gpu(config, engines=config.engines)
@@ -41,20 +42,20 @@ def main(config: GrpoConfig) -> None:
         flush=True,
     )
 
-    banned = banned_tokens(config, model)
-    settings = loop_settings(config, dataset.root, tracking, model=model, banned=banned)
-    with running_engines(config, model, banned, gpus) as engines:
-        placed = config.model_copy(update={"device": "gpu" if gpus else "cpu"})  # where the engines are
+    masked_token_ids = visual_token_ids(config, model)
+    settings = loop_settings(config, dataset.root, tracking, model=model, masked_token_ids=masked_token_ids)
+    with running_engines(config, model, masked_token_ids, gpus) as engines:
+        same_device = config.model_copy(update={"device": "gpu" if gpus else "cpu"})  # as the engines'
         checkpoints = CheckpointConfig(num_to_keep=config.save_total_limit)
-        result = launch(train_grpo, settings | {"engines": engines}, placed, run, checkpoints)
+        result = launch(train_grpo, settings | {"engines": engines}, same_device, run, checkpoints)
 
-    folder, figures, version = export_model(config, run, result, tracking, last=LAST)
-    draw_curves(run, tracking)
+    folder, metrics, version = export_model(config, run, result, tracking, last=RESULT_STEPS)
+    curves = plot_run(run, tracking)
     print("\nTrained.")
-    for name, value in figures.items():
-        print(f"  {name:<20} {value:.4f}")
-    curves, ferbench = f"{run.root}/curves.png", f"fer ferbench run --model {folder} --data ..."
-    print_summary(config, run, tracking, model=folder, curves=curves, version=version, next_command=ferbench)
+    for name, value in metrics.items():
+        print(f"  {name:<24} {value:.4f}")
+    evaluate = f"fer ferbench run {folder} --questions QUESTIONS.json --image-root DIR --out {run.root}/ferbench"
+    print_summary(config, run, tracking, model=folder, curves=curves, version=version, next_command=evaluate)
 
 
 if __name__ == "__main__":

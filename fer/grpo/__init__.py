@@ -1,1 +1,1 @@
-"""Reinforcement learning of vision-language models with verifiable rewards (GRPO): trainers, and rollout engines."""
+"""Reinforcement learning of vision-language models with verifiable rewards (GRPO)."""

@@ -1,4 +1,4 @@
-"""Experience: questions with their completions, rewarded, and cut into the batches that a step learns from."""
+"""Rollout groups and training batches: completions are scored, and padded into the batches of an optimizer step."""
 
 from __future__ import annotations
 
@@ -9,97 +9,105 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from fer.grpo.loss import advantages, informative
-from fer.grpo.prompts import Question
-from fer.grpo.rewards import Completion, Scored, Scorer
-from fer.grpo.vllm_engine import Group, Sampled
+from fer.grpo.loss import group_advantages, has_signal
+from fer.grpo.prompts import PromptExample
+from fer.grpo.rewards import RewardInput, RewardScore, RewardScorer
+from fer.grpo.rollout import Completion, RolloutOutput
 
 
 @dataclass(frozen=True)
-class Episode:
-    """A question, all its completions, and what each earned."""
+class RolloutGroup:
+    """A prompt, all its completions, and the score of each."""
 
-    question: Question
-    group: Group
-    scores: list[Scored]
+    example: PromptExample
+    output: RolloutOutput
+    scores: list[RewardScore]
+
+    @property
+    def completions(self) -> list[Completion]:
+        return self.output.completions
 
     @property
     def rewards(self) -> list[float]:
         return [score.total for score in self.scores]
 
     @property
-    def teaches(self) -> bool:
+    def has_signal(self) -> bool:
         """Whether its rewards are not all equal."""
-        return bool(informative(torch.tensor([self.rewards], dtype=torch.float64))[0])
+        return bool(has_signal(torch.tensor([self.rewards], dtype=torch.float64))[0])
 
 
 @dataclass
-class Batch:
+class RolloutBatch:
     """Completions of one forward pass, padded on the right."""
 
     inputs: dict[str, Tensor]
-    """input_ids (N, T), attention_mask, and what the model wants of the images."""
+    """input_ids (N, T), attention_mask (N, T), and the model's image inputs."""
     start: int
-    """Place of the first sampled token of any row: nothing before it is needed of the logits."""
+    """Position of the first completion token of any row; logits are needed from there on."""
     mask: Tensor
-    """Bool (N, T - start): which tokens from ``start`` on were sampled, and count."""
-    sampled_by: Tensor
-    """Log-probabilities (N, T - start) of these tokens by the engine that drew them; 0 elsewhere."""
-    advantage: Tensor
+    """Bool (N, T - start): which tokens from ``start`` on belong to the completion."""
+    engine_logprobs: Tensor
+    """Log-probabilities (N, T - start) of these tokens under the engine that sampled them; 0 elsewhere."""
+    advantages: Tensor
     """(N)"""
-    old: Tensor | None = None
-    """Log-probabilities when the step began; those of the first pass over the batch."""
-    reference: Tensor | None = None
+    old_logprobs: Tensor | None = None
+    """Log-probabilities at the start of the step, from the first pass over the batch."""
+    ref_logprobs: Tensor | None = None
 
     @property
-    def tokens(self) -> int:
-        """Tokens that are not padding."""
+    def num_tokens(self) -> int:
+        """Tokens without padding."""
         return int(self.inputs["attention_mask"].sum())
 
 
-def reward(question: Question, group: Group, scorer: Scorer, max_tokens: int) -> Episode:
-    """Score a group's completions."""
+def score_group(example: PromptExample, output: RolloutOutput, scorer: RewardScorer, max_tokens: int) -> RolloutGroup:
+    """Score all completions of a prompt."""
     scores = [
-        scorer(Completion(each.text, question.answer, len(each.tokens), max_tokens)) for each in group.completions
+        scorer(RewardInput(each.text, example.answer, len(each.token_ids), max_tokens)) for each in output.completions
     ]
-    return Episode(question, group, scores)
+    return RolloutGroup(example, output, scores)
 
 
-def cut(episodes: Sequence[Episode], batch_size: int, scale: bool, pad: int) -> Iterator[Batch]:
-    """Batches of the episodes' completions, those of like length together; padding costs time."""
-    gains = advantages(torch.tensor([episode.rewards for episode in episodes]), scale)
+def make_batches(
+    groups: Sequence[RolloutGroup], batch_size: int, scale_rewards: bool, pad_id: int
+) -> Iterator[RolloutBatch]:
+    """Batches of the groups' completions, sorted by length so that little is padded."""
+    advantages = group_advantages(torch.tensor([group.rewards for group in groups]), scale_rewards)
     rows = [
-        (episode.question, sampled, gain.item())
-        for episode, group_gains in zip(episodes, gains, strict=True)
-        for sampled, gain in zip(episode.group.completions, group_gains, strict=True)
+        (group.example, completion, advantage.item())
+        for group, row in zip(groups, advantages, strict=True)
+        for completion, advantage in zip(group.completions, row, strict=True)
     ]
-    rows.sort(key=lambda row: row[0].inputs["input_ids"].shape[1] + len(row[1].tokens), reverse=True)
+    rows.sort(key=lambda row: row[0].inputs["input_ids"].shape[1] + len(row[1].token_ids), reverse=True)
     for first in range(0, len(rows), batch_size):
-        questions, samples, gain = zip(*rows[first : first + batch_size], strict=True)
-        yield collate(questions, samples, torch.tensor(gain), pad)
+        examples, completions, values = zip(*rows[first : first + batch_size], strict=True)
+        yield pad_batch(examples, completions, torch.tensor(values), pad_id)
 
 
-def collate(questions: Sequence[Question], samples: Sequence[Sampled], advantage: Tensor, pad: int) -> Batch:
-    """One batch: question i was answered by sample i, with ``advantage`` (N)."""
-    prompts = [question.inputs["input_ids"][0] for question in questions]
-    said = [torch.tensor(sample.tokens) for sample in samples]
-    ids = pad_sequence([torch.cat(pair) for pair in zip(prompts, said, strict=True)], True, pad)
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    ends = lengths + torch.tensor([len(each) for each in said])
-    places = torch.arange(ids.shape[1])
-    sampled = (places >= lengths[:, None]) & (places < ends[:, None])
-    logps = torch.zeros(ids.shape)
-    logps[sampled] = torch.tensor([logp for sample in samples for logp in sample.logps])
-    inputs = {"input_ids": ids, "attention_mask": (places < ends[:, None]).long()}
-    for name, value in questions[0].inputs.items():
+def pad_batch(
+    examples: Sequence[PromptExample], completions: Sequence[Completion], advantages: Tensor, pad_id: int
+) -> RolloutBatch:
+    """One batch: completion i belongs to example i, with ``advantages`` (N)."""
+    prompt_ids = [example.inputs["input_ids"][0] for example in examples]
+    completion_ids = [torch.tensor(completion.token_ids) for completion in completions]
+    ids = pad_sequence([torch.cat(pair) for pair in zip(prompt_ids, completion_ids, strict=True)], True, pad_id)
+    starts = torch.tensor([len(each) for each in prompt_ids])
+    ends = starts + torch.tensor([len(each) for each in completion_ids])
+    positions = torch.arange(ids.shape[1])
+    mask = (positions >= starts[:, None]) & (positions < ends[:, None])
+    logprobs = torch.zeros(ids.shape)
+    logprobs[mask] = torch.tensor([logprob for completion in completions for logprob in completion.logprobs])
+    inputs = {"input_ids": ids, "attention_mask": (positions < ends[:, None]).long()}
+    for name, value in examples[0].inputs.items():
         if name in inputs:
             continue
-        values = [question.inputs[name] for question in questions]
-        if value.shape == questions[0].inputs["input_ids"].shape:  # one value a token; 0 for the text that follows
+        values = [example.inputs[name] for example in examples]
+        if value.shape == examples[0].inputs["input_ids"].shape:  # one value per token: 0 for the completion's
             inputs[name] = torch.zeros(ids.shape, dtype=value.dtype)
             for row, each in enumerate(values):
                 inputs[name][row, : each.shape[1]] = each[0]
         else:
             inputs[name] = torch.cat(values)
-    start = int(lengths.min())
-    return Batch(inputs, start, sampled[:, start:], logps[:, start:], advantage)
+    start = int(starts.min())
+    return RolloutBatch(inputs, start, mask[:, start:], logprobs[:, start:], advantages)

@@ -1,4 +1,4 @@
-"""What is seen of a run: figures of each step in MLflow and in a line, and pages of sampled completions."""
+"""Logging of a run: metrics of each step to MLflow and the console, and pages of sampled completions."""
 
 from __future__ import annotations
 
@@ -7,204 +7,162 @@ import io
 import statistics
 import tempfile
 import time
-from collections import defaultdict, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
-from torch import Tensor
 
-from fer.grpo.batch import Batch, Episode
-from fer.grpo.loss import PolicyLoss
-from fer.grpo.vllm_engine import Work
+from fer.grpo.batch import RolloutGroup
+from fer.grpo.options import GrpoConfig
+from fer.grpo.rewards import RewardScore
+from fer.grpo.step import Step
+from fer.tracking import Run
+from fer.training.checkpoint import TrainerState
+from fer.training.worker import Worker
 
-if TYPE_CHECKING:
-    from fer.grpo.trainer import Trainer
-
-SAMPLES = 4
-"""Questions on a page of samples."""
-
-KEPT = ("reward", "reward_std", "all_equal", "length", "kl", "entropy", "staleness", "step_seconds")
-"""Figures, besides the rewards' parts, that a run's history keeps of each step."""
+HISTORY = ("frac_zero_std", "completions/mean_length", "kl", "entropy", "staleness", "time/step")
+"""Metrics, besides the rewards, that the run's history keeps of each step."""
 
 
-class Step:
-    """One step in the making: what it took, and sums over its tokens on this trainer."""
+class MetricsLogger:
+    """Logs the steps of a run. All trainers reduce metrics together; rank 0 writes them."""
 
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.sums: dict[str, float] = defaultdict(float)
-        self.largest_weight = 0.0
-        self.work: Work | None = None
-        self.seen: list[Episode] = []
-        self.tokens = 0
-        self.grad_norm = self.lr = 0.0
-        self.sync_difference: float | None = None
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Count the time that passes under a name."""
-        started = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - started
-
-    def add(
-        self, batch: Batch, logp: Tensor, entropy: Tensor, mask: Tensor, weight: Tensor, outcome: PolicyLoss, cap: float
+    def __init__(
+        self,
+        config: GrpoConfig,
+        worker: Worker,
+        tracking: Run,
+        reward_parts: Sequence[str],
+        *,
+        total_steps: int,
+        total_batches: int,
+        peak_flops: float | None,
     ) -> None:
-        """Count a batch that was learned from."""
-        sampled_by = batch.sampled_by.to(logp.device)
-        new = {
-            "learned": mask.sum(),
-            "kl": outcome.kl,
-            "clip_share": outcome.clipped,
-            "entropy": entropy[mask].sum(),
-            "importance": weight[mask].sum(),
-            "importance_capped": (weight[mask] >= cap).sum() if cap else torch.zeros(()),
-            "mismatch": (logp - sampled_by)[mask].abs().sum(),
-            "loss": outcome.loss.detach(),
-        }
-        for name, value in new.items():
-            self.sums[name] += value.item()
-        self.largest_weight = max(self.largest_weight, weight.max().item())
+        self.config, self.worker, self.tracking, self.reward_parts = config, worker, tracking, reward_parts
+        self.total_steps, self.total_batches, self.peak_flops = total_steps, total_batches, peak_flops
+        self.recent_seconds: deque[float] = deque(maxlen=20)
+        self.reported_errors: set[str] = set()
 
-
-class Watch:
-    """Looks at the steps of a trainer."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer, self.config = trainer, trainer.config
-        self.times: deque[float] = deque(maxlen=20)
-        self.last: Episode | None = None
-        self.told: set[str] = set()
-
-    def step(self, step: Step, episodes: list[Episode]) -> None:
-        """Log a step that was taken. Every trainer must call it."""
-        trainer, state = self.trainer, self.trainer.state
-        self.last = episodes[-1]
-        figures = self.figures(step)
-        self.times.append(figures["step_seconds"])
-        kept = {name: value for name, value in figures.items() if name in KEPT or name.startswith("reward_")}
+    def log_step(self, step: Step, state: TrainerState) -> None:
+        """Log a finished step, and append it to the history. Collective: every trainer must call it."""
+        self._report_errors([score for group in step.groups for score in group.scores])
+        metrics = self._reduce(step)
+        self.recent_seconds.append(metrics["time/step"])
+        kept = {name: value for name, value in metrics.items() if name in HISTORY or name.startswith("reward/")}
         state.history.append({"step": float(state.global_step), **kept})
-        if trainer.worker.is_rank_zero:
-            trainer.tracking.log_metrics(figures, step=state.global_step)
-            left = (trainer.rounds - state.batch) * statistics.median(self.times)
+        if self.worker.is_rank_zero:
+            self.tracking.log_metrics(metrics, step=state.global_step)
+            remaining = (self.total_batches - state.batch) * statistics.median(self.recent_seconds)
             print(
-                f"step {state.global_step}/{trainer.total_steps}  reward {figures['reward']:.3f}  "
-                f"all equal {figures['all_equal']:.0%}  length {figures['length']:.0f}  "
-                + (f"kl {figures['kl']:.4f}  " if self.config.beta else "")
-                + f"entropy {figures['entropy']:.2f}  "
-                f"{figures['step_seconds']:.1f} s a step (wait {figures['seconds_wait']:.1f}, update "
-                f"{figures['seconds_update']:.1f})  {_clock(left)} to go",
+                f"step {state.global_step}/{self.total_steps}  reward {metrics['reward/mean']:.3f}  "
+                f"zero std {metrics['frac_zero_std']:.0%}  length {metrics['completions/mean_length']:.0f}  "
+                + (f"kl {metrics['kl']:.4f}  " if self.config.beta else "")
+                + f"entropy {metrics['entropy']:.2f}  "
+                f"{metrics['time/step']:.1f} s/step (wait {metrics['time/wait']:.1f}, update "
+                f"{metrics['time/update']:.1f})  {_format_duration(remaining)} left",
                 flush=True,
             )
-            if trainer.due(self.config.sample_every):
-                self.keep(episodes[:SAMPLES])
 
-    def figures(self, step: Step) -> dict[str, float]:
-        """A step's figures over all trainers. Every trainer must call it."""
-        trainer = self.trainer
-        scores = [
-            (score, sampled) for e in step.seen for score, sampled in zip(e.scores, e.group.completions, strict=True)
-        ]
-        sums = dict.fromkeys(
-            ["learned", "kl", "clip_share", "entropy", "importance", "importance_capped", "mismatch", "loss"], 0.0
-        ) | dict(step.sums)
-        counts = {
-            "completions": len(scores),
-            "reward": sum(score.total for score, _ in scores),
-            "squares": sum(score.total**2 for score, _ in scores),
-            "failed": sum(bool(score.failed) for score, _ in scores),
-            "length": sum(len(sampled.tokens) for _, sampled in scores),
-            "cut": sum(sampled.cut for _, sampled in scores),
-            "groups": len(step.seen),
-            "all_equal": sum(not e.teaches for e in step.seen),
-            "staleness": sum(
-                trainer.state.global_step - trainer.config.iterations - e.group.version for e in step.seen
-            ),
-            "tokens": step.tokens,
-            "memory": trainer.memory_gb(),
+    def _reduce(self, step: Step) -> dict[str, float]:
+        """A step's metrics over all trainers."""
+        groups = step.groups
+        scores = [score for group in groups for score in group.scores]
+        completions = [completion for group in groups for completion in group.completions]
+        sums: dict[str, float] = {
+            "loss": step.loss,
+            "completions": len(completions),
+            "completion_tokens": sum(len(completion.token_ids) for completion in completions),
+            "truncated": sum(completion.truncated for completion in completions),
+            "reward": sum(score.total for score in scores),
+            "squared_reward": sum(score.total**2 for score in scores),
+            "reward_errors": sum(bool(score.errors) for score in scores),
+            "groups": len(groups),
+            "zero_std": sum(not group.has_signal for group in groups),
+            "staleness": sum(step.global_step - group.output.weight_version for group in groups),
+            "num_tokens": step.num_tokens,
+            "flops": step.flops or 0.0,
+            "memory_gb": step.memory_gb,
         }
-        parts = {f"reward_{name}": sum(score.parts[name] for score, _ in scores) for name in trainer.scorer.parts}
-        phases = {f"seconds_{name}": step.seconds[name] for name in ("wait", "reward", "update", "sync", "check")}
-        mine = sums | counts | parts | phases
-        total = dict(zip(mine, trainer.all_reduce_sum(torch.tensor(list(mine.values()))).tolist(), strict=True))
-        largest = torch.tensor(step.largest_weight, device=trainer.worker.device)
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-        self._tell_failures(scores)
+        sums |= {f"reward/{part}/mean": sum(score.parts[part] for score in scores) for part in self.reward_parts}
+        sums |= {f"token/{name}": value for name, value in step.token_sums.items()}
+        sums |= {f"time/{phase}": seconds for phase, seconds in step.phase_seconds.items()}
+        device, world_size = self.worker.device, self.worker.world_size
+        reduced = torch.tensor(list(sums.values()), dtype=torch.float64, device=device)
+        dist.all_reduce(reduced)
+        total = dict(zip(sums, reduced.tolist(), strict=True))
+        importance_max = torch.tensor(step.importance_max, device=device)
+        dist.all_reduce(importance_max, op=dist.ReduceOp.MAX)
 
-        seconds, workers = time.perf_counter() - step.started, trainer.worker.world_size
-        completions, learned = total["completions"], max(total["learned"], 1.0)
-        mean = total["reward"] / completions
-        figures = {
-            "reward": mean,
-            "reward_std": max(0.0, total["squares"] / completions - mean**2) ** 0.5,
-            **{name: total[name] / completions for name in parts},
-            "failed_rewards": total["failed"],
-            "all_equal": total["all_equal"] / total["groups"],
-            "length": total["length"] / completions,
-            "cut_off": total["cut"] / completions,
+        seconds = time.perf_counter() - step.started
+        count, tokens = total["completions"], max(total["token/tokens"], 1.0)
+        mean = total["reward"] / count
+        metrics = {
             "loss": total["loss"],
-            **{name: total[name] / learned for name in ("kl", "clip_share", "entropy", "mismatch")},
-            "importance_mean": total["importance"] / learned,
-            "importance_capped": total["importance_capped"] / learned,
-            "importance_max": largest.item(),
-            "staleness": total["staleness"] / total["groups"],
             "grad_norm": step.grad_norm,
             "lr": step.lr,
-            **{name: total[name] / workers for name in phases},
-            "step_seconds": seconds,
-            "samples_per_second": completions / seconds,
-            "tokens_per_second": total["tokens"] / seconds,
-            "memory_gb": total["memory"] / workers,
-            "engine_restarts": float(trainer.engines.restarts),
+            "reward/mean": mean,
+            "reward/std": max(0.0, total["squared_reward"] / count - mean**2) ** 0.5,
+            **{f"reward/{part}/mean": total[f"reward/{part}/mean"] / count for part in self.reward_parts},
+            "reward/errors": total["reward_errors"],
+            "frac_zero_std": total["zero_std"] / total["groups"],
+            "completions/mean_length": total["completion_tokens"] / count,
+            "completions/clipped": total["truncated"] / count,
+            **{name: total[f"token/{name}"] / tokens for name in ("kl", "entropy", "clip_ratio", "logprob_diff")},
+            "importance/mean": total["token/importance"] / tokens,
+            "importance/max": importance_max.item(),
+            "importance/capped": total["token/importance_capped"] / tokens,
+            "staleness": total["staleness"] / total["groups"],
+            **{f"time/{phase}": total[f"time/{phase}"] / world_size for phase in step.phase_seconds},
+            "time/step": seconds,
+            "throughput/completions": count / seconds,
+            "throughput/tokens": total["num_tokens"] / seconds,
+            "memory_gb": total["memory_gb"] / world_size,
+            "engine_restarts": float(step.engine_restarts),
         }
-        if step.work is not None:
-            figures["seconds_generate"] = step.work.seconds
-            figures["generated_tokens_per_second"] = step.work.tokens / max(step.work.seconds, 1e-9)
-        if step.sync_difference is not None:
-            figures["sync_difference"] = step.sync_difference
-        if trainer.flops_per_token and trainer.peak_flops:
-            useful = total["tokens"] / workers * trainer.flops_per_token * trainer.flops_factor
-            figures["mfu"] = useful / figures["seconds_update"] / trainer.peak_flops
-        if trainer.worker.device.type == "cuda":
-            figures["gpu_utilization"] = float(torch.cuda.utilization())
-        return figures
+        if step.engine_stats is not None:
+            metrics["time/generate"] = step.engine_stats.seconds
+            metrics["throughput/generated_tokens"] = step.engine_stats.tokens / max(step.engine_stats.seconds, 1e-9)
+        if step.sync_logprob_diff is not None:
+            metrics["sync_logprob_diff"] = step.sync_logprob_diff
+        if step.flops is not None and self.peak_flops:
+            metrics["mfu"] = total["flops"] / world_size / metrics["time/update"] / self.peak_flops
+        if device.type == "cuda":
+            metrics["gpu_utilization"] = float(torch.cuda.utilization())
+        return metrics
 
-    def _tell_failures(self, scores: list[Any]) -> None:
-        """Each way in which a reward's function fails is told once."""
-        for score, _ in scores:
-            for name, reason in score.failed.items():
-                if name not in self.told:
-                    self.told.add(name)
-                    print(f"reward {name} failed, and its completions get 0: {reason}", flush=True)
+    def _report_errors(self, scores: Sequence[RewardScore]) -> None:
+        """Print the first error of each reward function."""
+        for score in scores:
+            for name, reason in score.errors.items():
+                if name not in self.reported_errors:
+                    self.reported_errors.add(name)
+                    print(f"reward function {name} failed; such completions get reward 0: {reason}", flush=True)
 
-    def keep(self, episodes: list[Episode]) -> None:
-        """A page of questions, completions and rewards, as an artifact of the run."""
+    def log_completions(self, groups: Sequence[RolloutGroup], global_step: int) -> None:
+        """Log a page of prompts, completions and rewards as an artifact of the run."""
         environment = Environment(loader=PackageLoader("fer.grpo", "."), autoescape=True, undefined=StrictUndefined)
-        step = self.trainer.state.global_step
-        page = environment.get_template("samples.html.j2").render(
-            step=step, parts=self.trainer.scorer.parts, episodes=[(e, _data_url(e)) for e in episodes]
+        page = environment.get_template("completions.html.j2").render(
+            step=global_step, parts=self.reward_parts, groups=[(group, _thumbnail_url(group)) for group in groups]
         )
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / f"step-{step:06d}.html").write_text(page)
-            self.trainer.tracking.log_artifacts(Path(folder), "samples")
+            (Path(folder) / f"step-{global_step:06d}.html").write_text(page)
+            self.tracking.log_artifacts(Path(folder), "completions")
 
 
-def _data_url(episode: Episode) -> str:
+def _thumbnail_url(group: RolloutGroup) -> str:
+    """The prompt's image as a data URL."""
     file = io.BytesIO()
-    image = Image.fromarray(episode.question.prompt.image)
+    image = Image.fromarray(group.example.prompt.image)
     image.thumbnail((224, 224))
     image.save(file, "JPEG")
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _clock(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -14,23 +14,23 @@ from fer.vlm.options import VlmTrainingOptions
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What a kind of loss sets where the user does not."""
+class LossDefaults:
+    """The options that a loss sets where the user does not."""
 
-    clip_low: float
-    clip_high: float
+    clip_ratio_low: float
+    clip_ratio_high: float
     beta: float
-    extra_rounds: int = 0
+    dynamic_sampling_batches: int = 0
 
 
 # GRPO as UniFER runs it (TRL's defaults); the others after their papers, see fer/grpo/loss.py.
-KINDS = {
-    "grpo": Kind(0.2, 0.2, beta=0.04),
-    "dr-grpo": Kind(0.2, 0.2, beta=0.0),
-    "dapo": Kind(0.2, 0.28, beta=0.0, extra_rounds=3),
-    "gspo": Kind(3e-4, 4e-4, beta=0.0),
+LOSS_DEFAULTS = {
+    "grpo": LossDefaults(0.2, 0.2, beta=0.04),
+    "dr_grpo": LossDefaults(0.2, 0.2, beta=0.0),
+    "dapo": LossDefaults(0.2, 0.28, beta=0.0, dynamic_sampling_batches=3),
+    "gspo": LossDefaults(3e-4, 4e-4, beta=0.0),
 }
-GRPO = KINDS["grpo"]
+GRPO = LOSS_DEFAULTS["grpo"]
 
 REWARDS = Registry(
     "--rewards",
@@ -38,7 +38,7 @@ REWARDS = Registry(
     {
         "accuracy": "fer.grpo.rewards:accuracy",
         "strict": "fer.grpo.rewards:strict",
-        "format": "fer.grpo.rewards:form",
+        "format": "fer.grpo.rewards:well_formed",
         "length": "fer.grpo.rewards:length",
         "repetition": "fer.grpo.rewards:repetition",
     },
@@ -46,35 +46,45 @@ REWARDS = Registry(
 
 
 class RolloutOptions(Options):
-    """Engines, and how they sample."""
+    """Rollout engines and sampling."""
 
-    engines: int = Field(1, ge=1, description="vLLM engines that sample (Ray actors; one GPU each, if there are GPUs)")
-    cpus_per_engine: float = Field(1, gt=0, description="CPUs that Ray reserves for each engine")
-    gpu_memory_utilization: float = Field(0.9, gt=0, lt=1, description="Share of its GPU's memory that an engine takes")
-    engine_timeout: float = Field(
-        1800, gt=0, description="Seconds that an engine may take to start, or to answer, before it is restarted"
+    engines: int = Field(1, ge=1, description="vLLM engines that generate completions (one GPU each, if there are any)")
+    cpus_per_engine: float = Field(1, gt=0, description="CPUs reserved for each engine")
+    gpu_memory_utilization: float = Field(
+        0.9, gt=0, lt=1, description="Fraction of its GPU's memory that an engine uses"
     )
-    prompts: int = Field(8, ge=1, description="Questions in each batch of rollouts, over all workers")
-    group_size: int = Field(8, ge=2, description="Completions sampled for each question")
+    engine_timeout: float = Field(
+        1800, gt=0, description="Seconds to wait for an engine to start or to respond before it is restarted"
+    )
+    prompts_per_step: int = Field(8, ge=1, description="Prompts in each rollout batch, over all workers")
+    num_generations: int = Field(8, ge=2, description="Completions sampled for each prompt (the group size)")
     temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature")
-    max_prompt_tokens: int = Field(4096, ge=16, description="Longest question in tokens, image included")
-    max_completion_tokens: int = Field(1024, ge=4, description="Longest completion in tokens; longer ones are cut off")
-    async_depth: int = Field(
-        0, ge=0, le=1, description="0: sample with the newest weights; 1: sample the next batch while one is learned"
+    max_prompt_tokens: int = Field(4096, ge=16, description="Maximum length of a prompt in tokens, image included")
+    max_new_tokens: int = Field(
+        1024, ge=4, description="Maximum length of a completion in tokens; longer ones are truncated"
+    )
+    async_level: int = Field(
+        0,
+        ge=0,
+        le=1,
+        description="0: generate with the newest weights; 1: generate the next batch during the update, with weights "
+        "that are one step old",
     )
 
 
 class RewardOptions(Options):
-    """What is rewarded."""
+    """Rewards."""
 
     rewards: dict[str, float] = Field(
         {"accuracy": 1.0, "format": 1.0},
         min_length=1,
         description=f"Weight of each reward, as JSON on the command line: {', '.join(REWARDS.builtin)}, one of an "
-        "installed package, or module:function of your own",
+        "installed package, or a custom one as module:function",
     )
     overlong_buffer: int = Field(
-        0, ge=0, description="Punish completions in the last so many tokens before the limit, up to -1 (DAPO); 0: don't"
+        0,
+        ge=0,
+        description="Tokens before the length limit over which DAPO's soft overlong penalty grows from 0 to 1; 0: none",
     )
 
     @field_validator("rewards")
@@ -83,77 +93,88 @@ class RewardOptions(Options):
         return {REWARDS.check(name): weight for name, weight in value.items()}
 
 
-class PolicyOptions(Options):
-    """The loss."""
+class PolicyLossOptions(Options):
+    """The policy loss."""
 
-    loss: Literal["grpo", "dr-grpo", "dapo", "gspo"] = Field("grpo", description="Kind of loss; sets the next four")
-    beta: float = Field(GRPO.beta, ge=0, description="Weight of the KL divergence from the first model; 0: none")
-    clip_low: float = Field(GRPO.clip_low, ge=0, lt=1, description="Ratios below 1 minus this are clipped")
-    clip_high: float = Field(GRPO.clip_high, ge=0, description="Ratios above 1 plus this are clipped")
-    extra_rounds: int = Field(
-        GRPO.extra_rounds,
-        ge=0,
-        description="Batches sampled at most in place of all-equal groups (DAPO's dynamic sampling)",
+    loss: Literal["grpo", "dr_grpo", "dapo", "gspo"] = Field("grpo", description="Loss; sets the next four options")
+    beta: float = Field(
+        GRPO.beta, ge=0, description="Weight of the KL divergence from the initial model; 0: no reference model"
     )
-    importance_cap: float = Field(
+    clip_ratio_low: float = Field(GRPO.clip_ratio_low, ge=0, lt=1, description="Clip ratios below 1 minus this")
+    clip_ratio_high: float = Field(GRPO.clip_ratio_high, ge=0, description="Clip ratios above 1 plus this")
+    dynamic_sampling_batches: int = Field(
+        GRPO.dynamic_sampling_batches,
+        ge=0,
+        description="Extra rollout batches per step, at most, to replace groups whose rewards are all equal (DAPO's "
+        "dynamic sampling); 0: off",
+    )
+    importance_sampling_cap: float = Field(
         2.0,
         ge=0,
-        description="Largest weight that corrects for the engine's probabilities being others; 0: no correction",
+        description="Cap of the importance weights that correct for differences between the engine's and the "
+        "trainer's probabilities; 0: no correction",
     )
-    iterations: int = Field(1, ge=1, description="Optimizer steps on each batch of rollouts")
+    num_iterations: int = Field(1, ge=1, description="Optimizer steps on each rollout batch")
     batch_size: int = Field(8, ge=1, description="Completions per worker in one forward pass")
 
     @model_validator(mode="before")
     @classmethod
-    def _by_kind(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """What is not given follows from the kind of loss."""
-        kind = KINDS.get(values.get("loss", "grpo"))
-        return (vars(kind) if kind else {}) | values
+    def _fill_loss_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+        defaults = LOSS_DEFAULTS.get(values.get("loss", "grpo"))
+        return (vars(defaults) if defaults else {}) | values
 
 
-class GrpoWatchOptions(Options):
-    """What is looked at while training runs."""
+class GrpoLoggingOptions(Options):
+    """Logging, and checks of the weight sync."""
 
-    sample_every: int = Field(20, ge=0, description="Steps between two pages of sampled completions; 0: none")
+    log_completions_every: int = Field(
+        20, ge=0, description="Optimizer steps between two pages of sampled completions; 0: none"
+    )
     check_sync_every: int = Field(
-        10, ge=0, description="Steps between two checks that the engines have the trainers' weights; 0: none"
+        10, ge=0, description="Optimizer steps between two checks that the engines have the trainers' weights; 0: none"
     )
     sync_tolerance: float = Field(
-        0.1, gt=0, description="Mean difference of log-probabilities at which such a check stops the job"
+        0.1, gt=0, description="Mean difference of log-probabilities above which such a check stops the job"
     )
 
 
-class GrpoConfig(QuestionOptions, VlmTrainingOptions, RolloutOptions, RewardOptions, PolicyOptions, GrpoWatchOptions):
-    """Reinforce a vision-language model with verifiable rewards (GRPO): it answers, and learns from what was right."""
+class GrpoConfig(
+    QuestionOptions, VlmTrainingOptions, RolloutOptions, RewardOptions, PolicyLossOptions, GrpoLoggingOptions
+):
+    """Train a vision-language model by reinforcement learning with verifiable rewards (GRPO)."""
 
     decode_threads: int = Field(1, ge=1, le=64, description="Threads per worker that decode images and tokenise")
-    dry_run: bool = Field(False, description="Print placement, batches and memory, and stop")
+    dry_run: bool = Field(False, description="Print placement, batches and a memory estimate, and exit")
 
     @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.prompts % self.workers:
-            low = self.prompts // self.workers * self.workers
+    def _check_divisibility(self) -> Self:
+        if self.prompts_per_step % self.workers:
+            lower = self.prompts_per_step // self.workers * self.workers
             raise ValueError(
-                f"--prompts {self.prompts} can't be dealt to {self.workers} workers: use "
-                + " or ".join(str(n) for n in (low, low + self.workers) if n)
+                f"--prompts-per-step {self.prompts_per_step} is not divisible by --workers {self.workers}: use "
+                + " or ".join(str(n) for n in (lower, lower + self.workers) if n)
             )
         if self.completions_per_worker % self.batch_size:
-            fits = [n for n in range(1, self.completions_per_worker + 1) if self.completions_per_worker % n == 0]
+            divisors = [n for n in range(1, self.completions_per_worker + 1) if self.completions_per_worker % n == 0]
             raise ValueError(
-                f"--batch-size {self.batch_size} does not divide the {self.completions_per_worker} completions of each "
-                f"worker (--prompts {self.prompts} / --workers {self.workers} x --group-size {self.group_size}): use "
-                f"one of {', '.join(map(str, fits))}"
+                f"--batch-size {self.batch_size} does not divide the {self.completions_per_worker} completions per "
+                f"worker (--prompts-per-step {self.prompts_per_step} / --workers {self.workers} x --num-generations "
+                f"{self.num_generations}): use one of {', '.join(map(str, divisors))}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
         if not self.fixed_size and self.max_pixels is None:
-            raise ValueError("--min-pixels without --max-pixels: the longest prompt is then not known")
-        if self.overlong_buffer >= self.max_completion_tokens:
-            raise ValueError("--overlong-buffer is not below --max-completion-tokens")
+            raise ValueError("--min-pixels needs --max-pixels: otherwise the longest prompt is unknown")
+        if self.overlong_buffer >= self.max_new_tokens:
+            raise ValueError("--overlong-buffer must be less than --max-new-tokens")
         return self
 
     @property
     def prompts_per_worker(self) -> int:
-        return self.prompts // self.workers
+        return self.prompts_per_step // self.workers
 
     @property
     def completions_per_worker(self) -> int:
-        return self.prompts_per_worker * self.group_size
+        return self.prompts_per_worker * self.num_generations

@@ -1,4 +1,4 @@
-"""The curves of a run, as a picture."""
+"""Plots of a run's training curves."""
 
 from __future__ import annotations
 
@@ -13,53 +13,56 @@ import numpy as np
 from fer.tracking import Run
 from fer.training.run import RunFolder
 
+FILE_NAME = "training_curves.png"
 PANELS = {
-    "Reward": "reward",
-    "Length of completions (tokens)": "length",
-    "KL divergence from the first model": "kl",
-    "Entropy (nats a token)": "entropy",
-    "All-equal groups (share)": "all_equal",
-    "Seconds a step": "step_seconds",
+    "reward/mean": "Reward",
+    "completions/mean_length": "Completion length (tokens)",
+    "kl": "KL divergence from the reference model",
+    "entropy": "Entropy (nats per token)",
+    "frac_zero_std": "Groups with zero reward std (fraction)",
+    "time/step": "Step time (s)",
 }
 
 
-def draw_curves(run: RunFolder, tracking: Run) -> None:
-    """Write ``<run>/curves.png`` from the run's history, and log it."""
+def plot_run(run: RunFolder, tracking: Run) -> str:
+    """Plot the run's history to ``<run>/training_curves.png``, and log it to MLflow; its path."""
     with fsspec.open(f"{run.root}/history.json") as file:
         history = json.load(file)
+    path = f"{run.root}/{FILE_NAME}"
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "curves.png"
-        draw({run.name: history}, picture)
+        plot_histories({run.name: history}, Path(folder) / FILE_NAME)
         tracking.log_artifacts(Path(folder))
-        filesystem, target = fsspec.url_to_fs(f"{run.root}/curves.png")
-        filesystem.put_file(str(picture), target)
+        filesystem, target = fsspec.url_to_fs(path)
+        filesystem.put_file(f"{folder}/{FILE_NAME}", target)
+    return path
 
 
-def draw(histories: dict[str, Sequence[dict[str, float]]], picture: Path) -> None:
-    """Panels over the steps of one or several runs; of one run, the reward's parts as well."""
+def plot_histories(histories: dict[str, Sequence[dict[str, float]]], file: Path) -> None:
+    """Plot metrics over steps, of one or several runs; for a single run also the parts of the reward."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     axes = figure.subplots(2, 3).flat
-    for axis, (title, name) in zip(axes, PANELS.items(), strict=True):
+    for axis, (name, title) in zip(axes, PANELS.items(), strict=True):
         for label, history in histories.items():
             steps = [entry["step"] for entry in history]
             values = [entry[name] for entry in history]
             [line] = axis.plot(steps, values, alpha=0.3)
-            axis.plot(steps, smooth(values), color=line.get_color(), label=label)
-            if name == "reward" and len(histories) == 1:
-                for part in (key for key in history[0] if key.startswith("reward_") and key != "reward_std"):
-                    axis.plot(steps, smooth([entry[part] for entry in history]), "--", label=part[len("reward_") :])
+            axis.plot(steps, moving_average(values), color=line.get_color(), label=label)
+            if name == "reward/mean" and len(histories) == 1:
+                for part in (key for key in history[0] if key.startswith("reward/") and key.count("/") == 2):
+                    values = [entry[part] for entry in history]
+                    axis.plot(steps, moving_average(values), "--", label=part.split("/")[1])
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
-    figure.savefig(picture, dpi=110)
+    figure.savefig(file, dpi=110)
 
 
-def smooth(values: Sequence[float], over: int = 20) -> np.ndarray:
-    """The mean over the last ``over`` values at each place."""
+def moving_average(values: Sequence[float], window: int = 20) -> np.ndarray:
+    """Mean of the last ``window`` values at each position; of fewer at the start."""
     sums = np.cumsum([0.0, *values])
     ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - over)
+    starts = np.maximum(0, ends - window)
     return (sums[ends] - sums[starts]) / (ends - starts)

@@ -1,4 +1,4 @@
-"""The questions that are asked: rows from shards in training order, as engines and trainers take them."""
+"""The training prompts: rows from shards in training order, as engines and trainers take them."""
 
 from __future__ import annotations
 
@@ -15,48 +15,49 @@ from fer.data.manifest import ShardedDataset
 from fer.data.stream.reader import iter_batches, read_window
 from fer.data.stream.sampler import row_groups, training_windows
 from fer.grpo.options import GrpoConfig
-from fer.grpo.vllm_engine import Prompt
+from fer.grpo.rollout import Prompt
 from fer.vlm.chat import ChatFormat
 from fer.vlm.data_loader import COLUMNS, expected_answer, row_image, row_turns
 
 
 @dataclass(frozen=True)
-class Question:
-    """A row: what the engines are asked, what the trainers compute of it, and the right answer."""
+class PromptExample:
+    """A training row: the prompt for the engines, the same prompt as model inputs, and the right answer."""
 
     prompt: Prompt
     inputs: dict[str, Tensor]
-    """The model's inputs of the prompt alone: input_ids (1, T) with the image's tokens, and what else it wants."""
+    """The model's inputs for the prompt alone: input_ids (1, T) with the image's tokens, pixel values, ..."""
     path: str
-    asked: str
+    question: str
+    """The text of the prompt, without the chat template."""
     answer: str
 
 
-class CollateQuestions(ArrowBatchCollateFn):
-    """Rows to questions."""
+class PromptCollator(ArrowBatchCollateFn):
+    """Rows to examples."""
 
     def __init__(self, chat: ChatFormat) -> None:
         self.chat = chat
 
-    def __call__(self, table: pa.Table) -> list[Question]:  # type: ignore[override]
-        return [self._question(row) for row in table.to_pylist()]
+    def __call__(self, table: pa.Table) -> list[PromptExample]:  # type: ignore[override]
+        return [self._example(row) for row in table.to_pylist()]
 
-    def _question(self, row: dict[str, Any]) -> Question:
+    def _example(self, row: dict[str, Any]) -> PromptExample:
         text, image = self.chat.render_prompt(row_turns(row)), row_image(row, self.chat)
         inputs = self.chat.collate_prompts([text], [image])
-        return Question(Prompt(text, image), inputs, row["path"], row["prompt"], expected_answer(row))
+        return PromptExample(Prompt(text, image), inputs, row["path"], row["prompt"], expected_answer(row))
 
 
-class Questions:
-    """One trainer's share of the training rows, epoch after epoch, a batch at a time."""
+class PromptLoader:
+    """One trainer's share of the training rows, batch by batch and epoch after epoch."""
 
     def __init__(self, dataset: ShardedDataset, config: GrpoConfig, chat: ChatFormat, rank: int) -> None:
         self.config, self.chat, self.rank = config, chat, rank
         self.groups = row_groups(dataset, "train")
         self.per_epoch = batches_per_epoch(dataset, config)
 
-    def stream(self, first: int) -> Iterator[list[Question]]:
-        """Batches of ``prompts_per_worker`` questions for ever, from number ``first`` of the run on."""
+    def batches(self, first: int) -> Iterator[list[PromptExample]]:
+        """Batches of ``prompts_per_worker`` examples without end, from the run's batch number ``first`` on."""
         config = self.config
         epoch, skip = divmod(first, self.per_epoch)
         size = config.prompts_per_worker
@@ -71,12 +72,10 @@ class Questions:
                 skip=skip * size,
             )
             load = partial(read_window, columns=COLUMNS)
-            yield from iter_batches(
-                windows, load, CollateQuestions(self.chat), batch_size=size, threads=config.decode_threads
-            )
+            yield from iter_batches(windows, load, PromptCollator(self.chat), batch_size=size, threads=config.decode_threads)
             epoch, skip = epoch + 1, 0
 
 
 def batches_per_epoch(dataset: ShardedDataset, config: GrpoConfig) -> int:
-    """Whole batches of an epoch; the rows that make no whole batch are others in each epoch."""
-    return dataset.split("train").rows // config.prompts
+    """Full batches in an epoch; the rows left over are different ones in each epoch."""
+    return dataset.split("train").rows // config.prompts_per_step

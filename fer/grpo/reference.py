@@ -1,4 +1,4 @@
-"""The reference that the policy is kept near to: the model as it was before reinforcement learning."""
+"""The reference model of the KL penalty: the model as it was before reinforcement learning."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from fer.vlm.deepspeed import load_deepspeed_config
 from fer.vlm.model import load_model
 
 Reference = Callable[[Callable[[Any], torch.Tensor]], torch.Tensor]
-"""Computes something of a model with the reference as that model."""
+"""Calls a function with the reference model, and returns its result."""
 
 
-def open_reference(engine: Any, model: str, config: GrpoConfig) -> Reference:
-    """The policy's own model less its adapters; without adapters a frozen copy, cut up where the policy is (ZeRO-3)."""
+def load_reference(engine: Any, model: str, config: GrpoConfig) -> Reference:
+    """The policy with its adapters disabled; without adapters a frozen copy, sharded if the policy is (ZeRO-3)."""
     if config.lora != "off":
 
-        def bare(compute: Callable[[Any], torch.Tensor]) -> torch.Tensor:
+        def with_adapters_disabled(compute: Callable[[Any], torch.Tensor]) -> torch.Tensor:
             with torch.no_grad(), engine.module.disable_adapter():
                 return compute(engine)
 
-        return bare
+        return with_adapters_disabled
 
     copy = load_model(model, config).requires_grad_(False).eval()
     if engine.zero_optimization_stage() == 3:
@@ -37,8 +37,8 @@ def open_reference(engine: Any, model: str, config: GrpoConfig) -> Reference:
     else:
         copy.to(engine.device)
 
-    def frozen(compute: Callable[[Any], torch.Tensor]) -> torch.Tensor:
+    def with_frozen_copy(compute: Callable[[Any], torch.Tensor]) -> torch.Tensor:
         with torch.no_grad():
             return compute(copy)
 
-    return frozen
+    return with_frozen_copy

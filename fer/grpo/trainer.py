@@ -1,8 +1,8 @@
-"""Group-relative policy optimisation: what one trainer of a Ray Train group does, top to bottom.
+"""Group-relative policy optimisation: the training loop of one trainer in a Ray Train group.
 
-Each step: the engines get the newest weights, and questions to answer; answers are rewarded; the policy learns from the
-batch that is due. With ``async_depth`` 1 that batch was sampled one step ago, and the engines sample the next one while
-this one is learned.
+Each step sends the newest weights to the engines, submits prompts, scores the completions, and updates the policy on
+the batch whose turn it is. With ``async_level`` 1 that batch was submitted one step earlier, and the engines generate
+the next one during the update.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from fer.data.manifest import ShardedDataset
-from fer.grpo.batch import Batch, Episode, collate, cut, reward
-from fer.grpo.engine_pool import Asked, Engines
-from fer.grpo.loss import Totals, importance, policy_loss, token_logprobs
-from fer.grpo.metrics_logger import Step, Watch
+from fer.grpo.batch import RolloutBatch, RolloutGroup, make_batches, score_group
+from fer.grpo.engine_pool import EnginePool, PendingRequests
+from fer.grpo.logprobs import batch_logprobs
+from fer.grpo.loss import Totals, importance_weights, policy_loss
+from fer.grpo.metrics_logger import MetricsLogger
 from fer.grpo.options import GrpoConfig
-from fer.grpo.prompts import Question, Questions
-from fer.grpo.reference import open_reference
-from fer.grpo.rewards import Scorer
-from fer.grpo.vllm_engine import Sampled
-from fer.grpo.weight_sync import Policy
+from fer.grpo.prompts import PromptExample, PromptLoader
+from fer.grpo.reference import load_reference
+from fer.grpo.rewards import RewardScorer
+from fer.grpo.step import Step
+from fer.grpo.sync_check import check_sync
+from fer.grpo.weight_sync import PolicyWeights
 from fer.tracking import Run
 from fer.training.flops import count_flops
 from fer.training.seeding import derive_seed
@@ -33,22 +34,27 @@ from fer.training.worker import Worker
 from fer.vlm.base_trainer import BaseTrainer
 from fer.vlm.chat import ChatFormat
 from fer.vlm.model import DTYPES
-from fer.vlm.validation import to_device
+
+LOGGED_GROUPS = 4
+"""Groups on a page of completions."""
 
 
 def train_grpo(settings: dict[str, Any]) -> None:
-    """The loop that Ray Train runs on each trainer. ``settings``: config, model, data, tracking, engines, banned."""
+    """The loop that Ray Train runs on each trainer.
+
+    ``settings``: config, model, data, tracking, resume, engines (actor handles) and masked_token_ids.
+    """
     config = GrpoConfig.model_validate(settings["config"])
     worker = Worker.start(config)
-    engines = Engines(settings["engines"], worker, config.engine_timeout)
+    pool = EnginePool(settings["engines"], worker, config.engine_timeout)
     dataset, run = ShardedDataset(settings["data"]), Run(**settings["tracking"])
-    trainer = Trainer(config, settings["model"], dataset, worker, run, engines, settings["banned"])
+    trainer = GrpoTrainer(config, settings["model"], dataset, worker, run, pool, settings["masked_token_ids"])
     trainer.restore(settings["resume"])
     trainer.run()
 
 
-class Trainer(BaseTrainer):
-    """The state of a run on one trainer, and its verbs: run, gather, learn, check."""
+class GrpoTrainer(BaseTrainer):
+    """The state of a run on one trainer, and the parts of a step: sync_weights, collect_rollouts, update_policy."""
 
     def __init__(
         self,
@@ -57,190 +63,183 @@ class Trainer(BaseTrainer):
         dataset: ShardedDataset,
         worker: Worker,
         run: Run,
-        engines: Engines,
-        banned: list[int],
+        pool: EnginePool,
+        masked_token_ids: list[int],
     ) -> None:
         super().__init__(config, model, worker, run)
-        self.config, self.engines = config, engines
+        self.config, self.pool = config, pool
         self.chat = ChatFormat(self.processor, config, max_tokens=config.max_prompt_tokens)
-        self.questions = Questions(dataset, config, self.chat, worker.rank)
-        self.passes = config.completions_per_worker // config.batch_size
-        self.rounds = self.questions.per_epoch * config.epochs
-        """Batches of questions that the run asks."""
-        self.setup(self.rounds * config.iterations, batch_size=config.batch_size, grad_accum_steps=self.passes)
-        self.reference = open_reference(self.engine, model, config) if config.beta else None
-        self.policy = Policy(self.engine.module, DTYPES[config.precision])
-        self.scorer = Scorer(config.rewards, config.overlong_buffer)
-        self.banned = torch.tensor(banned, dtype=torch.long, device=worker.device)
-        self.asked: deque[tuple[list[Question], Asked]] = deque()
+        self.prompts = PromptLoader(dataset, config, self.chat, worker.rank)
+        self.total_batches = self.prompts.per_epoch * config.epochs
+        """Rollout batches of the run."""
+        self.setup(
+            self.total_batches * config.num_iterations,
+            batch_size=config.batch_size,
+            grad_accum_steps=config.completions_per_worker // config.batch_size,
+        )
+        self.reference = load_reference(self.engine, model, config) if config.beta else None
+        self.weights = PolicyWeights(self.engine.module, DTYPES[config.precision])
+        self.scorer = RewardScorer(config.rewards, config.overlong_buffer)
+        self.logprobs = partial(
+            batch_logprobs,
+            temperature=config.temperature,
+            masked_token_ids=torch.tensor(masked_token_ids, dtype=torch.long, device=worker.device),
+            trim_logits=self.trim_logits,
+        )
+        self.in_flight: deque[tuple[list[PromptExample], PendingRequests]] = deque()
+        """Rollout batches that were submitted and not yet collected, oldest first."""
+        self.last_group: RolloutGroup | None = None
         self.flops_per_token: float | None = None
-        self.watch = Watch(self)
+        self.logger = MetricsLogger(
+            config,
+            worker,
+            run,
+            self.scorer.parts,
+            total_steps=self.total_steps,
+            total_batches=self.total_batches,
+            peak_flops=self.peak_flops,
+        )
 
-    # -- the run -------------------------------------------------------------------------------------------------------
+    # -- loop ----------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Train from the restored state to the end. ``state.batch`` counts the batches of questions that were used."""
+        """Train from the restored state to the end. ``state.batch`` counts the rollout batches that were collected."""
         if self.state.finished:
             return
         config, state = self.config, self.state
-        self.stream = self.questions.stream(state.batch)
-        self.engines.connect(self.policy, state.global_step, fresh=True)
-        self.sent = state.global_step
-        while state.batch < self.rounds:
-            step = Step()
-            self.sync(step)
-            episodes = self.gather(step)
-            self.learn(episodes, step)
-            self.watch.step(step, episodes)
-            epoch, state.epoch = state.epoch, state.batch // self.questions.per_epoch
-            if state.batch < self.rounds and (state.epoch > epoch or self.due(config.checkpoint_every)):
+        self.batches = self.prompts.batches(state.batch)
+        self.pool.connect(self.weights, state.global_step, cancel_requests=True)
+        while state.batch < self.total_batches:
+            step = Step(state.global_step)
+            self.sync_weights(step)
+            groups = self.collect_rollouts(step)
+            self.update_policy(groups, step)
+            self.last_group = groups[-1]
+            self.logger.log_step(step, state)
+            if self.worker.is_rank_zero and self.is_due(config.log_completions_every):
+                self.logger.log_completions(groups[:LOGGED_GROUPS], state.global_step)
+            epoch, state.epoch = state.epoch, state.batch // self.prompts.per_epoch
+            if state.batch < self.total_batches and (state.epoch > epoch or self.is_due(config.checkpoint_every)):
                 self.save_checkpoint({})
         self.save_final_model()
 
-    def due(self, every: int) -> bool:
+    def is_due(self, every: int) -> bool:
         """Whether the last step reached a multiple of ``every`` optimizer steps; 0: never."""
-        before = self.state.global_step - self.config.iterations
+        before = self.state.global_step - self.config.num_iterations
         return bool(every) and self.state.global_step // every > before // every
 
-    def sync(self, step: Step) -> None:
-        """Give the engines the newest weights, and now and then prove that they have them."""
-        if self.sent == self.state.global_step:
+    def sync_weights(self, step: Step) -> None:
+        """Send the newest weights to the engines, unless they have them; check the sync every ``check_sync_every``."""
+        if self.pool.version == self.state.global_step:
             return
         with step.phase("wait"):
-            self.engines.drain()
+            self.pool.wait_idle()
         with step.phase("sync"):
-            work = self.engines.sync(self.policy, self.state.global_step)
-            if work is None:
-                self.engines.recover(self.policy)
-        self.sent = self.state.global_step
-        step.work = work
-        if self.watch.last and self.due(self.config.check_sync_every):
-            with step.phase("check"):
-                step.sync_difference = self.check_sync(self.watch.last)
+            step.engine_stats = self.pool.sync_weights(self.weights, self.state.global_step)
+            if step.engine_stats is None:
+                self.pool.recover(self.weights)
+        if self.last_group and self.is_due(self.config.check_sync_every):
+            with step.phase("check_sync"):
+                pad_token_id, tolerance = self.chat.pad_token_id, self.config.sync_tolerance
+                step.sync_logprob_diff = check_sync(self.pool, self.engine, self.last_group, pad_token_id, tolerance)
 
-    # -- questions and answers -----------------------------------------------------------------------------------------
+    # -- rollouts ------------------------------------------------------------------------------------------------------
 
-    def ask_ahead(self, consumed: int) -> None:
-        """Have as many batches of questions under way as the depth allows; ``consumed``: batches taken before."""
-        while len(self.asked) <= self.config.async_depth and consumed + len(self.asked) < self.rounds:
-            questions = next(self.stream)
-            first = self.worker.rank * len(questions)
-            self.asked.append((questions, self.engines.ask([each.prompt for each in questions], first)))
+    def submit_batches(self, collected: int) -> None:
+        """Submit batches until ``async_level`` + 1 are in flight; ``collected``: batches collected so far."""
+        while len(self.in_flight) <= self.config.async_level and collected + len(self.in_flight) < self.total_batches:
+            examples = next(self.batches)
+            first = self.worker.rank * len(examples)
+            self.in_flight.append((examples, self.pool.submit([example.prompt for example in examples], first)))
 
-    def gather(self, step: Step) -> list[Episode]:
-        """The episodes that a step learns from: as many on every trainer.
+    def collect_rollouts(self, step: Step) -> list[RolloutGroup]:
+        """The groups that the step trains on, ``prompts_per_worker`` on every trainer.
 
-        All-equal groups teach nothing; up to ``extra_rounds`` more batches are asked in their place.
+        Groups whose rewards are all equal have no gradient; up to ``dynamic_sampling_batches`` more batches are
+        collected to replace them.
         """
         wanted, state = self.config.prompts_per_worker, self.state
-        useful: list[Episode] = []
-        useless: list[Episode] = []
-        for extra in range(self.config.extra_rounds + 1):
+        with_signal: list[RolloutGroup] = []
+        without_signal: list[RolloutGroup] = []
+        for extra in range(self.config.dynamic_sampling_batches + 1):
             with step.phase("wait"):
-                self.ask_ahead(state.batch)
-                questions, asked = self.asked.popleft()
-                groups = self.engines.collect(asked, self.policy)
+                self.submit_batches(state.batch)
+                examples, pending = self.in_flight.popleft()
+                outputs = self.pool.collect(pending, self.weights)
             with step.phase("reward"):
-                for question, group in zip(questions, groups, strict=True):
-                    assert group.prompt_tokens == question.inputs["input_ids"][0].tolist(), "one prompt, two readings"
-                    episode = reward(question, group, self.scorer, self.config.max_completion_tokens)
-                    (useful if episode.teaches else useless).append(episode)
+                for example, output in zip(examples, outputs, strict=True):
+                    prompt_ids = example.inputs["input_ids"][0].tolist()
+                    assert output.prompt_token_ids == prompt_ids, "engine and trainer tokenise the prompt differently"
+                    group = score_group(example, output, self.scorer, self.config.max_new_tokens)
+                    (with_signal if group.has_signal else without_signal).append(group)
             state.batch += 1
-            last = extra == self.config.extra_rounds or state.batch == self.rounds
-            if last or self.all_reduce_sum(torch.tensor([float(len(useful) < wanted)])).item() == 0:
+            is_last = extra == self.config.dynamic_sampling_batches or state.batch == self.total_batches
+            if is_last or self.all_reduce_sum(torch.tensor([float(len(with_signal) < wanted)])).item() == 0:
                 break
-        step.seen = useful + useless
-        return (useful + useless)[:wanted]
+        step.groups = with_signal + without_signal
+        return step.groups[:wanted]
 
-    # -- learning ------------------------------------------------------------------------------------------------------
+    # -- update --------------------------------------------------------------------------------------------------------
 
-    def learn(self, episodes: list[Episode], step: Step) -> None:
-        """One optimizer step on all completions, or several."""
+    def update_policy(self, groups: list[RolloutGroup], step: Step) -> None:
+        """``num_iterations`` optimizer steps, each on all completions."""
         config = self.config
         with step.phase("update"):
-            batches = list(cut(episodes, config.batch_size, config.loss != "dr-grpo", self.chat.pad_token_id))
-            sums = torch.tensor([[len(batch.mask), batch.mask.sum(), batch.tokens] for batch in batches]).sum(0)
+            scale_rewards = config.loss != "dr_grpo"
+            batches = list(make_batches(groups, config.batch_size, scale_rewards, self.chat.pad_token_id))
+            sums = torch.tensor([[len(batch.mask), batch.mask.sum(), batch.num_tokens] for batch in batches]).sum(0)
             completions, tokens, _ = self.all_reduce_sum(sums).tolist()
-            step.tokens = int(sums[2])
-            if self.flops_per_token is None and self.peak_flops is not None:
-                self.flops_per_token = self.measure_flops(batches[0])
+            step.num_tokens = int(sums[2])
+            if self.peak_flops is not None:
+                if self.flops_per_token is None:
+                    self.flops_per_token = self.measure_flops(batches[0])
+                step.flops = step.num_tokens * self.flops_per_token * self.flops_factor
             if self.reference is not None:
                 for batch in batches:
-                    batch.reference = self.reference(partial(self.reference_logprobs, batch))
-            for iteration in range(config.iterations):
+                    batch.ref_logprobs = self.reference(partial(self.reference_logprobs, batch))
+            for _ in range(config.num_iterations):
                 for i, batch in enumerate(batches):
                     torch.manual_seed(derive_seed(config.seed, self.state.global_step, i, self.worker.rank))
                     self.engine.set_gradient_accumulation_boundary(i + 1 == len(batches))
-                    loss = self.loss(batch, Totals(completions, tokens), step, first=iteration == 0)
-                    # DeepSpeed averages over the trainers; a step's loss is a sum over all their completions.
+                    loss = self.batch_loss(batch, Totals(completions, tokens), step)
+                    # DeepSpeed averages over the trainers; the loss is a sum over all their completions.
                     self.engine.backward(loss * self.worker.world_size, scale_wrt_gas=False)
                     self.engine.step()
                 self.state.global_step += 1
         step.grad_norm = float(self.engine.get_global_grad_norm() or 0.0)
         step.lr = self.learning_rate
+        step.memory_gb = self.memory_gb()
+        step.engine_restarts = self.pool.restarts
 
-    def loss(self, batch: Batch, totals: Totals, step: Step, first: bool) -> Tensor:
-        """The batch's share of the step's loss, and its figures for the log."""
+    def batch_loss(self, batch: RolloutBatch, totals: Totals, step: Step) -> Tensor:
+        """The batch's share of the step's loss."""
         config, device = self.config, self.worker.device
-        logp, entropy = self.logprobs(self.engine, batch)
-        if batch.old is None:
-            batch.old = logp.detach()
+        logprobs, entropy = self.logprobs(self.engine, batch)
+        if batch.old_logprobs is None:
+            batch.old_logprobs = logprobs.detach()
         mask = batch.mask.to(device)
-        weight = importance(batch.old, batch.sampled_by.to(device), mask, config.importance_cap)
+        engine_logprobs = batch.engine_logprobs.to(device)
+        weights = importance_weights(batch.old_logprobs, engine_logprobs, mask, config.importance_sampling_cap)
         outcome = policy_loss(
-            logp,
-            batch.old,
-            batch.reference,
-            batch.advantage.to(device),
+            logprobs,
+            batch.old_logprobs,
+            batch.ref_logprobs,
+            batch.advantages.to(device),
             mask,
-            weight,
+            weights,
             totals,
-            kind=config.loss,
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
+            loss_type=config.loss,
+            clip_ratio_low=config.clip_ratio_low,
+            clip_ratio_high=config.clip_ratio_high,
             beta=config.beta,
-            max_tokens=config.max_completion_tokens,
+            max_tokens=config.max_new_tokens,
         )
-        step.add(batch, logp.detach(), entropy, mask, weight, outcome, config.importance_cap)
+        step.add_batch(batch, logprobs.detach(), entropy, mask, weights, outcome, config.importance_sampling_cap)
         return outcome.loss
 
-    def logprobs(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Log-probability and entropy (N, T - start) of a batch's tokens from ``start`` on, float32."""
-        inputs = to_device(batch.inputs, self.worker.device)
-        tokens = inputs["input_ids"][:, batch.start :]
-        if self.trim_logits:
-            inputs["logits_to_keep"] = tokens.shape[1] + 1  # type: ignore[assignment]
-        logits = model(**inputs, use_cache=False).logits[:, -tokens.shape[1] - 1 : -1]
-        # Row by row and recomputed in the backward pass: a vocabulary of 150,000 in float32 is most of the memory.
-        rows = [
-            checkpoint(token_logprobs, row, ids, self.config.temperature, self.banned, use_reentrant=False)
-            for row, ids in zip(logits, tokens, strict=True)
-        ]
-        logps, entropies = zip(*rows, strict=True)
-        return torch.stack(logps), torch.stack(entropies)
-
-    def reference_logprobs(self, batch: Batch, model: Any) -> Tensor:
+    def reference_logprobs(self, batch: RolloutBatch, model: Any) -> Tensor:
         return self.logprobs(model, batch)[0]
 
-    def measure_flops(self, batch: Batch) -> float:
-        return count_flops(lambda: self.logprobs(self.engine.module, batch)) / batch.tokens
-
-    # -- proof ---------------------------------------------------------------------------------------------------------
-
-    def check_sync(self, episode: Episode) -> float:
-        """Whether engines and trainers agree about a completion, see `Engines.check`."""
-        tokens = min((each.tokens for each in episode.group.completions), key=len)
-        mine = self.plain_logprobs(episode, tokens)
-        return self.engines.check(episode.question.prompt, tokens, mine, self.config.sync_tolerance)
-
-    @torch.no_grad()
-    def plain_logprobs(self, episode: Episode, tokens: list[int]) -> Tensor:
-        """Log-probabilities of tokens as a completion, at temperature 1 and with all tokens allowed, on the host."""
-        given = Sampled("", tokens, [0.0] * len(tokens), cut=False)
-        batch = collate([episode.question], [given], torch.zeros(1), self.chat.pad_token_id)
-        inputs = to_device(batch.inputs, self.worker.device)
-        self.engine.eval()
-        logits = self.engine(**inputs, use_cache=False).logits[0, -len(tokens) - 1 : -1]
-        self.engine.train()
-        none = torch.empty(0, dtype=torch.long, device=logits.device)
-        return token_logprobs(logits, torch.tensor(tokens, device=logits.device), 1.0, none)[0].cpu()
+    def measure_flops(self, batch: RolloutBatch) -> float:
+        """FLOPs of a forward pass per token."""
+        return count_flops(lambda: self.logprobs(self.engine.module, batch)) / batch.num_tokens

@@ -1,7 +1,7 @@
-"""A rollout engine: vLLM in a Ray actor that samples groups of completions, and takes new weights in between.
+"""A rollout engine: vLLM in a Ray actor that generates groups of completions, and takes new weights between them.
 
-Calls come from all trainers at once; each question joins the batch that is under way (continuous batching). One thread
-does all of vLLM's work, so sampling, scoring and new weights never meet.
+All trainers send requests at once, and each request joins the running batch (continuous batching). One thread does all
+of vLLM's work, so generation, log-probabilities and weight updates never overlap.
 """
 
 from __future__ import annotations
@@ -17,67 +17,30 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from fer.grpo.weight_sync import Meta
+from fer.grpo.rollout import Completion, EngineStats, Prompt, RolloutOutput
+from fer.grpo.weight_sync import TensorSpec
 
-TRANSFER = "ferry"
-"""Our name among vLLM's ways of weight transfer."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A question as an engine takes it: the text has one placeholder for the image, which vLLM expands."""
-
-    text: str
-    image: np.ndarray
-    """RGB, uint8 (H, W, 3), as the trainers see it."""
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """One completion: text, tokens with the end token, and the log-probability of each as it was drawn."""
-
-    text: str
-    tokens: list[int]
-    logps: list[float]
-    cut: bool
-    """Whether it ran into the limit."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """All completions of one question, and the version of the weights that they were drawn with."""
-
-    prompt_tokens: list[int]
-    completions: list[Sampled]
-    version: int
+TRANSFER_BACKEND = "ferry"
+"""Name of our backend among vLLM's weight-transfer backends."""
 
 
 @dataclass
-class Work:
-    """What an engine did since it was last asked."""
-
-    seconds: float = 0.0
-    tokens: int = 0
-
-
-@dataclass
-class _Request:
+class _QueuedPrompt:
     prompt: Prompt
-    future: asyncio.Future[Group]
-    version: int = -1
+    future: asyncio.Future[RolloutOutput]
+    weight_version: int = -1
 
 
 class RolloutEngine:
-    """The actor. All its methods are coroutines; vLLM's errors reach whoever asked."""
+    """The actor. All its methods are coroutines; an error in vLLM is raised in the callers."""
 
     def __init__(
-        self, model: str, sampling: dict[str, Any], arguments: dict[str, Any], trust_remote_code: bool
+        self, model: str, sampling: dict[str, Any], engine_args: dict[str, Any], trust_remote_code: bool
     ) -> None:
-        """``sampling``: vLLM's SamplingParams. ``arguments``: of vLLM's LLM."""
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the model lives in this process, and so does its transfer
+        """``sampling``: arguments of vLLM's SamplingParams. ``engine_args``: arguments of vLLM's LLM."""
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the model and its weight transfer live in this process
         import torch
 
         from fer.inference.vllm import VllmClient, set_cpu_environment
@@ -86,131 +49,133 @@ class RolloutEngine:
             set_cpu_environment()
         from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-        WeightTransferEngineFactory.register_engine(TRANSFER, "fer.grpo.vllm_weight_transfer", "Transfer")
-        engine = VllmClient(
+        WeightTransferEngineFactory.register_engine(
+            TRANSFER_BACKEND, "fer.grpo.vllm_weight_transfer", "ProcessGroupTransfer"
+        )
+        client = VllmClient(
             model,
             trust_remote_code=trust_remote_code,
-            weight_transfer_config={"backend": TRANSFER},
+            weight_transfer_config={"backend": TRANSFER_BACKEND},
             logprobs_mode="processed_logprobs",
-            enable_prefix_caching=True,  # the samples of a question share its prefix, and its image
-            **arguments,
+            enable_prefix_caching=True,  # a group's completions share the prompt's prefix, and its image
+            **engine_args,
         )
-        # It warns at each new set of weights of the layers that have none.
+        # It warns at each weight update about the layers that have no weights.
         logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
-        self.llm, self.sampling = engine.llm, sampling
+        self.llm, self.sampling = client.llm, sampling
         self.version = -1
-        self.work = Work()
+        self.stats = EngineStats()
         self._thread = ThreadPoolExecutor(1)
-        self._waiting: list[_Request] = []
-        self._running: dict[str, _Request] = {}
+        self._queued: list[_QueuedPrompt] = []
+        self._running: dict[str, _QueuedPrompt] = {}
         self._loop: asyncio.Task[None] | None = None
 
     async def ready(self) -> int:
-        """Process number, once the engine is there."""
+        """The process id, once the engine has started."""
         return os.getpid()
 
-    async def holds(self) -> int:
-        """Version of its weights; -1 before the trainers' first."""
+    async def weight_version(self) -> int:
+        """Version of its weights; -1 before the first update."""
         return self.version
 
-    async def idle(self) -> None:
-        """Returns once all that was asked is answered."""
+    async def wait_idle(self) -> None:
+        """Return once all requests are finished."""
         while self._loop is not None and not self._loop.done():
             await asyncio.wait([self._loop])
 
-    async def sample(self, prompt: Prompt) -> Group:
-        """A group of completions of one question."""
-        request = _Request(prompt, asyncio.get_running_loop().create_future())
-        self._waiting.append(request)
+    async def generate(self, prompt: Prompt) -> RolloutOutput:
+        """A group of completions of one prompt."""
+        queued = _QueuedPrompt(prompt, asyncio.get_running_loop().create_future())
+        self._queued.append(queued)
         if self._loop is None or self._loop.done():
-            self._loop = asyncio.create_task(self._serve())
-        return await request.future
+            self._loop = asyncio.create_task(self._generation_loop())
+        return await queued.future
 
-    async def score(self, prompt: Prompt, tokens: Sequence[int]) -> list[float]:
-        """The log-probability of each of ``tokens`` as a completion, at temperature 1 and with all tokens allowed."""
-        return await self._alone(partial(self._score, prompt, list(tokens)))
+    async def compute_logprobs(self, prompt: Prompt, token_ids: Sequence[int]) -> list[float]:
+        """Log-probability of each of ``token_ids`` as a completion, at temperature 1 and with no token masked."""
+        return await self._on_vllm_thread(partial(self._compute_logprobs, prompt, list(token_ids)))
 
-    async def meet(self, host: str, port: int, rank: int, size: int) -> None:
-        """Join the trainers' process group."""
-        await self._alone(
-            partial(
-                self.llm.init_weight_transfer_engine,
-                {"init_info": {"host": host, "port": port, "rank": rank, "size": size}},
-            )
-        )
+    async def init_process_group(self, host: str, port: int, rank: int, world_size: int) -> None:
+        """Join the trainers' process group for weight sync."""
+        info = {"host": host, "port": port, "rank": rank, "world_size": world_size}
+        await self._on_vllm_thread(partial(self.llm.init_weight_transfer_engine, {"init_info": info}))
 
-    async def forget(self) -> None:
-        """Drop what was asked: by trainers that are no more."""
-        asked = [*self._waiting, *self._running.values()]
-        self._waiting.clear()
-        await self._alone(self._abort)
-        for request in asked:
+    async def cancel(self) -> None:
+        """Cancel all requests: the trainers that sent them are gone."""
+        requests = [*self._queued, *self._running.values()]
+        self._queued.clear()
+        await self._on_vllm_thread(self._abort)
+        for request in requests:
             request.future.cancel()
 
-    async def update(self, version: int, metas: Sequence[Meta], **how: Any) -> Work:
-        """Take weights from the process group once all that was asked is answered; what was done until then."""
-        await self.idle()
-        await self._alone(partial(self._update, {"metas": list(metas)} | how))
+    async def update_weights(self, version: int, specs: Sequence[TensorSpec], **options: Any) -> EngineStats:
+        """Finish all requests, then receive weights from the process group; the work done since the last update.
+
+        ``options``: the other fields of `UpdateInfo`.
+        """
+        await self.wait_idle()
+        await self._on_vllm_thread(partial(self._update_weights, {"specs": list(specs)} | options))
         self.version = version
-        done, self.work = self.work, Work()
-        return done
+        stats, self.stats = self.stats, EngineStats()
+        return stats
 
     # -- on vLLM's thread ----------------------------------------------------------------------------------------------
 
-    async def _alone(self, call: Callable[[], Any]) -> Any:
+    async def _on_vllm_thread(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    async def _serve(self) -> None:
-        while self._waiting or self._running:
-            waiting, self._waiting = self._waiting, []
+    async def _generation_loop(self) -> None:
+        while self._queued or self._running:
+            queued, self._queued = self._queued, []
             try:
-                finished = await self._alone(partial(self._step, waiting))
+                finished = await self._on_vllm_thread(partial(self._engine_step, queued))
             except Exception as error:
-                for request in [*waiting, *self._running.values()]:
+                for request in [*queued, *self._running.values()]:
                     if not request.future.done():
                         request.future.set_exception(error)
                 self._running.clear()
                 raise
-            for request, group in finished:
+            for request, output in finished:
                 if not request.future.done():
-                    request.future.set_result(group)
+                    request.future.set_result(output)
 
-    def _step(self, new: list[_Request]) -> list[tuple[_Request, Group]]:
-        """Take in what came, and let vLLM do one step."""
+    def _engine_step(self, new: list[_QueuedPrompt]) -> list[tuple[_QueuedPrompt, RolloutOutput]]:
+        """Add new requests, run one step of vLLM, and return the requests that it finished."""
         from vllm import SamplingParams
 
         started = time.perf_counter()
         for request in new:
-            request.version = self.version
+            request.weight_version = self.version
             params = SamplingParams(**self.sampling, logprobs=0)
-            [name] = self.llm.enqueue([_vllm_prompt(request.prompt)], params, use_tqdm=False)  # type: ignore[arg-type]
-            self._running[name.rpartition("-")[0]] = request  # vLLM adds "-" and random characters, here alone
+            inputs = {"prompt": request.prompt.text} | _image_inputs(request.prompt)
+            [name] = self.llm.enqueue([inputs], params, use_tqdm=False)  # type: ignore[arg-type]
+            self._running[name.rpartition("-")[0]] = request  # vLLM appends "-" and random characters, here only
         finished = []
         for output in self.llm.llm_engine.step():
             if output.finished:
                 request = self._running.pop(output.request_id)
-                group = _group(output, request.version)
-                self.work.tokens += sum(len(each.tokens) for each in group.completions)
-                finished.append((request, group))
-        self.work.seconds += time.perf_counter() - started
+                result = _rollout_output(output, request.weight_version)
+                self.stats.tokens += sum(len(each.token_ids) for each in result.completions)
+                finished.append((request, result))
+        self.stats.seconds += time.perf_counter() - started
         return finished
 
-    def _score(self, prompt: Prompt, tokens: list[int]) -> list[float]:
+    def _compute_logprobs(self, prompt: Prompt, token_ids: list[int]) -> list[float]:
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, prompt_logprobs=0)
-        ids = self.llm.get_tokenizer()(prompt.text, add_special_tokens=False)["input_ids"]
-        whole = {"prompt_token_ids": ids + tokens} | _image(prompt)
-        [output] = self.llm.generate([whole], params, use_tqdm=False)  # type: ignore[arg-type]
-        found: Any = output.prompt_logprobs
-        found = found[-len(tokens) :]
-        return [place[token].logprob for place, token in zip(found, tokens, strict=True)]
+        prompt_ids = self.llm.get_tokenizer()(prompt.text, add_special_tokens=False)["input_ids"]
+        inputs = {"prompt_token_ids": prompt_ids + token_ids} | _image_inputs(prompt)
+        [output] = self.llm.generate([inputs], params, use_tqdm=False)  # type: ignore[arg-type]
+        logprobs: Any = output.prompt_logprobs
+        logprobs = logprobs[-len(token_ids) :]
+        return [candidates[token].logprob for candidates, token in zip(logprobs, token_ids, strict=True)]
 
-    def _update(self, info: dict[str, Any]) -> None:
+    def _update_weights(self, info: dict[str, Any]) -> None:
         self.llm.start_weight_update()
         self.llm.update_weights({"update_info": info})
         self.llm.finish_weight_update()
-        # What was computed with the old weights: attention's keys and values, and the encodings of images.
+        # Both caches were computed with the old weights: attention's keys and values, and the encoded images.
         self.llm.reset_prefix_cache()
         self.llm.llm_engine.reset_encoder_cache()
 
@@ -219,8 +184,8 @@ class RolloutEngine:
         self._running.clear()
 
 
-def _image(prompt: Prompt) -> dict[str, Any]:
-    """The image, named by its content."""
+def _image_inputs(prompt: Prompt) -> dict[str, Any]:
+    """The image for vLLM, named by its content so that equal images are encoded once."""
     digest = hashlib.sha256(prompt.image.tobytes()).hexdigest()
     return {
         "multi_modal_data": {"image": Image.fromarray(prompt.image)},
@@ -228,18 +193,16 @@ def _image(prompt: Prompt) -> dict[str, Any]:
     }
 
 
-def _vllm_prompt(prompt: Prompt) -> dict[str, Any]:
-    return {"prompt": prompt.text} | _image(prompt)
-
-
-def _group(output: Any, version: int) -> Group:
+def _rollout_output(output: Any, weight_version: int) -> RolloutOutput:
     completions = [
-        Sampled(
+        Completion(
             text=each.text,
-            tokens=list(each.token_ids),
-            logps=[place[token].logprob for place, token in zip(each.logprobs, each.token_ids, strict=True)],
-            cut=each.finish_reason == "length",
+            token_ids=list(each.token_ids),
+            logprobs=[
+                candidates[token].logprob for candidates, token in zip(each.logprobs, each.token_ids, strict=True)
+            ],
+            truncated=each.finish_reason == "length",
         )
         for each in output.outputs
     ]
-    return Group(list(output.prompt_token_ids), completions, version)
+    return RolloutOutput(list(output.prompt_token_ids), completions, weight_version)

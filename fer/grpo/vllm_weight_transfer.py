@@ -1,7 +1,7 @@
-"""The engines' side of weight transfer: vLLM's own interface (start, update, finish), over our process group.
+"""The engine's end of weight sync: vLLM's weight-transfer interface (start, update, finish) over our process group.
 
-vLLM's built-in transfers are for GPUs; this one runs on gloo and on NCCL alike. Its start and finish make vLLM build
-its fused and prepacked weights anew.
+vLLM's own transfer backends need GPUs; this one runs on gloo and on NCCL alike. Start and finish make vLLM rebuild its
+fused and prepacked weights.
 """
 
 from __future__ import annotations
@@ -19,67 +19,68 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from fer.grpo.weight_sync import TIMEOUT, Meta, merge, open_group, receive
+from fer.grpo.weight_sync import TIMEOUT, TensorSpec, create_process_group, merge_adapters, receive_weights
 
 
 @dataclass
-class Meeting(WeightTransferInitInfo):
-    """Where trainers and engines meet, and this engine's rank among them."""
+class ProcessGroupInfo(WeightTransferInitInfo):
+    """Address of the trainers' store, and this engine's rank in the process group."""
 
     host: str
     port: int
     rank: int
-    size: int
+    world_size: int
 
 
 @dataclass
-class Update(WeightTransferUpdateInfo):
-    """What comes next: whole weights, or adapters to be added to those that came before."""
+class UpdateInfo(WeightTransferUpdateInfo):
+    """The weights that come next: the model's own, or adapters to merge into base weights that came before."""
 
-    metas: list[Meta]
+    specs: list[TensorSpec]
     adapters: bool = False
-    keep: bool = False
-    """Keep the weights, on the host, for adapters to be added to."""
+    keep_base: bool = False
+    """Keep a copy of the weights on the host, to merge adapters into."""
     scaling: dict[str, float] = field(default_factory=dict)
 
 
-class Transfer(WeightTransferEngine[Meeting, Update]):
-    """One engine's end."""
+class ProcessGroupTransfer(WeightTransferEngine[ProcessGroupInfo, UpdateInfo]):
+    """Receives weights by broadcast from the trainer of rank 0."""
 
-    init_info_cls = Meeting
-    update_info_cls = Update
+    init_info_cls = ProcessGroupInfo
+    update_info_cls = UpdateInfo
 
-    def __init__(self, *arguments: Any, **others: Any) -> None:
-        super().__init__(*arguments, **others)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.group: Any = None
         self.store: dist.TCPStore | None = None
         self.base: dict[str, Tensor] = {}
 
-    def init_transfer_engine(self, init_info: Meeting) -> None:
+    def init_transfer_engine(self, init_info: ProcessGroupInfo) -> None:
         self.shutdown()
-        self.store = dist.TCPStore(init_info.host, init_info.port, init_info.size, is_master=False, timeout=TIMEOUT)
-        self.group = open_group(self.store, init_info.rank, init_info.size, self.device)
+        host, port, world_size = init_info.host, init_info.port, init_info.world_size
+        self.store = dist.TCPStore(host, port, world_size, is_master=False, timeout=TIMEOUT)
+        self.group = create_process_group(self.store, init_info.rank, world_size, self.device)
 
     def start_weight_update(self) -> None:
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         self.receive_weights(self.parse_update_info(update_info))
-        if self.device.type != "cpu":  # torch has no accelerator to wait for there
+        if self.device.type != "cpu":  # torch has no accelerator to synchronise there
             torch.accelerator.synchronize()
 
-    def receive_weights(self, update_info: Update) -> None:
+    def receive_weights(self, update_info: UpdateInfo) -> None:
         load: Any = self.model.load_weights
-        news: dict[str, Tensor] = {}
-        for bucket in receive(self.group, update_info.metas, self.device):
+        adapters: dict[str, Tensor] = {}
+        for bucket in receive_weights(self.group, update_info.specs, self.device):
             if update_info.adapters:
-                news.update(bucket)
+                adapters.update(bucket)
                 continue
             load(bucket)
-            if update_info.keep:
+            if update_info.keep_base:
                 self.base.update((name, weight.to("cpu", copy=True)) for name, weight in bucket)
         if update_info.adapters:
-            load(merge(self.base, news, update_info.scaling))
+            load(merge_adapters(self.base, adapters, update_info.scaling))
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)

@@ -1,7 +1,7 @@
-"""Weights from the trainers to vLLM's engines, over a process group of their own: gloo on CPUs, NCCL on GPUs.
+"""Weight transfer from the trainers to the vLLM engines, over a process group of its own: gloo on CPUs, NCCL on GPUs.
 
-The leading trainer is rank 0 of the group, and every engine has a rank after it. Weights travel in buckets of bytes
-that both sides cut in the same way, from memory to memory: no file, and no copy in Ray's object store.
+The trainer of rank 0 is rank 0 of that group, and the engines have the ranks after it. Weights are broadcast in buckets
+of bytes that both sides lay out in the same way, from memory to memory: no file, and no copy in Ray's object store.
 """
 
 from __future__ import annotations
@@ -16,155 +16,165 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 BUCKET_BYTES = 64 * 2**20
-ALIGN = 16
+ALIGNMENT = 16
 TIMEOUT = timedelta(seconds=300)
 
 
 @dataclass(frozen=True)
-class Meta:
-    """Name, dtype and shape of one weight on the wire."""
+class TensorSpec:
+    """Name, dtype (by torch's name, such as "bfloat16") and shape of one weight."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         return torch.Size(self.shape).numel() * getattr(torch, self.dtype).itemsize
 
 
-def open_group(store: Any, rank: int, size: int, device: torch.device) -> Any:
+def create_process_group(store: Any, rank: int, world_size: int, device: torch.device) -> Any:
     """A process group apart from torch's default one."""
     store = dist.PrefixStore("weights", store)
     if device.type == "cpu":
-        return dist.ProcessGroupGloo(store, rank, size, TIMEOUT)
+        return dist.ProcessGroupGloo(store, rank, world_size, TIMEOUT)
     options = dist.ProcessGroupNCCL.Options()
     options._timeout = TIMEOUT
-    return dist.ProcessGroupNCCL(store, rank, size, options)
+    return dist.ProcessGroupNCCL(store, rank, world_size, options)
 
 
 def broadcast(group: Any, tensor: Tensor) -> None:
-    """From rank 0 to all."""
+    """Broadcast ``tensor`` from rank 0, in place."""
     options = dist.BroadcastOptions()
     options.rootRank, options.rootTensor = 0, 0
     group.broadcast([tensor], options).wait()
 
 
-def cut(metas: Sequence[Meta], limit: int = BUCKET_BYTES) -> Iterator[list[tuple[Meta, int]]]:
-    """Buckets of weights, each with its place in the bucket's bytes. A weight beyond the limit is one by itself."""
-    bucket: list[tuple[Meta, int]] = []
+def make_buckets(specs: Sequence[TensorSpec], max_bytes: int = BUCKET_BYTES) -> Iterator[list[tuple[TensorSpec, int]]]:
+    """Group weights into buckets of at most ``max_bytes``, each weight with its offset in the bucket.
+
+    A weight larger than that has a bucket of its own.
+    """
+    bucket: list[tuple[TensorSpec, int]] = []
     end = 0
-    for meta in metas:
-        if bucket and end + meta.bytes > limit:
+    for spec in specs:
+        if bucket and end + spec.nbytes > max_bytes:
             yield bucket
             bucket, end = [], 0
-        bucket.append((meta, end))
-        end += -(-meta.bytes // ALIGN) * ALIGN
+        bucket.append((spec, end))
+        end += -(-spec.nbytes // ALIGNMENT) * ALIGNMENT
     if bucket:
         yield bucket
 
 
-def size_of(bucket: Sequence[tuple[Meta, int]]) -> int:
-    last, start = bucket[-1]
-    return start + last.bytes
+def bucket_bytes(bucket: Sequence[tuple[TensorSpec, int]]) -> int:
+    last, offset = bucket[-1]
+    return offset + last.nbytes
 
 
-def view(buffer: Tensor, meta: Meta, start: int) -> Tensor:
-    """A weight's place in a bucket's bytes, as a tensor."""
-    return buffer[start : start + meta.bytes].view(getattr(torch, meta.dtype)).view(meta.shape)
+def view_tensor(buffer: Tensor, spec: TensorSpec, offset: int) -> Tensor:
+    """The part of a bucket's bytes that holds one weight, as a tensor."""
+    return buffer[offset : offset + spec.nbytes].view(getattr(torch, spec.dtype)).view(spec.shape)
 
 
-def send(group: Any, weights: Iterable[tuple[str, Tensor]], metas: Sequence[Meta], device: torch.device) -> None:
-    """Broadcast the weights, which must come in the order of ``metas``."""
+def send_weights(
+    group: Any, weights: Iterable[tuple[str, Tensor]], specs: Sequence[TensorSpec], device: torch.device
+) -> None:
+    """Broadcast the weights, which must come in the order of ``specs``."""
     source = iter(weights)
-    for bucket in cut(metas):
-        buffer = torch.empty(size_of(bucket), dtype=torch.uint8, device=device)
-        for meta, start in bucket:
+    for bucket in make_buckets(specs):
+        buffer = torch.empty(bucket_bytes(bucket), dtype=torch.uint8, device=device)
+        for spec, offset in bucket:
             name, weight = next(source)
-            assert name == meta.name, (name, meta.name)
-            view(buffer, meta, start).copy_(weight.detach())
+            assert name == spec.name, (name, spec.name)
+            view_tensor(buffer, spec, offset).copy_(weight.detach())
         broadcast(group, buffer)
 
 
-def receive(group: Any, metas: Sequence[Meta], device: torch.device) -> Iterator[list[tuple[str, Tensor]]]:
-    """What `send` sends, a bucket at a time."""
-    for bucket in cut(metas):
-        buffer = torch.empty(size_of(bucket), dtype=torch.uint8, device=device)
+def receive_weights(
+    group: Any, specs: Sequence[TensorSpec], device: torch.device
+) -> Iterator[list[tuple[str, Tensor]]]:
+    """The other end of `send_weights`: (name, weight) pairs, a bucket at a time."""
+    for bucket in make_buckets(specs):
+        buffer = torch.empty(bucket_bytes(bucket), dtype=torch.uint8, device=device)
         broadcast(group, buffer)
-        yield [(meta.name, view(buffer, meta, start)) for meta, start in bucket]
+        yield [(spec.name, view_tensor(buffer, spec, offset)) for spec, offset in bucket]
 
 
-class Policy:
-    """The weights of a model in training, by the names that vLLM loads them by; gathered where ZeRO-3 cut them up.
+class PolicyWeights:
+    """The weights of a model in training, under the names that vLLM loads them by; gathered where ZeRO-3 shards them.
 
-    With adapters (LoRA, DoRA), `whole` are the weights that they adapt, as they are without them, and `news` the
-    adapters alone: the engine keeps the former and adds the latter.
+    ``synced`` are the weights to send after every update: all of them, or with adapters (LoRA, DoRA) the adapters
+    alone. ``base`` are the base weights of the adapted layers, which engines need once, to merge adapters into; without
+    adapters it is empty.
     """
 
-    GATHERED_AT_ONCE = 64_000_000
+    GATHER_NUMEL = 64_000_000
+    """ZeRO-3 gathers about this many weights at once."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         parameters = dict(module.named_parameters())
         adapted = {name.partition(".lora_")[0] for name in parameters if ".lora_" in name}
         self.dtype = dtype
+        self.base: dict[str, nn.Parameter] = {}
         self.scaling: dict[str, float] = {}
+        """The adapters' scaling factor, by layer."""
         if not adapted:
-            self.whole = self.news = parameters
+            self.synced = parameters
             return
-        self.whole = {}
         for name, parameter in parameters.items():
-            layer, base, kind = name.partition(".base_layer.")
-            if base and layer in adapted:
-                self.whole[f"{_plain(layer)}.{kind}"] = parameter
-        self.news = {_plain(name): parameter for name, parameter in parameters.items() if ".lora_" in name}
+            layer, is_base, kind = name.partition(".base_layer.")
+            if is_base and layer in adapted:
+                self.base[f"{_without_peft(layer)}.{kind}"] = parameter
+        self.synced = {_without_peft(name): parameter for name, parameter in parameters.items() if ".lora_" in name}
         for name in adapted:
             adapter: Any = module.get_submodule(name)
-            self.scaling[_plain(name)] = adapter.scaling["default"]
+            self.scaling[_without_peft(name)] = adapter.scaling["default"]
 
-    def metas(self, parameters: Mapping[str, nn.Parameter]) -> list[Meta]:
+    def specs(self, parameters: Mapping[str, nn.Parameter]) -> list[TensorSpec]:
         dtype = str(self.dtype).removeprefix("torch.")
-        return [Meta(name, dtype, tuple(getattr(p, "ds_shape", p.shape))) for name, p in parameters.items()]
+        return [TensorSpec(name, dtype, tuple(getattr(p, "ds_shape", p.shape))) for name, p in parameters.items()]
 
-    def read(self, parameters: Mapping[str, nn.Parameter]) -> Iterator[tuple[str, Tensor]]:
-        """(name, weight) of each. Under ZeRO-3 every trainer must iterate, all in step, to the end."""
-        for group in self._groups(parameters):
-            if hasattr(group[0][1], "ds_id"):
+    def gather(self, parameters: Mapping[str, nn.Parameter]) -> Iterator[tuple[str, Tensor]]:
+        """(name, weight) of each. Under ZeRO-3 this is a collective: every trainer must iterate to the end."""
+        for chunk in self._chunks(parameters):
+            if hasattr(chunk[0][1], "ds_id"):
                 import deepspeed
 
-                with deepspeed.zero.GatheredParameters([p for _, p in group]):
-                    yield from ((name, p.data) for name, p in group)
+                with deepspeed.zero.GatheredParameters([p for _, p in chunk]):
+                    yield from ((name, p.data) for name, p in chunk)
             else:
-                yield from ((name, p.data) for name, p in group)
+                yield from ((name, p.data) for name, p in chunk)
 
-    def _groups(self, parameters: Mapping[str, nn.Parameter]) -> Iterator[list[tuple[str, nn.Parameter]]]:
-        group: list[tuple[str, nn.Parameter]] = []
-        size = 0
+    def _chunks(self, parameters: Mapping[str, nn.Parameter]) -> Iterator[list[tuple[str, nn.Parameter]]]:
+        chunk: list[tuple[str, nn.Parameter]] = []
+        numel = 0
         for name, parameter in parameters.items():
-            group.append((name, parameter))
-            size += getattr(parameter, "ds_numel", parameter.numel())
-            if size > self.GATHERED_AT_ONCE:
-                yield group
-                group, size = [], 0
-        if group:
-            yield group
+            chunk.append((name, parameter))
+            numel += getattr(parameter, "ds_numel", parameter.numel())
+            if numel > self.GATHER_NUMEL:
+                yield chunk
+                chunk, numel = [], 0
+        if chunk:
+            yield chunk
 
 
-def _plain(name: str) -> str:
-    """PEFT's name of a weight without what PEFT adds to it."""
+def _without_peft(name: str) -> str:
+    """A weight's name without the parts that PEFT adds to it."""
     return name.removeprefix("base_model.model.").replace(".default", "")
 
 
-def merge(
-    base: Mapping[str, Tensor], news: Mapping[str, Tensor], scaling: Mapping[str, float]
+def merge_adapters(
+    base: Mapping[str, Tensor], adapters: Mapping[str, Tensor], scaling: Mapping[str, float]
 ) -> Iterator[tuple[str, Tensor]]:
-    """The weights of adapted layers with their adapters added (LoRA: Hu et al., 2021; DoRA: Liu et al., 2024)."""
+    """The base weights with the adapters merged into them (LoRA: Hu et al., 2021; DoRA: Liu et al., 2024)."""
     for name, weight in base.items():
         layer, _, kind = name.rpartition(".")
         if kind == "weight":
-            a, b = news[f"{layer}.lora_A.weight"], news[f"{layer}.lora_B.weight"]
-            whole = weight.to(a.device).float() + scaling[layer] * (b.float() @ a.float())
-            magnitude = news.get(f"{layer}.lora_magnitude_vector.weight")
+            a, b = adapters[f"{layer}.lora_A.weight"], adapters[f"{layer}.lora_B.weight"]
+            merged = weight.to(a.device).float() + scaling[layer] * (b.float() @ a.float())
+            magnitude = adapters.get(f"{layer}.lora_magnitude_vector.weight")
             if magnitude is not None:
-                whole *= (magnitude.float() / whole.norm(dim=1))[:, None]
-            weight = whole.to(weight.dtype)
+                merged *= (magnitude.float() / merged.norm(dim=1))[:, None]
+            weight = merged.to(weight.dtype)
         yield name, weight

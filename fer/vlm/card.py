@@ -11,9 +11,9 @@ MEANINGS = {
     "val_loss": "mean cross-entropy of response tokens on validation rows",
     "val_accuracy": "share of greedy responses that name the right label on validation rows",
     "val_well_formed": "share of them of the form <think>...</think><answer>...</answer> on validation rows",
-    "reward": "mean reward of sampled completions of training prompts, at the end of training",
-    "reward_accuracy": "share of them that name the right label",
-    "reward_format": "share of them of the form <think>...</think><answer>...</answer>",
+    "reward/mean": "mean reward of sampled completions of training prompts, at the end of training",
+    "reward/accuracy/mean": "share of them that name the right label",
+    "reward/format/mean": "share of them of the form <think>...</think><answer>...</answer>",
 }
 LIMITS = """\
 ## Limits

@@ -1,4 +1,4 @@
-"""A tiny model that half knows the form of an answer: some of its completions earn the reward, and some do not."""
+"""A tiny model that knows the answer format only in part: some of its completions earn the reward, others do not."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ LABELS = ["happy", "sad", "angry", "fear"]
 
 
 @pytest.fixture(scope="session")
-def formed_model(tiny_models: Path, question_shards: ShardedDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Qwen2.5-VL after some steps of supervised fine-tuning on one answer, in this process."""
+def sft_model(tiny_models: Path, question_shards: ShardedDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Qwen2.5-VL after some steps of supervised fine-tuning on the answer format, in this process."""
     from fer.data.vqa.questions import Turn
     from fer.vlm.chat import IGNORE_INDEX, ChatFormat
     from fer.vlm.data_loader import row_image
@@ -30,16 +30,16 @@ def formed_model(tiny_models: Path, question_shards: ShardedDataset, tmp_path_fa
     chat = ChatFormat(processor, ImageOptions(image_size=28), max_tokens=512)
     table = pa.concat_tables([pq.read_table(question_shards.path(s)) for s in question_shards.split("train").shards])
     rows = table.slice(0, ROWS).to_pylist()
-    said = "<think>It shows.</think><answer>{}</answer>"
-    turns = [[Turn(row["prompt"], said.format(LABELS[i % 4]))] for i, row in enumerate(rows)]
+    response = "<think>It shows.</think><answer>{}</answer>"
+    turns = [[Turn(row["prompt"], response.format(LABELS[i % 4]))] for i, row in enumerate(rows)]
     inputs = chat.collate([chat.encode(each) for each in turns], [row_image(row, chat) for row in rows])
-    learned = (inputs["labels"][:, 1:] != IGNORE_INDEX).sum()
+    loss_tokens = (inputs["labels"][:, 1:] != IGNORE_INDEX).sum()
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
     for _ in range(STEPS):
         optimizer.zero_grad()
-        (token_loss(model, inputs, trim_logits=True) / learned).backward()
+        (token_loss(model, inputs, trim_logits=True) / loss_tokens).backward()
         optimizer.step()
-    folder = tmp_path_factory.mktemp("formed")
+    folder = tmp_path_factory.mktemp("partly-tuned")
     model.save_pretrained(folder)  # type: ignore[operator]
     processor.save_pretrained(folder)
     return folder

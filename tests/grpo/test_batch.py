@@ -1,81 +1,56 @@
-"""Experience: rewards of groups, and batches in which every sampled token stands at its place."""
+"""Scores of rollout groups, and batches that hold every completion token at its position."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer.grpo.batch import cut, reward
-from fer.grpo.prompts import Question
-from fer.grpo.rewards import Scorer
-from fer.grpo.vllm_engine import Group, Prompt, Sampled
+from fer.grpo.batch import make_batches, score_group
+from fer.grpo.rewards import RewardScorer
+from tests.fixtures.grpo import make_example, make_output
 
 PAD = 0
+SCORER = RewardScorer({"accuracy": 1.0})
 
 
-def question(tokens: int, first: int = 100) -> Question:
-    ids = torch.arange(first, first + tokens)[None]
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "mm_token_type_ids": torch.ones_like(ids),
-        "pixel_values": torch.full((2, 3), float(tokens)),
-    }
-    return Question(Prompt("?", np.zeros((2, 2, 3), np.uint8)), inputs, "a.png", "?", "happy")
-
-
-def group(*lengths: int, text: str = "") -> Group:
-    samples = [
-        Sampled(
-            text if i else "<answer>happy</answer>", list(range(1, n + 1)), [-float(k) for k in range(1, n + 1)], False
-        )
-        for i, n in enumerate(lengths)
-    ]
-    return Group([], samples, 0)
-
-
-SCORER = Scorer({"accuracy": 1.0})
-
-
-def test_a_group_teaches_if_its_rewards_differ() -> None:
-    episode = reward(question(3), group(2, 2), SCORER, 10)
-    assert episode.rewards == [1.0, 0.0]
-    assert episode.teaches
-    assert not reward(question(3), group(2, 2, text="<answer>happy</answer>"), SCORER, 10).teaches
+def test_a_group_has_signal_if_its_rewards_differ() -> None:
+    group = score_group(make_example(3), make_output(2, 2), SCORER, 10)
+    assert group.rewards == [1.0, 0.0]
+    assert group.has_signal
+    assert not score_group(make_example(3), make_output(2, 2, text="<answer>happy</answer>"), SCORER, 10).has_signal
 
 
 @given(
     st.lists(st.tuples(st.integers(1, 7), st.lists(st.integers(1, 5), min_size=2, max_size=2)), min_size=1, max_size=4),
     st.sampled_from([1, 2]),
 )
-def test_every_sampled_token_is_in_one_batch_at_its_place(episodes: list[tuple[int, list[int]]], size: int) -> None:
-    given_episodes = [
-        reward(question(prompt, 100 * (i + 1)), group(*lengths), SCORER, 10)
-        for i, (prompt, lengths) in enumerate(episodes)
+def test_every_completion_token_is_in_one_batch_at_its_position(sizes: list[tuple[int, list[int]]], size: int) -> None:
+    groups = [
+        score_group(make_example(prompt, 100 * (i + 1)), make_output(*lengths), SCORER, 10)
+        for i, (prompt, lengths) in enumerate(sizes)
     ]
-    batches = list(cut(given_episodes, size, True, PAD))
-    assert sum(len(batch.mask) for batch in batches) == 2 * len(episodes)
-    assert sum(int(batch.mask.sum()) for batch in batches) == sum(sum(lengths) for _, lengths in episodes)
+    batches = list(make_batches(groups, size, True, PAD))
+    assert sum(len(batch.mask) for batch in batches) == 2 * len(sizes)
+    assert sum(int(batch.mask.sum()) for batch in batches) == sum(sum(lengths) for _, lengths in sizes)
     for batch in batches:
         ids, attention = batch.inputs["input_ids"], batch.inputs["attention_mask"]
         for row in range(len(ids)):
-            said = ids[row, batch.start :][batch.mask[row]]
-            assert said.tolist() == list(range(1, len(said) + 1)), "the completion's tokens"
-            assert batch.sampled_by[row][batch.mask[row]].tolist() == [-float(n) for n in said]
-            before = int(batch.mask[row].nonzero()[0]) + batch.start
-            assert ids[row, :before].min() >= 100, "all of the prompt stands before it"
-            assert attention[row].sum() == before + len(said)
-            assert batch.inputs["mm_token_type_ids"][row].tolist() == [1] * before + [0] * (ids.shape[1] - before)
+            completion = ids[row, batch.start :][batch.mask[row]]
+            assert completion.tolist() == list(range(1, len(completion) + 1))
+            assert batch.engine_logprobs[row][batch.mask[row]].tolist() == [-float(n) for n in completion]
+            start = int(batch.mask[row].nonzero()[0]) + batch.start
+            assert ids[row, :start].min() >= 100, "all of the prompt comes before it"
+            assert attention[row].sum() == start + len(completion)
+            assert batch.inputs["mm_token_type_ids"][row].tolist() == [1] * start + [0] * (ids.shape[1] - start)
         assert batch.inputs["pixel_values"].shape == (2 * len(ids), 3)
         assert batch.inputs["pixel_values"][::2, 0].tolist() == [
             float(batch.mask[row].nonzero()[0]) + batch.start for row in range(len(ids))
         ], "each row has its own image"
 
 
-def test_gains_are_of_the_group() -> None:
-    episodes = [reward(question(3), group(2, 1), SCORER, 10), reward(question(3), group(2, 1), SCORER, 10)]
-    gains = torch.cat([batch.advantage for batch in cut(episodes, 2, False, PAD)])
-    assert sorted(gains.tolist()) == pytest.approx([-0.5, -0.5, 0.5, 0.5])
+def test_advantages_are_relative_to_the_group() -> None:
+    groups = [score_group(make_example(3), make_output(2, 1), SCORER, 10) for _ in range(2)]
+    advantages = torch.cat([batch.advantages for batch in make_batches(groups, 2, False, PAD)])
+    assert sorted(advantages.tolist()) == pytest.approx([-0.5, -0.5, 0.5, 0.5])

@@ -1,4 +1,4 @@
-"""The plan of a run: what is refused before anything starts, and what `--dry-run` prints."""
+"""Checks before a run starts, and the summary that `--dry-run` prints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fer.data.options import PrepareOptions
 from fer.data.prepare import prepare
 from fer.errors import UserError
 from fer.grpo.options import GrpoConfig
-from fer.grpo.preflight import banned_tokens, check, describe, memory
+from fer.grpo.preflight import dry_run_summary, estimate_memory, preflight_check, visual_token_ids
 from fer.options import parse
 from fer.vlm.model import load_processor
 from jobs.__main__ import RECIPES, run_job
@@ -23,11 +23,11 @@ def config(**options: Any) -> GrpoConfig:
     return GrpoConfig(data="x", image_size=56, **options)
 
 
-def test_the_longest_prompt_counts_its_image(tiny_model: str, question_shards: ShardedDataset) -> None:
-    small = check(config(), tiny_model, question_shards)
+def test_the_longest_prompt_includes_its_image(tiny_model: str, question_shards: ShardedDataset) -> None:
+    small = preflight_check(config(), tiny_model, question_shards)
     assert 50 < small < 200
     if "qwen" in tiny_model:
-        large = check(GrpoConfig(data="x", image_size=112), tiny_model, question_shards)
+        large = preflight_check(GrpoConfig(data="x", image_size=112), tiny_model, question_shards)
         assert large == small + 12, "16 tokens in place of 4"
 
 
@@ -35,17 +35,17 @@ def test_the_longest_prompt_counts_its_image(tiny_model: str, question_shards: S
     ("options", "words"),
     [
         ({"max_prompt_tokens": 20}, "raise --max-prompt-tokens"),
-        ({"prompts": 500}, "less than one batch"),
+        ({"prompts_per_step": 500}, "do not fill a batch"),
         ({"rewards": {"nowhere:speed": 1.0}}, "cannot be imported"),
         ({"deepspeed": "zero9"}, "zero9"),
         ({"resume": "/nowhere"}, "no checkpoint"),
     ],
 )
-def test_mistakes_are_told_first(
+def test_mistakes_are_reported_before_training(
     tiny_models: Path, question_shards: ShardedDataset, options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
-        check(config(**options), str(tiny_models / "qwen2.5-vl"), question_shards)
+        preflight_check(config(**options), str(tiny_models / "qwen2.5-vl"), question_shards)
 
 
 def test_rows_without_an_answer_are_refused(tiny_models: Path, face_folder: Path, tmp_path: Path) -> None:
@@ -58,36 +58,36 @@ def test_rows_without_an_answer_are_refused(tiny_models: Path, face_folder: Path
         PrepareOptions(data=data, format="vqa", image_root=str(face_folder), out=str(tmp_path / "shards"), val_split=0)
     )
     with pytest.raises(UserError, match="11 training rows without an answer"):
-        check(config(), str(tiny_models / "qwen2.5-vl"), shards)
+        preflight_check(config(), str(tiny_models / "qwen2.5-vl"), shards)
 
 
-def test_banned_are_the_tokens_that_stand_for_images(tiny_model: str) -> None:
+def test_visual_tokens_are_the_placeholders_of_images(tiny_model: str) -> None:
     tokenizer = load_processor(tiny_model).tokenizer
-    banned = tokenizer.convert_ids_to_tokens(banned_tokens(config(), tiny_model))
+    tokens = tokenizer.convert_ids_to_tokens(visual_token_ids(config(), tiny_model))
     expected = {"<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"}
-    assert set(banned) >= (expected if "qwen" in tiny_model else {"<image>", "<fake_token_around_image>"})
-    assert tokenizer.eos_token not in banned
+    assert set(tokens) >= (expected if "qwen" in tiny_model else {"<image>", "<fake_token_around_image>"})
+    assert tokenizer.eos_token not in tokens
 
 
-def test_the_recipe_of_unifer_adds_up(tiny_models: Path, question_shards: ShardedDataset) -> None:
+def test_summary_of_unifer_s_recipe(tiny_models: Path, question_shards: ShardedDataset) -> None:
     recipe = parse(GrpoConfig, ["--config", "unifer-grpo-7b", "--data", "x"], "grpo", RECIPES / "grpo")
     assert (recipe.workers, recipe.engines, recipe.prompts_per_worker, recipe.batch_size) == (7, 1, 4, 8)
-    said = describe(recipe, str(tiny_models / "qwen2.5-vl"), question_shards, longest=700)
-    assert "28 questions x 8 completions = 224 a step" in said
-    assert "4 x 8 of them a trainer, in 4 pass(es) of 8" in said
-    assert "7 trainer(s) of 4 CPU and 1 GPU, zero2" in said
+    summary = dry_run_summary(recipe, str(tiny_models / "qwen2.5-vl"), question_shards, longest_prompt=700)
+    assert "28 prompts x 8 completions = 224 completions per step" in summary
+    assert "4 x 8 of them per trainer, in 4 pass(es) of 8" in summary
+    assert "7 trainer(s) with 4 CPU and 1 GPU each, zero2" in summary
 
 
-def test_memory_follows_what_learns_and_how_it_is_cut_up(tiny_models: Path) -> None:
+def test_memory_estimate_follows_trainable_weights_and_sharding(tiny_models: Path) -> None:
     folder = str(tiny_models / "qwen2.5-vl")
-    one, two = (memory(config(workers=n, prompts=8), folder, tokens=100) for n in (1, 2))
+    one, two = (estimate_memory(config(workers=n), folder, tokens=100) for n in (1, 2))
     assert two["trainer: optimizer"] == one["trainer: optimizer"] / 2
     assert two["trainer: weights"] == one["trainer: weights"]
-    cut = memory(config(workers=2, deepspeed="zero3"), folder, tokens=100)
-    assert cut["trainer: weights"] == one["trainer: weights"] / 2
-    assert memory(config(beta=0.0), folder, tokens=100)["trainer: reference"] == 0
-    adapters = memory(config(lora="lora"), folder, tokens=100)
-    assert adapters["trainer: reference"] == 0
+    sharded = estimate_memory(config(workers=2, deepspeed="zero3"), folder, tokens=100)
+    assert sharded["trainer: weights"] == one["trainer: weights"] / 2
+    assert estimate_memory(config(beta=0.0), folder, tokens=100)["trainer: reference model"] == 0
+    adapters = estimate_memory(config(lora="lora"), folder, tokens=100)
+    assert adapters["trainer: reference model"] == 0
     assert adapters["trainer: optimizer"] < one["trainer: optimizer"] / 2
 
 
@@ -96,6 +96,6 @@ def test_a_dry_run_starts_nothing(
 ) -> None:
     arguments = ["--data", question_shards.root, "--model", str(tiny_models / "qwen2.5-vl"), "--dry-run"]
     assert run_job("grpo", [*arguments, "--out-dir", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert all(word in said for word in ("Placement", "Batches", "Memory, estimated", "trainer: in all"))
+    out = capsys.readouterr().out
+    assert all(heading in out for heading in ("Placement", "Batches", "Estimated memory", "trainer: total"))
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Weights on their way: buckets that both sides cut alike, and adapters merged as PEFT merges them."""
+"""Weight transfer: both ends lay out buckets alike, and adapters are merged as PEFT merges them."""
 
 from __future__ import annotations
 
@@ -13,44 +13,54 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fer.grpo.weight_sync import Meta, Policy, cut, merge, open_group, receive, send, size_of
+from fer.grpo.weight_sync import (
+    PolicyWeights,
+    TensorSpec,
+    bucket_bytes,
+    create_process_group,
+    make_buckets,
+    merge_adapters,
+    receive_weights,
+    send_weights,
+)
 
+CPU = torch.device("cpu")
 SHAPES = st.lists(st.lists(st.integers(1, 6), max_size=3).map(tuple), min_size=1, max_size=12)
 
 
 @given(SHAPES, st.integers(1, 400))
-def test_buckets_hold_everything_once_and_nothing_overlaps(shapes: list[tuple[int, ...]], limit: int) -> None:
-    metas = [Meta(str(i), "float32", shape) for i, shape in enumerate(shapes)]
-    buckets = list(cut(metas, limit))
-    assert [meta for bucket in buckets for meta, _ in bucket] == metas
+def test_buckets_hold_every_weight_once_without_overlap(shapes: list[tuple[int, ...]], max_bytes: int) -> None:
+    specs = [TensorSpec(str(i), "float32", shape) for i, shape in enumerate(shapes)]
+    buckets = list(make_buckets(specs, max_bytes))
+    assert [spec for bucket in buckets for spec, _ in bucket] == specs
     for bucket in buckets:
-        assert len(bucket) == 1 or size_of(bucket) <= limit
-        for (one, start), (_, following) in itertools.pairwise(bucket):
-            assert start % 16 == 0
-            assert start + one.bytes <= following
+        assert len(bucket) == 1 or bucket_bytes(bucket) <= max_bytes
+        for (spec, offset), (_, next_offset) in itertools.pairwise(bucket):
+            assert offset % 16 == 0
+            assert offset + spec.nbytes <= next_offset
 
 
-def test_what_is_sent_is_what_is_received() -> None:
-    """Over a real process group of two, one on a thread of its own."""
+def test_received_weights_equal_sent_weights() -> None:
+    """Over a real process group of two, the engine's end in a thread."""
     torch.manual_seed(0)
     weights = {"a": torch.randn(3, 5), "b": torch.randn(7).bfloat16(), "c": torch.randn(())}
-    metas = [Meta(name, str(w.dtype).removeprefix("torch."), tuple(w.shape)) for name, w in weights.items()]
+    specs = [TensorSpec(name, str(w.dtype).removeprefix("torch."), tuple(w.shape)) for name, w in weights.items()]
     store = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
-    got: dict[str, torch.Tensor] = {}
+    received: dict[str, torch.Tensor] = {}
 
     def engine() -> None:
         client = dist.TCPStore("127.0.0.1", store.port, 2, is_master=False, timeout=timedelta(seconds=30))
-        group = open_group(client, 1, 2, torch.device("cpu"))
-        for bucket in receive(group, metas, torch.device("cpu")):
-            got.update((name, weight.clone()) for name, weight in bucket)
+        group = create_process_group(client, 1, 2, CPU)
+        for bucket in receive_weights(group, specs, CPU):
+            received.update((name, weight.clone()) for name, weight in bucket)
 
     thread = threading.Thread(target=engine)
     thread.start()
-    send(open_group(store, 0, 2, torch.device("cpu")), weights.items(), metas, torch.device("cpu"))
+    send_weights(create_process_group(store, 0, 2, CPU), weights.items(), specs, CPU)
     thread.join(30)
-    assert got.keys() == weights.keys()
+    assert received.keys() == weights.keys()
     for name, weight in weights.items():
-        torch.testing.assert_close(got[name], weight, rtol=0, atol=0)
+        torch.testing.assert_close(received[name], weight, rtol=0, atol=0)
 
 
 class Net(nn.Module):
@@ -73,19 +83,20 @@ def test_adapters_are_merged_as_peft_merges_them(dora: bool) -> None:
     for name, parameter in adapted.named_parameters():
         if ".lora_" in name:
             nn.init.normal_(parameter, mean=1.0 if "magnitude" in name else 0.0)
-    policy = Policy(adapted, torch.float32)
-    whole = {name: weight.clone() for name, weight in policy.read(policy.whole)}
-    news = dict(policy.read(policy.news))
-    assert set(whole) == {"first.weight", "first.bias", "second.weight"}
-    assert all(".lora_" in name for name in news)
-    merged = dict(merge(whole, news, policy.scaling))
+    weights = PolicyWeights(adapted, torch.float32)
+    base = {name: weight.clone() for name, weight in weights.gather(weights.base)}
+    adapters = dict(weights.gather(weights.synced))
+    assert set(base) == {"first.weight", "first.bias", "second.weight"}
+    assert all(".lora_" in name for name in adapters)
+    merged = dict(merge_adapters(base, adapters, weights.scaling))
     expected = adapted.merge_and_unload().state_dict()
-    for name in whole:
+    for name in base:
         torch.testing.assert_close(merged[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
-def test_without_adapters_every_weight_is_news() -> None:
+def test_without_adapters_every_weight_is_synced() -> None:
     net = Net()
-    policy = Policy(net, torch.float32)
-    assert [meta.name for meta in policy.metas(policy.news)] == [name for name, _ in net.named_parameters()]
-    assert not policy.scaling
+    weights = PolicyWeights(net, torch.float32)
+    assert [spec.name for spec in weights.specs(weights.synced)] == [name for name, _ in net.named_parameters()]
+    assert not weights.base
+    assert not weights.scaling

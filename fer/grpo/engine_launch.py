@@ -1,0 +1,82 @@
+"""Starting the rollout engines: Ray actors that live as long as the driver, and that Ray restarts when they die."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayActorError
+
+from fer.errors import UserError
+from fer.grpo.options import GrpoConfig
+from fer.grpo.vllm_engine import RolloutEngine
+
+LOG_INTERVAL = 30.0
+"""Seconds between two log lines about an engine that is waited for."""
+
+
+def start_engines(
+    config: GrpoConfig,
+    model: str,
+    masked_token_ids: Sequence[int],
+    use_gpu: bool,
+    engine: type[RolloutEngine] = RolloutEngine,
+) -> list[Any]:
+    """Create the engines' actors, without waiting for them; ``masked_token_ids`` are never sampled."""
+    actor: Any = ray.remote(engine)
+    sampling = {
+        "n": config.num_generations,
+        "temperature": config.temperature,
+        "max_tokens": config.max_new_tokens,
+        "logit_bias": dict.fromkeys(masked_token_ids, -100.0),  # vLLM's minimum
+    }
+    engine_args: dict[str, Any] = {
+        "dtype": {"bf16": "bfloat16", "fp32": "float32"}[config.precision],
+        "max_model_len": config.max_prompt_tokens + config.max_new_tokens,
+    }
+    if use_gpu:
+        engine_args["gpu_memory_utilization"] = config.gpu_memory_utilization
+    return [
+        actor.options(num_cpus=config.cpus_per_engine, num_gpus=int(use_gpu), max_restarts=-1).remote(
+            model, sampling, engine_args | {"seed": config.seed + number}, config.trust_remote_code
+        )
+        for number in range(config.engines)
+    ]
+
+
+@contextmanager
+def running_engines(
+    config: GrpoConfig, model: str, masked_token_ids: Sequence[int], use_gpu: bool
+) -> Iterator[list[Any]]:
+    """Engines that have started; they are killed at the end. Raises UserError if one can't be started."""
+    engines = start_engines(config, model, masked_token_ids, use_gpu)
+    try:
+        for number, engine in enumerate(engines):
+            wait_until_ready(number, engine, config.engine_timeout)
+        yield engines
+    finally:
+        for engine in engines:
+            ray.kill(engine)
+
+
+def wait_until_ready(number: int, actor: Any, timeout: float) -> None:
+    """Wait until an engine has started or restarted. Raises UserError if it can't, or takes longer than ``timeout``."""
+    started = time.monotonic()
+    ready = actor.ready.remote()
+    while time.monotonic() - started < timeout:
+        done, _ = ray.wait([ready], timeout=LOG_INTERVAL)
+        if not done:
+            print(f"waiting for engine {number} to start ({time.monotonic() - started:.0f} s)", flush=True)
+            continue
+        try:
+            ray.get(ready)
+            return
+        except ActorDiedError as error:
+            raise UserError(f"engine {number} can't be started: {str(error).strip().splitlines()[-1]}") from error
+        except RayActorError:  # it is being restarted
+            time.sleep(1)
+            ready = actor.ready.remote()
+    raise UserError(f"engine {number} did not start within {timeout:g} s (--engine-timeout)")

@@ -1,0 +1,184 @@
+"""The engine pool with a real vLLM engine: rollout groups, weight sync and its check, recovery of a broken transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+import torch.distributed as dist
+
+from fer.data.vqa.prompts import ferbench_prompt
+from fer.data.vqa.questions import Turn
+from fer.errors import UserError
+from fer.grpo.engine_launch import start_engines, wait_until_ready
+from fer.grpo.engine_pool import EnginePool
+from fer.grpo.logprobs import token_logprobs
+from fer.grpo.options import GrpoConfig
+from fer.grpo.preflight import visual_token_ids
+from fer.grpo.rollout import Prompt
+from fer.grpo.sync_check import compare_logprobs
+from fer.grpo.vllm_engine import RolloutEngine
+from fer.grpo.weight_sync import PolicyWeights
+from fer.training.worker import Worker
+from fer.vlm.chat import ChatFormat
+from fer.vlm.model import load_model, load_processor, set_trainable
+from fer.vlm.options import ImageOptions, LoraOptions, VlmModelOptions
+
+pytestmark = [pytest.mark.slow, pytest.mark.vllm]
+
+CPU = torch.device("cpu")
+TOKEN_IDS = list(range(300, 324))
+"""A fixed completion."""
+
+
+class CountingEngine(RolloutEngine):
+    """Counts how often the image encoder runs."""
+
+    async def start_counting(self) -> None:
+        self.encodings = 0
+
+        def count(*args: Any) -> None:
+            self.encodings += 1
+
+        self.llm.apply_model(lambda model: model.visual.register_forward_hook(count) and None)
+
+    async def count_encodings(self) -> int:
+        return self.encodings
+
+
+@dataclass
+class Setup:
+    """One trainer and one engine, with the same model."""
+
+    pool: EnginePool
+    config: GrpoConfig
+    folder: str
+    chat: ChatFormat
+    prompt: Prompt
+    masked_token_ids: list[int]
+
+    def load(self, lora: str = "off") -> torch.nn.Module:
+        options = VlmModelOptions(precision="fp32")
+        model = load_model(self.folder, options)
+        return set_trainable(model, options, LoraOptions(lora=lora, lora_rank=4, lora_dropout=0)).eval()  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def logprobs(
+        self,
+        model: torch.nn.Module,
+        token_ids: list[int],
+        temperature: float = 1.0,
+        masked_token_ids: Sequence[int] = (),
+    ) -> torch.Tensor:
+        """The trainer's log-probabilities of a completion of the prompt."""
+        inputs = self.chat.collate_prompts([self.prompt.text], [self.prompt.image])
+        types = inputs["mm_token_type_ids"]
+        inputs["mm_token_type_ids"] = torch.cat([types, types.new_zeros(1, len(token_ids))], 1)
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([token_ids])], 1)
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        logits = model(**inputs).logits[0, -len(token_ids) - 1 : -1]
+        masked = torch.tensor(masked_token_ids, dtype=torch.long)
+        return token_logprobs(logits, torch.tensor(token_ids), temperature, masked)[0]
+
+    def difference(self, model: torch.nn.Module) -> float:
+        """Largest difference between trainer and engine on the fixed completion."""
+        engine = torch.tensor(ray.get(self.pool.actors[0].compute_logprobs.remote(self.prompt, TOKEN_IDS)))
+        return (self.logprobs(model, TOKEN_IDS) - engine).abs().max().item()
+
+    def check_sync(self, model: torch.nn.Module) -> float:
+        return compare_logprobs(self.pool, self.prompt, TOKEN_IDS, self.logprobs(model, TOKEN_IDS), tolerance=0.01)
+
+
+@pytest.fixture(scope="module")
+def setup(tiny_models: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    folder = str(tiny_models / "qwen2.5-vl")
+    config = GrpoConfig(
+        data="none", precision="fp32", max_prompt_tokens=256, max_new_tokens=24, num_generations=8, temperature=0.7
+    )
+    chat = ChatFormat(load_processor(folder), ImageOptions(image_size=56), max_tokens=256)
+    image = np.random.default_rng(0).integers(0, 255, (56, 56, 3), dtype=np.uint8)
+    prompt = Prompt(chat.render_prompt([Turn(ferbench_prompt(["happy", "sad"]))]), image)
+    masked_token_ids = visual_token_ids(config, folder)
+    actors = start_engines(config, folder, masked_token_ids, use_gpu=False, engine=CountingEngine)
+    wait_until_ready(0, actors[0], 240)
+    store = tmp_path_factory.mktemp("store") / "store"
+    dist.init_process_group("gloo", store=dist.FileStore(str(store), 1), rank=0, world_size=1)
+    pool = EnginePool(actors, Worker(0, 1, CPU), timeout=240)
+    yield Setup(pool, config, folder, chat, prompt, masked_token_ids)
+    dist.destroy_process_group()
+    for actor in actors:
+        ray.kill(actor)
+
+
+def test_after_a_sync_the_engine_has_the_trainer_s_weights(setup: Setup) -> None:
+    model = setup.load()
+    setup.pool.connect(PolicyWeights(model, torch.float32), version=0, cancel_requests=True)
+    assert setup.difference(model) < 1e-4
+    torch.manual_seed(1)
+    for parameter in model.parameters():  # the image encoder's too
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
+    before = setup.difference(model)
+    with pytest.raises(UserError, match="weight sync of step 0 failed"):
+        setup.check_sync(model)
+    assert setup.pool.sync_weights(PolicyWeights(model, torch.float32), version=1) is not None
+    after = setup.difference(model)
+    print(f"largest difference of log-probabilities: {before:.3g} before the sync, {after:.3g} after")
+    assert before > 0.05
+    assert after < 1e-4
+    assert setup.check_sync(model) <= after
+
+
+def test_a_group_encodes_its_image_once_and_has_the_trainer_s_logprobs(setup: Setup) -> None:
+    model = setup.load()
+    weights = PolicyWeights(model, torch.float32)
+    setup.pool.connect(weights, version=2)
+    actor = setup.pool.actors[0]
+    ray.get(actor.start_counting.remote())
+    [output] = setup.pool.collect(setup.pool.submit([setup.prompt]), weights)
+    assert ray.get(actor.count_encodings.remote()) == 1, "eight completions, one image"
+    assert output.weight_version == 2
+    assert len(output.completions) == setup.config.num_generations
+    inputs = setup.chat.collate_prompts([setup.prompt.text], [setup.prompt.image])
+    assert output.prompt_token_ids == inputs["input_ids"][0].tolist()
+    for completion in output.completions:
+        assert not set(completion.token_ids) & set(setup.masked_token_ids)
+        logprobs = setup.logprobs(model, completion.token_ids, setup.config.temperature, setup.masked_token_ids)
+        torch.testing.assert_close(logprobs, torch.tensor(completion.logprobs), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("lora", ["lora", "dora"])
+def test_a_sync_sends_only_the_adapters(setup: Setup, lora: str) -> None:
+    torch.manual_seed(2)
+    model = setup.load(lora)
+    weights = PolicyWeights(model, torch.float32)
+    setup.pool.connect(weights, version=3)
+    assert setup.difference(model) < 1e-4
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            parameter.data.add_(0.2 * torch.randn_like(parameter))
+    assert setup.difference(model) > 0.05
+    assert setup.pool.sync_weights(weights, version=4) is not None
+    assert setup.difference(model) < 1e-4
+
+
+def test_connect_recovers_from_a_broken_transfer(setup: Setup) -> None:
+    """A trainer that dies after the first weights leaves a half-updated engine; the next trainer sends all weights."""
+    model = setup.load()
+    weights = PolicyWeights(model, torch.float32)
+    setup.pool.connect(weights, version=5)
+    actor, specs = setup.pool.actors[0], weights.specs(weights.synced)
+    broken = actor.update_weights.remote(6, specs)
+    setup.pool.group.shutdown()
+    setup.pool.group = None
+    with pytest.raises(ray.exceptions.RayTaskError):
+        ray.get(broken, timeout=60)
+    for parameter in model.parameters():
+        parameter.data.mul_(1.1)
+    setup.pool.connect(weights, version=6, cancel_requests=True)
+    assert setup.difference(model) < 1e-4
