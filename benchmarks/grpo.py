@@ -1,8 +1,8 @@
-"""Speed of `fer grpo` against TRL's GRPOTrainer, in one run on one machine: same model, questions, group size, lengths.
+"""Speed of `fer grpo` against TRL's GRPOTrainer on one machine: the same model, prompts, group size and lengths.
 
-Two trainers (DeepSpeed ZeRO-2) and one vLLM engine each. TRL's own ways of using vLLM do not run on a CPU; here it asks
-the same engine, each trainer its own questions, as Ferry does. Completions all run to the limit: a random model hardly
-ever ends by itself.
+Both use two trainers (DeepSpeed ZeRO-2) and one vLLM engine. TRL's own vLLM modes do not run on a CPU, so here its
+trainers send their prompts to the same engine as Ferry's. Nearly all completions have the maximum length, because a
+random model rarely samples the end token.
 
     python -m benchmarks.grpo --rounds 2
 """
@@ -25,23 +25,23 @@ from benchmarks.grpo_curve import write_questions
 from benchmarks.sft import make_model
 from fer.options import Options, parse
 
-SKIPPED = 3
-"""First steps of a run, in which things warm up."""
+WARMUP_STEPS = 3
+"""Steps at the start of a run that are not counted."""
 
 PHASES = ("wait", "update", "sync")
 
 
 class GrpoBenchmark(Options):
-    """Measure reinforcement learning against TRL's GRPOTrainer."""
+    """Compare the speed of `fer grpo` and TRL's GRPOTrainer."""
 
-    steps: int = Field(20, ge=6, description="Steps of each run")
-    prompts: int = Field(8, ge=2, multiple_of=2, description="Questions a step")
-    group_size: int = Field(8, ge=2, description="Completions of each")
-    completion_tokens: int = Field(64, ge=8, description="Tokens of a completion")
+    steps: int = Field(20, ge=6, description="Steps per run")
+    prompts_per_step: int = Field(8, ge=2, multiple_of=2, description="Prompts per step")
+    num_generations: int = Field(8, ge=2, description="Completions per prompt")
+    max_new_tokens: int = Field(64, ge=8, description="Tokens per completion")
     width: int = Field(256, ge=64, multiple_of=64, description="Width of the language model")
-    layers: int = Field(4, ge=1, description="Its layers")
+    layers: int = Field(4, ge=1, description="Layers of the language model")
     image_size: int = Field(56, ge=28, description="Side of the images, in pixels")
-    rounds: int = Field(2, ge=1, description="Times that all take turns")
+    rounds: int = Field(2, ge=1, description="Runs of each contender, in turn")
 
 
 def main(config: GrpoBenchmark) -> None:
@@ -50,37 +50,37 @@ def main(config: GrpoBenchmark) -> None:
     connect(cpus=4)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        write_questions(root, per_label=-(-config.steps * config.prompts // 7))
+        write_questions(root, per_label=-(-config.steps * config.prompts_per_step // 7))
         make_model(config, root / "model")
         contenders: dict[str, Callable[[int], list[dict[str, float]]]] = {
             "TRL's GRPOTrainer": lambda number: run_trl(config, root),
-            "Ferry, on-policy": lambda number: run_ferry(config, root, f"now-{number}", depth=0),
-            "Ferry, one ahead": lambda number: run_ferry(config, root, f"ahead-{number}", depth=1),
+            "Ferry, on-policy": lambda number: run_ferry(config, root, f"sync-{number}", async_level=0),
+            "Ferry, asynchronous": lambda number: run_ferry(config, root, f"async-{number}", async_level=1),
         }
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
         for number in range(config.rounds):
             for name, run in contenders.items():
                 rounds[name].append(summarise(run(number), config))
                 print(name, {key: round(value, 3) for key, value in rounds[name][-1].items()}, flush=True)
-    base = statistics.median(each["samples_per_second"] for each in rounds["TRL's GRPOTrainer"])
+    base = statistics.median(each["completions_per_second"] for each in rounds["TRL's GRPOTrainer"])
     for name, results in rounds.items():
-        rates = [each["samples_per_second"] for each in results]
-        split = "  ".join(f"{phase} {statistics.median(each[phase] for each in results):.3f} s" for phase in PHASES)
+        rates = [each["completions_per_second"] for each in results]
+        phases = "  ".join(f"{phase} {statistics.median(each[phase] for each in results):.3f} s" for phase in PHASES)
         step = statistics.median(each["step"] for each in results)
         print(
-            f"{name:<20}{statistics.median(rates):7.1f} samples/s  ({min(rates):.1f} to {max(rates):.1f})  "
-            f"{statistics.median(rates) / base:.2f} x TRL   step {step:.3f} s: {split}"
+            f"{name:<20}{statistics.median(rates):7.1f} completions/s  ({min(rates):.1f} to {max(rates):.1f})  "
+            f"{statistics.median(rates) / base:.2f} x TRL   step {step:.3f} s: {phases}"
         )
 
 
 def summarise(steps: list[dict[str, float]], config: GrpoBenchmark) -> dict[str, float]:
-    """Medians over the steps of a run, the first ones left out."""
-    rest = steps[SKIPPED:]
-    medians = {name: statistics.median(step[name] for step in rest) for name in ("step", *PHASES)}
-    return medians | {"samples_per_second": config.prompts * config.group_size / medians["step"]}
+    """Medians over the steps of a run, without the warm-up."""
+    measured = steps[WARMUP_STEPS:]
+    medians = {name: statistics.median(step[name] for step in measured) for name in ("step", *PHASES)}
+    return medians | {"completions_per_second": config.prompts_per_step * config.num_generations / medians["step"]}
 
 
-def grpo_config(config: GrpoBenchmark, root: Path, **others: Any) -> Any:
+def grpo_config(config: GrpoBenchmark, root: Path, **options: Any) -> Any:
     from fer.grpo.options import GrpoConfig
 
     return GrpoConfig(
@@ -93,48 +93,48 @@ def grpo_config(config: GrpoBenchmark, root: Path, **others: Any) -> Any:
         device="cpu",
         workers=2,
         threads=1,
-        prompts=config.prompts,
-        group_size=config.group_size,
-        batch_size=config.prompts // 2 * config.group_size,
+        prompts_per_step=config.prompts_per_step,
+        num_generations=config.num_generations,
+        batch_size=config.prompts_per_step // 2 * config.num_generations,
         beta=0,
         lr=1e-6,
         image_size=config.image_size,
         max_prompt_tokens=256,
-        max_completion_tokens=config.completion_tokens,
+        max_new_tokens=config.max_new_tokens,
         grad_checkpointing=False,
         check_sync_every=0,
-        sample_every=0,
-        **others,
+        log_completions_every=0,
+        **options,
     )
 
 
-def run_ferry(config: GrpoBenchmark, root: Path, name: str, depth: int) -> list[dict[str, float]]:
-    """`fer grpo`; the figures of its steps."""
+def run_ferry(config: GrpoBenchmark, root: Path, name: str, async_level: int) -> list[dict[str, float]]:
+    """Run `fer grpo`; the times of its steps."""
     from mlflow.tracking import MlflowClient
 
     from fer.tracking import tracking_uri
-    from jobs.grpo import main as reinforce
+    from jobs.grpo import main as train_grpo
 
-    options = grpo_config(config, root, name=name, async_depth=depth)
-    reinforce(options)
+    options = grpo_config(config, root, name=name, async_level=async_level)
+    train_grpo(options)
     run_id = json.loads((root / "runs" / name / "run.json").read_text())["mlflow_run_id"]
     client = MlflowClient(tracking_uri(options))
-    names = {"step_seconds": "step"} | {f"seconds_{phase}": phase for phase in PHASES}
+    names = {f"time/{name}": name for name in ("step", *PHASES)}
     series = {short: [p.value for p in client.get_metric_history(run_id, long)] for long, short in names.items()}
     return [dict(zip(series, values, strict=True)) for values in zip(*series.values(), strict=True)][: config.steps]
 
 
 def run_trl(config: GrpoBenchmark, root: Path) -> list[dict[str, float]]:
-    """GRPOTrainer on Ray Train workers, with an engine of ours."""
+    """Run GRPOTrainer on Ray Train workers, with one of Ferry's engines; the times of its steps."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from fer.grpo.engine_pool import running_engines
-    from fer.grpo.preflight import banned_tokens
+    from fer.grpo.engine_launch import running_engines
+    from fer.grpo.preflight import visual_token_ids
 
     options, model, out = grpo_config(config, root), str(root / "model"), root / "trl.json"
     settings = {"config": config.model_dump(), "root": str(root), "out": str(out)}
-    with running_engines(options, model, banned_tokens(options, model), use_gpu=False) as engines:
+    with running_engines(options, model, visual_token_ids(options, model), use_gpu=False) as engines:
         TorchTrainer(
             trl_worker,
             train_loop_config=settings | {"engines": engines},
@@ -145,7 +145,7 @@ def run_trl(config: GrpoBenchmark, root: Path) -> list[dict[str, float]]:
 
 
 def trl_worker(settings: dict[str, Any]) -> None:
-    """One trainer of TRL's; the leading one writes the times of its steps."""
+    """One TRL trainer; rank 0 writes the times of its steps."""
     import os
 
     os.environ.update(ACCELERATE_USE_DEEPSPEED="true", DS_ACCELERATOR="cpu", TRL_EXPERIMENTAL_SILENCE="1")
@@ -154,11 +154,11 @@ def trl_worker(settings: dict[str, Any]) -> None:
     from accelerate import PartialState
     from deepspeed import ops
 
-    ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled, for minutes
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False  # compiling it takes minutes
     torch.set_num_threads(1)
     PartialState(backend="gloo")
-    looks = import_module("trl.import_utils")
-    looks.is_vllm_available = lambda *a, **b: False  # type: ignore[attr-defined]  # not in this process
+    import_utils = import_module("trl.import_utils")
+    import_utils.is_vllm_available = lambda *args, **kwargs: False  # type: ignore[attr-defined]  # not imported here
     import datasets
     from PIL import Image
     from transformers import AutoModelForMultimodalLM, TrainerCallback
@@ -166,9 +166,9 @@ def trl_worker(settings: dict[str, Any]) -> None:
     from trl.generation.vllm_generation import VLLMGeneration
 
     from fer.data.vqa.questions import Turn
-    from fer.grpo.engine_pool import Engines
-    from fer.grpo.vllm_engine import Prompt
-    from fer.grpo.weight_sync import Policy
+    from fer.grpo.engine_pool import EnginePool
+    from fer.grpo.rollout import Prompt
+    from fer.grpo.weight_sync import PolicyWeights
     from fer.training.worker import Worker
     from fer.vlm.chat import ChatFormat
     from fer.vlm.model import load_processor
@@ -177,7 +177,7 @@ def trl_worker(settings: dict[str, Any]) -> None:
     config, root = GrpoBenchmark(**settings["config"]), Path(settings["root"])
     options = grpo_config(config, root)
     worker = Worker.start(options)
-    engines = Engines(settings["engines"], worker, 300)
+    pool = EnginePool(settings["engines"], worker, 300)
     processor = load_processor(str(root / "model"))
     chat = ChatFormat(processor, ImageOptions(image_size=config.image_size), max_tokens=256)
     rows = [json.loads(line) for line in (root / "grpo.jsonl").read_text().splitlines()]
@@ -185,42 +185,43 @@ def trl_worker(settings: dict[str, Any]) -> None:
     seconds = dict.fromkeys(PHASES, 0.0)
     steps: list[dict[str, float]] = []
 
-    class Ours(VLLMGeneration):  # type: ignore[misc]
-        """TRL's questions to our engine."""
+    class FerryGeneration(VLLMGeneration):  # type: ignore[misc]
+        """Sends TRL's prompts and weights to Ferry's engine."""
 
         def __init__(self, trainer: Any) -> None:
-            self.trainer, self.policy, self.version = trainer, None, 0
+            self.trainer, self.weights, self.version = trainer, None, 0
 
         def sync_weights(self) -> None:
             started = time.perf_counter()
-            if self.policy is None:
-                self.policy = Policy(self.trainer.accelerator.unwrap_model(self.trainer.model), torch.float32)
-                engines.connect(self.policy, 0, fresh=True)
+            if self.weights is None:
+                self.weights = PolicyWeights(self.trainer.accelerator.unwrap_model(self.trainer.model), torch.float32)
+                pool.connect(self.weights, 0, cancel_requests=True)
             self.version += 1
-            assert engines.sync(self.policy, self.version) is not None
+            assert pool.sync_weights(self.weights, self.version) is not None
             seconds["sync"] += time.perf_counter() - started
 
         def generate(self, prompts: Any, images: Any, num_generations: int, profiler: Any = None) -> Any:
             started = time.perf_counter()
             pixels = [np.asarray(each[0].convert("RGB")) for each in images[::num_generations]]
             first = worker.rank * len(pixels)
-            assert self.policy is not None
-            groups = engines.collect(engines.ask([Prompt(text, each) for each in pixels], first), self.policy)
-            for group, ids in zip(groups, prompts[::num_generations], strict=True):
-                assert group.prompt_tokens == list(ids)
-            said = [sampled for group in groups for sampled in group.completions]
+            assert self.weights is not None
+            outputs = pool.collect(pool.submit([Prompt(text, each) for each in pixels], first), self.weights)
+            for output, ids in zip(outputs, prompts[::num_generations], strict=True):
+                assert output.prompt_token_ids == list(ids)
+            completions = [completion for output in outputs for completion in output.completions]
+            logprobs = [[[logprob] for logprob in completion.logprobs] for completion in completions]
             seconds["wait"] += time.perf_counter() - started
-            return prompts, [s.tokens for s in said], [[[logp] for logp in s.logps] for s in said], None
+            return prompts, [completion.token_ids for completion in completions], logprobs, None
 
-    class Clock(TrainerCallback):
-        """Steps are timed from end to end; what is neither waiting nor sync is the update."""
+    class StepTimer(TrainerCallback):
+        """Times each step; what is neither waiting nor sync counts as the update."""
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             now = time.perf_counter()
             if state.global_step > 1:
-                step = now - self.last
+                step = now - self.previous
                 steps.append({"step": step, **seconds, "update": step - seconds["wait"] - seconds["sync"]})
-            self.last = now
+            self.previous = now
             seconds.update(dict.fromkeys(PHASES, 0.0))
 
     side = config.image_size
@@ -238,14 +239,14 @@ def trl_worker(settings: dict[str, Any]) -> None:
     config_zero.pop("optimizer")
     trainer = GRPOTrainer(
         model=AutoModelForMultimodalLM.from_pretrained(root / "model", dtype=torch.float32),
-        reward_funcs=[lambda completions, **others: [float(len(c[0]["content"]) % 2) for c in completions]],
+        reward_funcs=[lambda completions, **kwargs: [float(len(c[0]["content"]) % 2) for c in completions]],
         args=GRPOConfig(
             output_dir=str(root / "trl"),
-            per_device_train_batch_size=config.prompts // 2 * config.group_size,
-            num_generations=config.group_size,
+            per_device_train_batch_size=config.prompts_per_step // 2 * config.num_generations,
+            num_generations=config.num_generations,
             steps_per_generation=1,
             gradient_accumulation_steps=1,
-            max_completion_length=config.completion_tokens,
+            max_completion_length=config.max_new_tokens,
             max_steps=config.steps,
             learning_rate=1e-6,
             beta=0.0,
@@ -261,13 +262,13 @@ def trl_worker(settings: dict[str, Any]) -> None:
         ),
         train_dataset=data,
         processing_class=processor,
-        callbacks=[Clock()],
+        callbacks=[StepTimer()],
     )
     for name, parameter in trainer.model.named_parameters():
         if ".visual." in name and "merger" not in name:
             parameter.requires_grad_(False)
     trainer.use_vllm, trainer._last_loaded_step = True, -1
-    trainer.vllm_generation = Ours(trainer)
+    trainer.vllm_generation = FerryGeneration(trainer)
     trainer.train()
     if worker.is_rank_zero:
         Path(settings["out"]).write_text(json.dumps(steps))

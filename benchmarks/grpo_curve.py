@@ -1,7 +1,7 @@
-"""Does `fer grpo` raise the reward? A tiny model that half knows the form of an answer learns to keep to it.
+"""Reward curves of `fer grpo`: a tiny model that knows the answer format only in part learns to keep to it.
 
-The images are plates of seven colours, one for each label. The answers that the model first imitates, for a while, name
-labels at random. Then the form alone is rewarded. Several seeds; the curves are drawn as one picture.
+The images are plain plates of seven colours, one for each label. The model is first fine-tuned for a few epochs on
+responses with random labels; then the format alone is rewarded. The curves of several seeds are plotted together.
 
     python -m benchmarks.grpo_curve --out /tmp/grpo
 """
@@ -29,33 +29,35 @@ COLOURS = {
 
 
 class CurveBenchmark(Options):
-    """Train on plates of colour with several seeds, and draw the rewards."""
+    """Train on images of plain colours with several seeds, and plot the rewards."""
 
-    out: str = Field("benchmark-grpo", description="Folder for data, runs and the picture")
-    per_label: int = Field(64, ge=8, description="Plates of each colour")
-    seeds: int = Field(3, ge=1, description="Runs of reinforcement learning, each with its own seed")
-    epochs: int = Field(2, ge=1, description="Their passes over the plates")
-    async_depth: int = Field(0, ge=0, le=1, description="Batches sampled ahead")
+    out: str = Field("benchmark-grpo", description="Folder for data, runs and the plot")
+    per_label: int = Field(64, ge=8, description="Images of each colour")
+    seeds: int = Field(3, ge=1, description="GRPO runs, each with its own seed")
+    epochs: int = Field(2, ge=1, description="Epochs of each run")
+    async_level: int = Field(0, ge=0, le=1, description="As in `fer grpo`")
 
 
 def main(config: CurveBenchmark) -> None:
     from cluster.local import connect
-    from fer.grpo.plots import draw
+    from fer.grpo.plots import FILE_NAME, plot_histories
 
-    connect(cpus=4)  # for the largest of the jobs
+    connect(cpus=4)  # for the largest job
     root = Path(config.out).absolute()
-    teach_form(root, config.per_label)
+    train_format(root, config.per_label)
     histories = {}
     for seed in range(config.seeds):
-        histories[f"seed {seed}"] = history = reinforce(root, seed, config)
-        first, last = (statistics.fmean(entry["reward"] for entry in ends) for ends in (history[:10], history[-10:]))
+        histories[f"seed {seed}"] = history = train_grpo(root, seed, config)
+        first, last = (
+            statistics.fmean(entry["reward/mean"] for entry in ends) for ends in (history[:10], history[-10:])
+        )
         print(f"seed {seed}: reward {first:.3f} in the first ten steps, {last:.3f} in the last ten", flush=True)
-    draw(histories, root / "curves.png")
-    print(f"Curves: {root / 'curves.png'}")
+    plot_histories(histories, root / FILE_NAME)
+    print(f"Curves: {root / FILE_NAME}")
 
 
 def write_plates(folder: Path, per_label: int, size: int = 56) -> None:
-    """Plates of colour with some noise, in a folder for each label."""
+    """Images of plain colours with some noise, in a folder for each label."""
     import numpy as np
     from PIL import Image
 
@@ -69,7 +71,7 @@ def write_plates(folder: Path, per_label: int, size: int = 56) -> None:
 
 
 def write_questions(root: Path, per_label: int) -> None:
-    """``sft.jsonl`` with the right form and random labels, and ``grpo.jsonl`` with the right labels, about plates."""
+    """``sft.jsonl`` in the answer format with random labels, and ``grpo.jsonl`` with the right labels."""
     import numpy as np
 
     from fer.data.vqa.prompts import ferbench_prompt, format_response
@@ -79,33 +81,33 @@ def write_questions(root: Path, per_label: int) -> None:
     sft, grpo = [], []
     for label in COLOURS:
         for file in sorted((root / "plates" / label).iterdir()):
-            path, asked = f"plates/{label}/{file.name}", ferbench_prompt(COLOURS)
-            guess = str(random.choice(list(COLOURS)))
-            answer = format_response(f"The face looks like {guess}.", guess)
-            sft.append({"image_path": path, "question": asked, "response": answer})
-            grpo.append({"image_path": path, "problem": asked, "solution": f"<answer>{label}</answer>"})
+            path, question = f"plates/{label}/{file.name}", ferbench_prompt(COLOURS)
+            random_label = str(random.choice(list(COLOURS)))
+            response = format_response(f"The face looks like {random_label}.", random_label)
+            sft.append({"image_path": path, "question": question, "response": response})
+            grpo.append({"image_path": path, "problem": question, "solution": f"<answer>{label}</answer>"})
     for name, rows in (("sft", sft), ("grpo", grpo)):
         (root / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
 
 
-def teach_form(root: Path, per_label: int) -> None:
-    """The model that reinforcement begins with, in ``runs/form/model``."""
+def train_format(root: Path, per_label: int) -> None:
+    """Make the initial model of GRPO, in ``runs/format/model``."""
     from jobs.__main__ import run_job
 
     write_questions(root, per_label)
-    where = f"--data {root / 'sft.jsonl'} --out-dir {root / 'runs'} --name form"
-    how = "--config tiny-cpu --epochs 6 --eval-generations 0 --checkpoint-every 0"
-    assert run_job("sft", f"{where} {how}".split()) == 0
+    paths = f"--data {root / 'sft.jsonl'} --out-dir {root / 'runs'} --name format"
+    options = "--config tiny-cpu --epochs 6 --eval-generations 0 --checkpoint-every 0"
+    assert run_job("sft", f"{paths} {options}".split()) == 0
 
 
-def reinforce(root: Path, seed: int, config: CurveBenchmark) -> list[dict[str, float]]:
-    """One run of `fer grpo`; the figures of its steps."""
+def train_grpo(root: Path, seed: int, config: CurveBenchmark) -> list[dict[str, float]]:
+    """Run `fer grpo`; the metrics of its steps."""
     from jobs.__main__ import run_job
 
     arguments = [
-        *("--config", "tiny-cpu", "--model", f"{root / 'runs/form'}", "--data", f"{root / 'grpo.jsonl'}"),
+        *("--config", "tiny-cpu", "--model", f"{root / 'runs/format'}", "--data", f"{root / 'grpo.jsonl'}"),
         *("--val-split", "0", "--out-dir", f"{root / 'runs'}", "--name", f"seed-{seed}", "--seed", str(seed)),
-        *("--epochs", str(config.epochs), "--async-depth", str(config.async_depth), "--rewards", '{"format": 1}'),
+        *("--epochs", str(config.epochs), "--async-level", str(config.async_level), "--rewards", '{"format": 1}'),
     ]
     assert run_job("grpo", arguments) == 0
     return json.loads((root / "runs" / f"seed-{seed}" / "history.json").read_text())

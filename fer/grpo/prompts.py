@@ -72,7 +72,9 @@ class PromptLoader:
                 skip=skip * size,
             )
             load = partial(read_window, columns=COLUMNS)
-            yield from iter_batches(windows, load, PromptCollator(self.chat), batch_size=size, threads=config.decode_threads)
+            yield from iter_batches(
+                windows, load, PromptCollator(self.chat), batch_size=size, threads=config.decode_threads
+            )
             epoch, skip = epoch + 1, 0
 
 

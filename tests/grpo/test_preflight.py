@@ -38,7 +38,7 @@ def test_the_longest_prompt_includes_its_image(tiny_model: str, question_shards:
         ({"prompts_per_step": 500}, "do not fill a batch"),
         ({"rewards": {"nowhere:speed": 1.0}}, "cannot be imported"),
         ({"deepspeed": "zero9"}, "zero9"),
-        ({"resume": "/nowhere"}, "no checkpoint"),
+        ({"resume": "/nowhere"}, "is not a checkpoint"),
     ],
 )
 def test_mistakes_are_reported_before_training(
