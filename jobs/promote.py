@@ -1,4 +1,4 @@
-"""`fer promote`: give a registered model an alias. Servers that follow the alias change over by themselves."""
+"""`fer promote`: point an alias to a version of a registered model. Servers that follow the alias reload it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from fer.tracking import TrackingOptions
 
 
 class Config(TrackingOptions):
-    """Give a version of a registered model an alias, such as champion."""
+    """Point an alias, such as champion, to a version of a registered model."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     name: CliPositionalArg[str] = Field(description="Name of the registered model")
-    version: int | None = Field(None, ge=1, description="Version to promote; unset: the one that --from points to")
-    alias: str = Field("champion", description="Alias to give")
-    source: str = Field("challenger", alias="from", description="Alias of the version that is promoted")
+    version: int | None = Field(None, ge=1, description="Version to promote; unset: the one with the alias of --from")
+    alias: str = Field("champion", description="Alias to set")
+    source: str = Field("challenger", alias="from", description="Alias of the version to promote")
 
 
 def main(config: Config) -> None:
-    """Move the alias and say from where to where."""
+    """Move the alias, and print its old and its new version."""
     from fer.tracking import promote, tracking_uri
 
     version = None if config.version is None else str(config.version)
     old, new = promote(config.name, version, config.alias, config, config.source)
-    before = f"it was version {old}" if old else "it is new"
+    before = f"before: {old}" if old else "a new alias"
     print(f"models:/{config.name}@{config.alias} is now version {new} ({before}), in {tracking_uri(config)}")
 
 
