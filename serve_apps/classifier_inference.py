@@ -9,7 +9,7 @@ import numpy as np
 
 from fer.classifier.predictor import Predictions, Predictor
 from fer.classifier.preprocess import resize
-from fer.data.images import check_image, decode_rgb
+from fer.data.images import decode_untrusted
 from fer.errors import BadRow
 from fer.faces import FaceBox, FaceDetector, crop, open_detector
 from fer.labels import likely_compound
@@ -78,8 +78,8 @@ def _find_faces(
     faces = []
     for number, image in enumerate(images):
         try:
-            check_image(image, config.max_pixels, config.max_image_bytes)
-            faces.append(_crop_faces(decode_rgb(image), model.info.img_size, detector))
+            pixels = decode_untrusted(image, config.max_pixels, config.max_image_bytes)
+            faces.append(_crop_faces(pixels, model.info.img_size, detector))
         except BadRow as error:
             return InvalidInput(reason=f"image {number}: {error}")
     return faces

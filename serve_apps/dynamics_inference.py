@@ -35,9 +35,9 @@ def predict_frame(frame: DynamicsFrame, model: LoadedDynamicsModel) -> DynamicsR
     try:
         check_flow(frame.flow)
         expression, baseline = (check_landmarks(np.array(points)) for points in (frame.expression, frame.baseline))
+        scores = model.predictor([FramePair("", "", "", frame.flow, expression, baseline)])
     except BadRow as error:
         return InvalidInput(reason=str(error))
-    scores = model.predictor([FramePair("", "", "", frame.flow, expression, baseline)])
     return DynamicsResponse(frames=[_frame_scores(scores[0])], model=model.info)
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -120,3 +120,25 @@ def step_losses() -> Callable[[Run], dict[int, float]]:
         return {point.step: point.value for point in MlflowClient(run.uri).get_metric_history(run.run_id, "step_loss")}
 
     return read
+
+
+@pytest.fixture
+def count_decodes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Counts the images that OpenCV and Pillow have decoded since the test began."""
+    import cv2
+    from PIL import ImageFile
+
+    decoded: list[str] = []
+
+    def spy(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            decoded.append(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    spy(cv2, "imdecode")
+    spy(ImageFile.ImageFile, "load")
+    return lambda: len(decoded)

@@ -1,4 +1,4 @@
-"""From encoded bytes to pixels: a strict check for data that is new, and a fast decode for data that was checked."""
+"""Encoded images to pixels: a header check that decodes nothing, and a single decode."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from fer.errors import BadRow
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 64 * 2**20
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
-"""What both Pillow and OpenCV read. Pillow's other formats stay shut: for EPS it would start Ghostscript."""
+"""Formats that both Pillow and OpenCV read. Pillow's others stay disabled: for EPS it would start Ghostscript."""
 
-# One image is decoded by one thread: parallelism comes from decoding many images at once.
-cv2.setNumThreads(1)
-Image.MAX_IMAGE_PIXELS = None  # we look at the header ourselves, with our own limit
+cv2.setNumThreads(1)  # one thread per image: images are decoded in parallel instead
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged image is reported as a BadRow
+Image.MAX_IMAGE_PIXELS = None  # `check_header` has its own limit
 
 
-def check_image(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
-    """Decode an image fully and strictly; return (width, height) in pixels.
+def check_header(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
+    """Width and height in pixels, from the header alone: no pixel is decoded.
 
-    Raises BadRow for an empty or oversized file, something that is not an image, a truncated image, or one whose header
-    announces more than ``max_pixels`` (a decompression bomb: refused before a pixel is decoded).
+    Raises BadRow for an empty file, one of more than ``max_bytes``, one that is not an image of a supported format, and
+    an image of more than ``max_pixels``, such as a decompression bomb.
     """
     if not data:
         raise BadRow("empty file")
@@ -36,32 +36,38 @@ def check_image(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
-                if width * height > max_pixels:
-                    raise BadRow(f"{width}x{height} pixels, more than {max_pixels}")
-                image.load()
-    except BadRow:
-        raise
-    except Exception as error:  # decoders meet hostile bytes with whatever they please, RuntimeError and KeyError too
-        reason = "truncated image" if "truncated" in str(error) else "not an image that can be decoded"
-        raise BadRow(reason) from None
+    except Exception:  # malformed headers raise anything, RuntimeError and KeyError included
+        raise BadRow("not an image of a supported format") from None
+    if width * height > max_pixels:
+        raise BadRow(f"{width}x{height} pixels, more than {max_pixels}")
     return width, height
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
-    """Encoded image to RGB, uint8, (height, width, 3), turned upright by its EXIF orientation. Raises BadRow."""
+    """Decode to RGB uint8 (height, width, 3), rotated according to the EXIF orientation.
+
+    There is no size limit: use `decode_untrusted` for images that were not checked before. Raises BadRow for an image
+    that is truncated or damaged.
+    """
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     except cv2.error:  # OpenCV returns None for most damaged files, but raises for some
         pixels = None
     if pixels is None:
-        raise BadRow("not an image that can be decoded")
+        raise BadRow("truncated or damaged image")
     return pixels
 
 
+def decode_untrusted(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> np.ndarray:
+    """Check the header, then decode once, as `decode_rgb` does. Raises BadRow as both do."""
+    check_header(data, max_pixels, max_bytes)
+    return decode_rgb(data)
+
+
 def encode_png(pixels: np.ndarray) -> bytes:
-    """Grey (H, W) or RGB (H, W, 3) uint8 pixels to a PNG file's bytes."""
+    """Encode grey (H, W) or RGB (H, W, 3) uint8 pixels as PNG."""
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".png", pixels)
-    assert done, "a uint8 array always encodes"
+    encoded, data = cv2.imencode(".png", pixels)
+    assert encoded, "a uint8 array always encodes"
     return data.tobytes()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fer.data.filesystem import FileTree
-from fer.data.images import check_image
+from fer.data.images import check_header, decode_rgb
 from fer.data.landmarks import INDICES
 from fer.data.schema import FaceRow
 from fer.data.splits import assign_splits
@@ -83,7 +83,7 @@ def split_by_video(frames: Sequence[FramePair], val_split: float, test_split: fl
 
 def check_flow(data: bytes) -> None:
     """Raise BadRow unless ``data`` is an encoded picture of 112x112 pixels."""
-    width, height = check_image(data, max_pixels=1_000_000, max_bytes=2**20)
+    width, height = check_header(data, max_pixels=1_000_000, max_bytes=2**20)
     if (width, height) != (SIDE, SIDE):
         raise BadRow(f"a flow picture of {width}x{height} pixels, not {SIDE}x{SIDE}")
 
@@ -104,6 +104,7 @@ def _read(tree: FileTree, folder: str, labelled: bool) -> FramePair:
         raise BadRow("the folder is not named VIDEO_FRAME")
     flow = _file(tree, folder, FLOW)
     check_flow(flow)
+    decode_rgb(flow)  # a damaged picture is rejected here, not in the middle of training
     expression, baseline = (_landmarks(_file(tree, folder, name), name) for name in (EXPRESSION, BASELINE))
     scores = None
     if labelled or f"{folder}/{LABELS}".lstrip("/") in tree.files:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer.data.images import check_image, decode_rgb
+from fer.data.images import decode_rgb, decode_untrusted
 from fer.data.mapping import map_rows
 from fer.data.options import DataOptions
 from fer.data.schema import Source
@@ -62,7 +62,7 @@ def test_fer2013_reordered_columns_with_spaces(tmp_path: Path, write_csv: WriteC
     path = write_csv(tmp_path / "icml_face_data.csv", ("emotion", " Usage", " pixels"), (3, "Training", pixels(0)))
     (row,) = map_rows((source := open_at(path)).rows(), source.space, source.space)
     assert (row.label, row.split) == ("happy", "train")
-    check_image(row.read())
+    decode_untrusted(row.read())
 
 
 def test_real_fer2013_has_the_published_counts(shared_data: Path) -> None:
@@ -133,7 +133,7 @@ def check_ferplus(source: Source) -> None:
     assert rows[0].votes is not None
     assert rows[0].votes[source.space.index("happy")] == pytest.approx(0.8)
     for row in rows[:2]:
-        check_image(row.read())
+        decode_untrusted(row.read())
     assert [row.excluded for row in rows[2:5]] == [
         "FER+ excludes it: no image name",
         "FER+ no majority",

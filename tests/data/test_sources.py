@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer.data.images import check_image
+from fer.data.images import decode_untrusted
 from fer.data.mapping import map_rows
 from fer.data.options import DataOptions
 from fer.data.schema import FaceRow, Source
@@ -29,7 +29,7 @@ def by_path(source: Source) -> dict[str, FaceRow]:
     rows = {row.path.partition("/")[2]: row for row in map_rows(source.rows(), source.space, source.space)}
     for row in rows.values():
         if not row.error and not row.excluded:
-            check_image(row.read())
+            decode_untrusted(row.read())
     return rows
 
 
@@ -243,7 +243,7 @@ def test_mix_maps_three_data_sets_into_one_space(mix: Path) -> None:
     assert (ck.label, ck.group, ck.split) == ("anger", "ck+/S005", None)
     assert rows["ck+/contempt/S138_008_00000009.png"].excluded == "label contempt has no counterpart in six-class"
     assert rows["jaffe/KA.SU1.39.tiff"].label == "surprised"
-    check_image(rows["jaffe/KA.SU1.39.tiff"].read())
+    decode_untrusted(rows["jaffe/KA.SU1.39.tiff"].read())
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_responses_and_errors_are_all_journalled(images: Path, chat_server) -> N
     assert sum(run_batch(items(), config, workers=0)) == 13
     entries, usage = read_journal(Path(config.journal))
     assert set(entries) == {f"q:{i}" for i in range(13)}
-    assert entries["q:5"]["error"] == "not an image that can be decoded"
+    assert entries["q:5"]["error"] == "not an image of a supported format"
     assert entries["q:12"]["error"] == "missing image"
     assert all(entries[f"q:{i}"]["responses"] == ["fear"] for i in range(12) if i != 5)
     assert (usage.responses, usage.prompt_tokens, usage.completion_tokens) == (11, 880, 55)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fer.answers import is_correct, well_formed
-from fer.data.images import check_image
+from fer.data.images import check_header
 from fer.data.vqa.build import load_faces
 from fer.data.vqa.options import QuestionsConfig
 from fer.errors import UserError
@@ -65,7 +65,7 @@ def test_correct_well_formed_responses_are_accepted_and_the_rest_rejected(
 
     url = teacher.requests[0]["messages"][0]["content"][0]["image_url"]["url"]
     assert url.startswith("data:image/png;base64,")
-    assert check_image(base64.b64decode(url.partition(",")[2])) == (48, 48)
+    assert check_header(base64.b64decode(url.partition(",")[2])) == (48, 48)
 
 
 def test_a_stopped_run_continues_with_the_remaining_faces(teacher: Any, face_folder: Path, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_classifier_answers_on_ray(place: Path, ray_cluster: None, capsys: pyt
     rows = results("out/one/sfew_qa.json")
     assert [row["image_path"] for row in rows] == [f"/SFEW/{i}.png" for i in range(FACES)]
     assert [i for i, row in enumerate(rows) if row.get("error")] == [7]
-    assert rows[7]["model_response"] == "ERROR: not an image that can be decoded"
+    assert rows[7]["model_response"] == "ERROR: not an image of a supported format"
     assert {row["model_response"] for row in rows if not row.get("error")} <= {f"<answer>{e}</answer>" for e in SFEW}
     assert "of which 1 have errors" in capsys.readouterr().out
 

@@ -45,11 +45,21 @@ def predict(
 def test_an_invalid_image_fails_its_own_request_only(model: LoadedClassifier) -> None:
     requests = [[picture(1), picture(2)], [picture(3), b"no"], [picture(4)]]
     first, bad, last = predict_requests(requests, model, None, CONFIG)
-    assert bad == InvalidInput(reason="image 1: not an image that can be decoded")
+    assert bad == InvalidInput(reason="image 1: not an image of a supported format")
     alone = predict_requests([[picture(1), picture(2)], [picture(4)]], model, None, CONFIG)
     for batched, expected in zip((first, last), alone, strict=True):
         for (face,), (same,) in zip(faces_of(batched), faces_of(expected), strict=True):
             assert face.scores == pytest.approx(same.scores, abs=1e-6)
+
+
+def test_a_truncated_image_is_named_in_the_reason(model: LoadedClassifier) -> None:
+    (response,) = predict_requests([[picture(1), picture(2)[:-100]]], model, None, CONFIG)
+    assert response == InvalidInput(reason="image 1: truncated or damaged image")
+
+
+def test_each_image_of_a_request_is_decoded_once(model: LoadedClassifier, count_decodes: Callable[[], int]) -> None:
+    predict_requests([[picture(1), picture(2)], [picture(3)]], model, None, CONFIG)
+    assert count_decodes() == 3
 
 
 def test_scores_are_those_of_the_predictor_on_the_whole_image(model: LoadedClassifier) -> None:

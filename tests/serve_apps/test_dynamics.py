@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from fer.data.images import encode_png
 from fer.data.synthetic.sequence import sequence
 from fer.dynamics import flow
 from jobs.dynamics_serve import start
+from serve_apps.dynamics_inference import load_dynamics_model, predict_frame
 from serve_apps.options import DynamicsServeConfig
+from serve_apps.request_parsing import DynamicsFrame
+from serve_apps.schema import DynamicsResponse
 
 BUNDLE = Path(__file__).parents[3] / "shared" / "data" / "models" / "face_landmarker_v2_with_blendshapes.task"
 VIDEOS = find_spec("mediapipe") is not None and BUNDLE.exists()
@@ -80,6 +84,7 @@ def test_a_frame_is_scored(client: httpx.Client, frame: dict) -> None:
         ({"flow": "?"}, 422, "flow is neither base64"),
         ({"flow": base64.b64encode(b"text").decode()}, 422, "not an image"),
         ({"flow": base64.b64encode(encode_png(np.zeros((64, 64, 3), np.uint8))).decode()}, 422, "64x64 pixels"),
+        ({"flow": base64.b64encode(encode_png(np.zeros((112, 112, 3), np.uint8))[:100]).decode()}, 422, "truncated"),
         ({"baseline_landmarks": [[0.0, 0.0]] * 146}, 422, "all the same"),
         ({"baseline_landmarks": [[0.0, 0.0]] * 145}, 422, "baseline_landmarks"),
         ({"expression_landmarks": [["x", 0]] * 146}, 422, "expression_landmarks"),
@@ -91,6 +96,14 @@ def test_an_invalid_frame_gets_a_reason(
     response = client.post("/v1/dynamics", json=frame | change)
     assert response.status_code == status
     assert reason in response.json()["detail"]
+
+
+def test_a_frame_is_decoded_once(model: Path, frame: dict, count_decodes: Callable[[], int]) -> None:
+    config = DynamicsServeConfig(model=str(model), device="cpu")
+    sent = DynamicsFrame(base64.b64decode(frame["flow"]), frame["expression_landmarks"], frame["baseline_landmarks"])
+    response = predict_frame(sent, load_dynamics_model(model, "tiny", "1", config))
+    assert isinstance(response, DynamicsResponse)
+    assert count_decodes() == 1
 
 
 def test_bad_requests_get_their_status(client: httpx.Client, frame: dict) -> None:

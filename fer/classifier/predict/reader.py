@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from fer.classifier.predict.options import PredictConfig
 from fer.classifier.predict.tracks import follow, smooth
 from fer.classifier.predictor import Predictor
-from fer.data.images import MAX_BYTES, check_image, decode_rgb
+from fer.data.images import MAX_BYTES, decode_untrusted
 from fer.data.sources.folder import is_image
 from fer.data.video import is_video, video_frames
 from fer.errors import BadRow, UserError
@@ -122,8 +122,7 @@ class FileReader:
                 raise BadRow("no image or video in this folder")
             with file.open("rb") as stream:
                 data = stream.read(MAX_BYTES + 1)
-            check_image(data)
-            return decode_rgb(data)
+            return decode_untrusted(data)
         except BadRow as error:
             return str(error)
         except OSError as error:

@@ -108,7 +108,7 @@ def test_unreadable_images_cost_their_row_or_stop_the_job(make_model: Make, make
     rows[3]["image"] = b"not an image"
     dataset, predictor = make_shards({"test": rows}, FER2013), Predictor([make_model()], CPU)
     found = evaluate(predictor, dataset, "test", max_bad_fraction=0.1)
-    assert found.coverage.unreadable == [("faces/0003.png", "not an image that can be decoded")]
+    assert found.coverage.unreadable == [("faces/0003.png", "truncated or damaged image")]
     assert found.coverage.rows == 19
     with pytest.raises(UserError, match=r"1 images can't be read \(faces/0003\.png"):
         evaluate(predictor, dataset, "test", max_bad_fraction=0.01)

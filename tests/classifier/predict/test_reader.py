@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -120,9 +121,14 @@ def test_compound_labels_need_a_model_that_names_expressions(images: Path, tmp_p
 
 def test_a_bad_file_costs_its_own_row_only(model: Path, images: Path) -> None:
     rows = {Path(row.path).name: row for row in read(images, model)}
-    assert rows["broken.png"].error == "truncated image" or "image" in (rows["broken.png"].error or "")
+    assert rows["broken.png"].error == "truncated or damaged image"
     assert rows["empty.jpg"].error == "empty file"
     assert [name for name, row in rows.items() if row.error is None] == ["a.png", "b.png", "c.PNG", "d.png"]
+
+
+def test_each_file_is_decoded_once(model: Path, images: Path, count_decodes: Callable[[], int]) -> None:
+    read([str(images / name) for name in ("a.png", "b.png")], model)
+    assert count_decodes() == 2
 
 
 def test_paths_that_lead_nowhere_have_a_row_that_says_so(model: Path, tmp_path: Path) -> None:
