@@ -1,4 +1,4 @@
-"""Every command line that is documented or printed parses: commands, flags, values and recipes exist."""
+"""Every command line that is documented or printed parses: commands, flags, values and recipes are valid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 import fer.options
 from fer.options import Options
-from jobs.__main__ import JOBS, main
+from jobs.__main__ import JOBS, RECIPES, main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
@@ -169,6 +169,11 @@ def test_printed_flags_exist(flags: set[str]) -> None:
         for flag in FLAG.findall(text)
     }
     assert {(flag, file) for flag, file in named if flag not in flags | {"--backend-store-uri"}} == set()
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_recipes_parse(recipe: Path, fault: Callable[[Command], str | None]) -> None:
+    assert fault(Command(f"fer {recipe.parent.name} --config {recipe.stem} ...")) is None
 
 
 @pytest.mark.parametrize(
