@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from fer.classifier.predict.options import PredictConfig
 from fer.classifier.predict.reader import BATCH, FileReader, PredictionRow
-from fer.data.images import check_image, decode_rgb
+from fer.data.images import decode_untrusted
 from fer.errors import BadRow
 from fer.faces import DetectorName
 from fer.tracking import TrackingOptions, resolve_model
@@ -98,8 +98,7 @@ class ExpressionClassifier:
             return self._reader.load_image(str(image))
         if isinstance(image, bytes):
             try:
-                check_image(image)
-                return decode_rgb(image)
+                return decode_untrusted(image)
             except BadRow as error:
                 return str(error)
         if isinstance(image, Image.Image):
