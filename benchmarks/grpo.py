@@ -22,8 +22,8 @@ from typing import Any
 from pydantic import Field
 
 from benchmarks.grpo_curve import write_questions
-from benchmarks.sft import make_model
-from fer.options import Options, parse
+from benchmarks.sft import ModelSizeOptions, make_model
+from fer.options import parse
 
 WARMUP_STEPS = 3
 """Steps at the start of a run that are not counted."""
@@ -31,16 +31,13 @@ WARMUP_STEPS = 3
 PHASES = ("wait", "update", "sync")
 
 
-class GrpoBenchmark(Options):
+class GrpoBenchmark(ModelSizeOptions):
     """Compare the speed of `fer grpo` and TRL's GRPOTrainer."""
 
     steps: int = Field(20, ge=6, description="Steps per run")
     prompts_per_step: int = Field(8, ge=2, multiple_of=2, description="Prompts per step")
     num_generations: int = Field(8, ge=2, description="Completions per prompt")
     max_new_tokens: int = Field(64, ge=8, description="Tokens per completion")
-    width: int = Field(256, ge=64, multiple_of=64, description="Width of the language model")
-    layers: int = Field(4, ge=1, description="Layers of the language model")
-    image_size: int = Field(56, ge=28, description="Side of the images, in pixels")
     rounds: int = Field(2, ge=1, description="Runs of each contender, in turn")
 
 
@@ -171,6 +168,7 @@ def trl_worker(settings: dict[str, Any]) -> None:
     from fer.grpo.weight_sync import PolicyWeights
     from fer.training.worker import Worker
     from fer.vlm.chat import ChatFormat
+    from fer.vlm.deepspeed import CONFIGS
     from fer.vlm.model import load_processor
     from fer.vlm.options import ImageOptions
 
@@ -235,8 +233,8 @@ def trl_worker(settings: dict[str, Any]) -> None:
             for row in rows
         ]
     )
-    config_zero = json.loads((Path(__file__).parents[1] / "fer/training/deepspeed/zero2.json").read_text())
-    config_zero.pop("optimizer")
+    zero2 = json.loads((CONFIGS / "zero2.json").read_text())
+    zero2.pop("optimizer")
     trainer = GRPOTrainer(
         model=AutoModelForMultimodalLM.from_pretrained(root / "model", dtype=torch.float32),
         reward_funcs=[lambda completions, **kwargs: [float(len(c[0]["content"]) % 2) for c in completions]],
@@ -257,7 +255,7 @@ def trl_worker(settings: dict[str, Any]) -> None:
             disable_tqdm=True,
             optim="adamw_torch",
             remove_unused_columns=False,
-            deepspeed=config_zero | {"zero_allow_untested_optimizer": True},
+            deepspeed=zero2 | {"zero_allow_untested_optimizer": True},
             accelerator_config={"use_configured_state": True},
         ),
         train_dataset=data,

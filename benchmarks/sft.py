@@ -25,15 +25,20 @@ from fer.options import Options, parse
 WINDOW = 8
 
 
-class SftBenchmark(Options):
+class ModelSizeOptions(Options):
+    """Size of the random model that a benchmark trains."""
+
+    width: int = Field(256, ge=64, multiple_of=64, description="Width of the language model")
+    layers: int = Field(4, ge=1, description="Layers of the language model")
+    image_size: int = Field(56, ge=28, description="Side of the images, in pixels")
+
+
+class SftBenchmark(ModelSizeOptions):
     """Measure supervised fine-tuning against TRL's SFTTrainer."""
 
     rows: int = Field(512, ge=256, description="Rows to train on, once")
     batch_size: int = Field(8, ge=1, description="Rows in a batch")
     median_words: int = Field(60, ge=5, description="Median length of an answer's reasoning, in words")
-    width: int = Field(256, ge=64, multiple_of=64, description="Width of the language model")
-    layers: int = Field(4, ge=1, description="Its layers")
-    image_size: int = Field(56, ge=28, description="Side of the images, in pixels")
     rounds: int = Field(3, ge=1, description="Times that all take turns")
     threads: int = Field(2, ge=1, description="Compute threads of all workers together")
 
@@ -96,7 +101,7 @@ def make_data(config: SftBenchmark, root: Path) -> None:
     )
 
 
-def make_model(config: SftBenchmark, folder: Path) -> None:
+def make_model(config: ModelSizeOptions, folder: Path) -> None:
     """The tiny Qwen2.5-VL, made wider and deeper."""
     import torch
     from transformers import AutoConfig, AutoModelForMultimodalLM

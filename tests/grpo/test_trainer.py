@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +20,9 @@ from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
 from fer.data.manifest import ShardedDataset
+from fer.ferbench.options import RunConfig
 from fer.grpo.options import GrpoConfig
+from fer.options import parse
 from jobs import grpo as job
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
@@ -184,3 +188,5 @@ def test_engine_trainer_and_driver_are_killed(question_shards: ShardedDataset, s
     assert {entry["staleness"] for entry in history[1:saved]} >= {1.0}, "rollouts are one step old"
     assert max(metrics(run)["sync_logprob_diff"]) < 1e-4
     assert (run / "model/adapter_model.safetensors").is_file()
+    [arguments] = re.findall(r"^Next: +fer ferbench run (.*)$", log.read_text(), re.MULTILINE)
+    assert parse(RunConfig, shlex.split(arguments), "ferbench run").model == str(run / "model")
