@@ -1,4 +1,4 @@
-"""`fer dynamics`: train the scorer of facial dynamics and synkinesis in five stages, and judge every stage."""
+"""`fer dynamics`: train a model of facial dynamics and synkinesis in five stages, and evaluate each of them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from typing import TYPE_CHECKING
 from fer.dynamics.options import DynamicsConfig
 
 if TYPE_CHECKING:
-    from fer.dynamics.evaluate import Judged
-    from fer.dynamics.preflight import FrameSet
+    from fer.dynamics.evaluate.evaluator import DynamicsEvaluation
+    from fer.dynamics.preflight import FrameDataset
 
 Config = DynamicsConfig
 
 
 def main(config: DynamicsConfig) -> None:
-    """Train as ``config`` says; a stopped run of the same name is continued."""
+    """Train; an interrupted run of the same name is resumed."""
     from cluster.local import connect
-    from fer.dynamics.preflight import describe, open_frames, plan_splits
-    from fer.dynamics.scores import NOTICE
+    from fer.dynamics.frames import summarize_rejected
+    from fer.dynamics.preflight import load_frames, make_splits
+    from fer.dynamics.scores import DISCLAIMER
     from fer.training.launch import required_cpus
 
-    data = open_frames(config)
-    splits = plan_splits(config, data.frames)
+    data = load_frames(config)
+    splits = make_splits(config, data.frames)
     print(f"{len(data.frames):,} frames of {len({pair.video for pair in data.frames}):,} videos", flush=True)
-    if data.set_aside:
-        print(f"{len(data.set_aside)} frames set aside: {describe(data.set_aside)}", flush=True)
+    if data.rejected:
+        print(f"{len(data.rejected)} frames rejected: {summarize_rejected(data.rejected)}", flush=True)
     if not config.blendshapes:
         print("No --blendshapes: the landmark net starts from random weights, not from MediaPipe's.", flush=True)
     connect(required_cpus(config))
@@ -32,61 +33,67 @@ def main(config: DynamicsConfig) -> None:
         cross_validate(config, data, splits)
     else:
         train_once(config, data, splits[0])
-    print(NOTICE)
+    print(DISCLAIMER)
 
 
-def train_once(config: DynamicsConfig, data: FrameSet, split: list[str]) -> None:
-    """One training, its model, and its results."""
-    from fer.dynamics.evaluate import judge_stages
-    from fer.dynamics.runner import go_through, keep_model, log_results
-    from fer.dynamics.stages import histories
+def train_once(config: DynamicsConfig, data: FrameDataset, split: list[str]) -> None:
+    """One training run, its model and its results."""
+    from fer.dynamics.evaluate.evaluator import evaluate_stages
+    from fer.dynamics.evaluate.results import log_results
+    from fer.dynamics.export import export_model
+    from fer.dynamics.runner import train_stages
+    from fer.dynamics.stage_folders import stage_histories
     from jobs.summary import print_summary
 
-    campaign = go_through(config, data, split)
-    judged = judge_stages(campaign.run.root, data.frames, split)
-    version = keep_model(config, campaign, judged.of_stage(list(judged.estimates)[-1]))
-    log_results(config, campaign.run, campaign.tracking, judged, histories(campaign.run.root), campaign.stages)
-    show(judged)
+    run = train_stages(config, data, split)
+    root = run.folder.root
+    evaluation = evaluate_stages(root, data.frames, split)
+    metrics = evaluation.stage_metrics(evaluation.last_stage)
+    folder, version = export_model(config, run.folder, run.tracking, metrics)
+    log_results(config, run.folder, run.tracking, evaluation, stage_histories(root), run.stages)
+    print_metrics(evaluation)
     print_summary(
         config,
-        campaign.run,
-        campaign.tracking,
-        model=f"{campaign.run.root}/model",
-        report=f"{campaign.run.root}/report.html",
+        run.folder,
+        run.tracking,
+        model=folder,
+        report=f"{root}/report.html",
         version=version,
-        next_command=f"fer dynamics predict {campaign.run.root} VIDEO",
+        next_command=f"fer dynamics predict {root} VIDEO",
     )
 
 
-def cross_validate(config: DynamicsConfig, data: FrameSet, splits: list[list[str]]) -> None:
-    """A training for each fold, all of them below one MLflow run, and the results of all frames together."""
-    from fer.dynamics.evaluate import join, judge_stages
-    from fer.dynamics.runner import go_through, log_results, open_campaign
-    from fer.dynamics.stages import histories
+def cross_validate(config: DynamicsConfig, data: FrameDataset, splits: list[list[str]]) -> None:
+    """A training run per fold, nested in one MLflow run, and the results of all folds together."""
+    from fer.dynamics.evaluate.evaluator import evaluate_stages, merge_folds
+    from fer.dynamics.evaluate.results import log_results
+    from fer.dynamics.runner import open_dynamics_run, train_stages
+    from fer.dynamics.stage_folders import stage_histories
     from jobs.summary import print_summary
 
-    run, tracking = open_campaign(config, data)
+    folder, tracking = open_dynamics_run(config, data)
     folds = []
     for number, split in enumerate(splits, 1):
         print(f"\nfold {number} of {len(splits)}", flush=True)
-        fold = config.model_copy(update={"name": f"{run.name}-fold-{number}"})
-        campaign = go_through(fold, data, split, tracking)
-        folds.append(judge_stages(campaign.run.root, data.frames, split))
-        log_results(fold, campaign.run, campaign.tracking, folds[-1], histories(campaign.run.root), campaign.stages)
-    judged = join(folds)
-    log_results(config, run, tracking, judged)
-    show(judged)
-    print_summary(config, run, tracking, report=f"{run.root}/report.html")
+        fold_config = config.model_copy(update={"name": f"{folder.name}-fold-{number}"})
+        run = train_stages(fold_config, data, split, tracking)
+        folds.append(evaluate_stages(run.folder.root, data.frames, split))
+        histories = stage_histories(run.folder.root)
+        log_results(fold_config, run.folder, run.tracking, folds[-1], histories, run.stages)
+    evaluation = merge_folds(folds)
+    log_results(config, folder, tracking, evaluation)
+    print_metrics(evaluation)
+    print_summary(config, folder, tracking, report=f"{folder.root}/report.html")
 
 
-def show(judged: Judged) -> None:
-    """The table of the stages."""
+def print_metrics(evaluation: DynamicsEvaluation) -> None:
+    """Print the metrics of each stage as a table."""
     import rich
 
-    from fer.dynamics.evaluate import console, sentence
+    from fer.dynamics.evaluate.summary import console_table, coverage_sentence
 
-    print(f"\n{sentence(judged)}\n")
-    rich.print(console(judged))
+    print(f"\n{coverage_sentence(evaluation)}\n")
+    rich.print(console_table(evaluation))
     print()
 
 

@@ -1,4 +1,4 @@
-"""`fer dynamics extract`: videos to frames that can be labelled."""
+"""`fer dynamics extract`: extract frames to be labelled from videos."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ Config = ExtractConfig
 
 
 def main(config: ExtractConfig) -> None:
-    """Extract every video; those that can't be used are named at the end."""
+    """Extract the frames of every video; errors are reported at the end."""
     from pathlib import Path
 
-    from fer.dynamics.extract import check_names, frame_pairs, look
+    from fer.dynamics.extract import check_unique_stems, detect_landmarks, frame_pairs
     from fer.dynamics.frames import LABELS, write_frame
     from fer.dynamics.landmarker import open_landmarker
     from fer.errors import UserError
 
-    check_names(config.videos)
-    root, faults = Path(config.out) / config.expression, []
+    check_unique_stems(config.videos)
+    root, errors = Path(config.out) / config.expression, []
     with open_landmarker(config.landmarker) as landmarker:
         for name in config.videos:
             video = Path(name)
             try:
-                seen, rest = look(video, landmarker, config)
+                frames, baseline = detect_landmarks(video, landmarker, config)
                 written = 0
-                for _, pair in frame_pairs(video, seen, rest, config):
+                for pair in frame_pairs(video, frames, baseline, config):
                     write_frame(root / pair.path, pair)
                     written += 1
             except UserError as error:
-                faults.append(str(error))
+                errors.append(str(error))
                 continue
-            without = [str(each.number) for each in seen if each.landmarks is None]
-            print(f"{video}: {written} frames to {root}, baseline frame {rest.number}")
-            if without:
-                print(f"  no face in {len(without)} frames: {', '.join(without)}")
-    if faults:
-        raise UserError("; ".join(faults))
-    print(f'Next: write {LABELS} into each folder, such as {{"dynamics": 3, "synkinesis": 1}}')
+            print(f"{video}: {written} frames written to {root}, baseline frame {baseline.number}")
+            missing = [str(frame.number) for frame in frames if frame.landmarks is None]
+            if missing:
+                print(f"  no face in {len(missing)} frames: {', '.join(missing)}")
+    if errors:
+        raise UserError("; ".join(errors))
+    print(f'Next: add the labels to each folder as {LABELS}, such as {{"dynamics": 3, "synkinesis": 1}}')
 
 
 if __name__ == "__main__":

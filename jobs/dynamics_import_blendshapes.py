@@ -1,13 +1,13 @@
-"""`fer dynamics import-blendshapes`: MediaPipe's blendshape network as weights to start from."""
+"""`fer dynamics import-blendshapes`: convert MediaPipe's blendshape network to initial weights."""
 
 from __future__ import annotations
 
-from fer.dynamics.predict.options import ImportConfig
+from fer.dynamics.predict.options import ImportBlendshapesConfig
 
-Config = ImportConfig
+Config = ImportBlendshapesConfig
 
 
-def main(config: ImportConfig) -> None:
+def main(config: ImportBlendshapesConfig) -> None:
     from pathlib import Path
 
     from fer.dynamics.import_blendshapes import import_blendshapes

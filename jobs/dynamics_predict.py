@@ -2,55 +2,55 @@
 
 from __future__ import annotations
 
-from fer.dynamics.predict.options import ScorePredictConfig
+from fer.dynamics.predict.options import DynamicsPredictConfig
 
-Config = ScorePredictConfig
+Config = DynamicsPredictConfig
 
 
-def main(config: ScorePredictConfig) -> None:
-    """Score every path; what can't be scored is named at the end."""
+def main(config: DynamicsPredictConfig) -> None:
+    """Score every path; errors are reported at the end."""
     from contextlib import nullcontext
     from pathlib import Path
 
     import pyarrow.csv
 
     from fer.data.video import is_video
-    from fer.dynamics.extract import check_names
+    from fer.dynamics.extract import check_unique_stems
+    from fer.dynamics.frames import summarize_rejected
     from fer.dynamics.landmarker import open_landmarker
-    from fer.dynamics.plots import curve
+    from fer.dynamics.plots import score_curve
     from fer.dynamics.predict.reader import score_frames, score_video, video_table
-    from fer.dynamics.predictor import Scorer
-    from fer.dynamics.preflight import describe
-    from fer.dynamics.scores import NOTICE
+    from fer.dynamics.predictor import DynamicsPredictor
+    from fer.dynamics.scores import DISCLAIMER
     from fer.errors import UserError
     from fer.evaluation.plots import to_png
     from fer.tracking import resolve_model
 
     videos = [path for path in config.paths if is_video(Path(path))]
-    check_names(config.paths)
-    scorer = Scorer(resolve_model(config.model, config), config.device)
-    out, faults = Path(config.out), []
+    check_unique_stems(config.paths)
+    predictor = DynamicsPredictor(resolve_model(config.model, config), config.device)
+    out, errors = Path(config.out), []
     out.mkdir(parents=True, exist_ok=True)
     with open_landmarker(config.landmarker) if videos else nullcontext() as landmarker:
         for path in config.paths:
             target = out / Path(path).stem
             try:
                 if landmarker is not None and path in videos:
-                    seen, _, scores = score_video(Path(path), scorer, landmarker, config)
-                    table = video_table(seen, scores)
-                    picture = curve([each.seconds for each in seen], scores, Path(path).name)
-                    target.with_suffix(".png").write_bytes(to_png(picture))
+                    frames, _, scores = score_video(Path(path), predictor, landmarker, config)
+                    table = video_table(frames, scores)
+                    plot = score_curve([frame.seconds for frame in frames], scores, Path(path).name)
+                    target.with_suffix(".png").write_bytes(to_png(plot))
                 else:
-                    table, set_aside = score_frames(path, scorer)
-                    faults += [f"{path}: not scored: {describe(set_aside)}"] if set_aside else []
+                    table, rejected = score_frames(path, predictor)
+                    errors += [f"{path}: rejected frames: {summarize_rejected(rejected)}"] if rejected else []
             except UserError as error:
-                faults.append(str(error))
+                errors.append(str(error))
                 continue
             pyarrow.csv.write_csv(table, target.with_suffix(".csv"))
-            print(f"{path}: {len(table):,} frames, in {target.with_suffix('.csv')}")
-    print(NOTICE)
-    if faults:
-        raise UserError("; ".join(faults))
+            print(f"{path}: scores of {len(table):,} frames in {target.with_suffix('.csv')}")
+    print(DISCLAIMER)
+    if errors:
+        raise UserError("; ".join(errors))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve import Application
 
 from fer import __version__
-from fer.dynamics.scores import NOTICE
+from fer.dynamics.scores import DISCLAIMER
 from serve_apps.deployment import ModelReplica, build_application
 from serve_apps.ingress import BINARY_FILE, ERROR_RESPONSES, HEALTH_RESPONSES, Ingress, request_body
 from serve_apps.options import DynamicsServeConfig
@@ -46,7 +46,7 @@ class DynamicsReplica(ModelReplica):
             return await asyncio.to_thread(predict_video, source, self.model.current, self.landmarker, self.config)
 
 
-app = FastAPI(title="Ferry: facial dynamics", version=__version__, description=NOTICE)
+app = FastAPI(title="Ferry: facial dynamics", version=__version__, description=DISCLAIMER)
 
 
 @serve.deployment

@@ -10,21 +10,21 @@ import numpy as np
 from fer.data.video import video_frames
 from fer.dynamics.frames import FramePair, check_flow, check_landmarks
 from fer.dynamics.landmarker import Landmarker
-from fer.dynamics.predict.options import VideoOptions
+from fer.dynamics.predict.options import ExtractionOptions
 from fer.dynamics.predict.reader import score_video
-from fer.dynamics.predictor import Scorer, levels
+from fer.dynamics.predictor import DynamicsPredictor, to_levels
 from fer.errors import BadRow, UserError
 from serve_apps.options import DynamicsServeConfig
 from serve_apps.reloadable_model import LoadedModel
 from serve_apps.request_parsing import DynamicsFrame
 from serve_apps.schema import DynamicsInfo, DynamicsResponse, FrameScores, InvalidInput
 
-LoadedDynamicsModel = LoadedModel[Scorer, DynamicsInfo]
+LoadedDynamicsModel = LoadedModel[DynamicsPredictor, DynamicsInfo]
 
 
 def load_dynamics_model(folder: Path, name: str, version: str, config: DynamicsServeConfig) -> LoadedDynamicsModel:
     """Load the dynamics model of a model folder."""
-    predictor = Scorer(folder, config.device)
+    predictor = DynamicsPredictor(folder, config.device)
     takes_videos = config.landmarker is not None
     info = DynamicsInfo(name=name, version=version, branch=predictor.spec.branch, takes_videos=takes_videos)
     return LoadedModel(predictor, info)
@@ -35,7 +35,7 @@ def predict_frame(frame: DynamicsFrame, model: LoadedDynamicsModel) -> DynamicsR
     try:
         check_flow(frame.flow)
         expression, baseline = (check_landmarks(np.array(points)) for points in (frame.expression, frame.baseline))
-        scores = model.predictor([FramePair("", "", "", frame.flow, expression, baseline)])
+        scores = model.predictor.predict([FramePair("", "", "", frame.flow, expression, baseline)])
     except BadRow as error:
         return InvalidInput(reason=str(error))
     return DynamicsResponse(frames=[_frame_scores(scores[0])], model=model.info)
@@ -50,14 +50,14 @@ def predict_video(
         video.write_bytes(data)
         try:
             _check_size(video, config)
-            seen, rest, scores = score_video(video, model.predictor, landmarker, VideoOptions())
+            frames, baseline, scores = score_video(video, model.predictor, landmarker, ExtractionOptions())
         except UserError as error:
             return InvalidInput(reason=str(error).replace(str(video), "the video"))
     rows = [
-        _frame_scores(values, frame=each.number, seconds=round(each.seconds, 3))
-        for each, values in zip(seen, scores, strict=True)
+        _frame_scores(values, frame=frame.number, seconds=round(frame.seconds, 3))
+        for frame, values in zip(frames, scores, strict=True)
     ]
-    return DynamicsResponse(frames=rows, baseline_frame=rest.number, model=model.info)
+    return DynamicsResponse(frames=rows, baseline_frame=baseline.number, model=model.info)
 
 
 def _check_size(video: Path, config: DynamicsServeConfig) -> None:
@@ -76,7 +76,7 @@ def _frame_scores(scores: np.ndarray, frame: int | None = None, seconds: float |
             frame=frame, seconds=seconds, dynamics=None, dynamics_level=None, synkinesis=None, synkinesis_level=None
         )
     dynamics, synkinesis = scores.tolist()
-    dynamics_level, synkinesis_level = levels(scores).tolist()
+    dynamics_level, synkinesis_level = to_levels(scores).tolist()
     return FrameScores(
         frame=frame,
         seconds=seconds,

@@ -6,7 +6,7 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from fer.dynamics.scores import NOTICE as DYNAMICS_NOTICE
+from fer.dynamics.scores import DISCLAIMER as DYNAMICS_NOTICE
 from fer.labels import emotion
 
 CLASSIFIER_NOTICE = (

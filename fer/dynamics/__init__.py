@@ -1,1 +1,1 @@
-"""Facial dynamics and synkinesis: how far a face moves, and how much the wrong parts move with it. Research scores."""
+"""Facial dynamics and synkinesis: how far a face moves, and how much other parts of it move involuntarily."""

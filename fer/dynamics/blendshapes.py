@@ -1,7 +1,7 @@
 """MediaPipe's blendshape network in PyTorch: 146 landmarks to 52 blendshapes, with an MLP-Mixer.
 
-The architecture is that of the graph in `face_blendshapes.tflite` (MediaPipe Face Landmarker, Apache-2.0); MLP-Mixer is
-Tolstikhin et al., NeurIPS 2021. In PyTorch it can be fine-tuned, which a tflite interpreter cannot.
+The architecture is that of `face_blendshapes.tflite` (MediaPipe Face Landmarker, Apache-2.0); MLP-Mixer is Tolstikhin
+et al., NeurIPS 2021. Unlike the tflite file, it can be fine-tuned.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOKEN_HIDDEN, CHANNEL_HIDDEN = 384, 256
 
 
 class BlendshapeNet(nn.Module):
-    """Landmarks (N, 146, 2), in pixels of any picture, to blendshapes (N, 52) in [0, 1]."""
+    """Landmarks (N, 146, 2), in pixels of any image, to blendshapes (N, 52) in [0, 1]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class BlendshapeNet(nn.Module):
 
 
 class MixerBlock(nn.Module):
-    """Tokens (N, 97, 64) to the same shape: an MLP across the tokens, then one across the channels."""
+    """An MLP over the tokens, then one over the channels. Keeps the shape (N, 97, 64)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,21 +57,25 @@ class MixerBlock(nn.Module):
 
 
 def standardize(landmarks: Tensor) -> Tensor:
-    """Points (N, 146, 2) about their mean, 0.5 away from it in the mean: where and how large is forgotten."""
+    """Points (N, 146, 2) with position and scale removed: centred, and on average 0.5 from the centre."""
     centred = landmarks - landmarks.mean(dim=1, keepdim=True)
-    size = torch.linalg.vector_norm(centred, dim=2, keepdim=True).mean(dim=1, keepdim=True)
-    return centred / size * 0.5
+    scale = torch.linalg.vector_norm(centred, dim=2, keepdim=True).mean(dim=1, keepdim=True)
+    return centred / scale * 0.5
 
 
 def load_blendshapes(file: Path) -> dict[str, Tensor]:
-    """Weights that `fer dynamics import-blendshapes` wrote. Raises UserError for another file."""
+    """Load weights written by `fer dynamics import-blendshapes`. Raises UserError for any other file."""
     try:
         weights = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"--blendshapes: can't read {file} ({error}); make it with import-blendshapes") from None
+        raise UserError(
+            f"--blendshapes: can't read {file} ({error}); create it with `fer dynamics import-blendshapes`"
+        ) from None
     expected = {name: value.shape for name, value in BlendshapeNet().state_dict().items()}
     if {name: value.shape for name, value in weights.items()} != expected:
-        raise UserError(f"--blendshapes: {file} holds another network; make it with `fer dynamics import-blendshapes`")
+        raise UserError(
+            f"--blendshapes: {file} is not a blendshape network; create it with `fer dynamics import-blendshapes`"
+        )
     return weights
 
 

@@ -1,4 +1,4 @@
-"""The scorer's batches. A few thousand frames of some 15 kB are held in memory, encoded: there is nothing to stream."""
+"""The dynamics model's batches. A few thousand frames of some 15 kB stay in memory, encoded: nothing is streamed."""
 
 from __future__ import annotations
 
@@ -10,64 +10,66 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fer.dynamics.augment import Augment, Sample, plain
+from fer.dynamics.augment import FrameAugment, Sample, unaugmented
 from fer.dynamics.frames import FramePair
 from fer.dynamics.options import DynamicsConfig
 from fer.training.seeding import derive_seed
 
 THREADS = 2
-AHEAD = 2
-"""Batches that are made while the network learns from one."""
+PREFETCH = 2
+"""Batches that are augmented ahead of the one in use."""
 
-Batch = dict[str, Tensor]
-"""pictures (N, 3, 112, 112) in [0, 1]; expression and baseline (N, 146, 2) in pixels; scores (N, 2) in levels."""
+FrameBatch = dict[str, Tensor]
+"""flow_image (N, 3, 112, 112) in [0, 1]; expression and baseline (N, 146, 2) in pixels; scores (N, 2) in levels."""
 
 
-class Feed:
-    """One worker's training batches; order and augmentation are functions of seed, stage, epoch and worker."""
+class FramePairDataLoader:
+    """One worker's training batches; order and augmentation are functions of seed, stage, epoch and rank."""
 
-    def __init__(self, frames: Sequence[FramePair], config: DynamicsConfig, rank: int, workers: int) -> None:
-        self.frames, self.config, self.rank, self.workers = frames, config, rank, workers
-        self.augment = Augment(config)
+    def __init__(self, frames: Sequence[FramePair], config: DynamicsConfig, rank: int, world_size: int) -> None:
+        self.frames, self.config, self.rank, self.world_size = frames, config, rank, world_size
+        self.augment = FrameAugment(config)
 
     @property
     def batches_per_epoch(self) -> int:
-        """Full batches that every worker gets; the remainder differs from epoch to epoch."""
-        return len(self.frames) // self.workers // self.config.batch_size
+        """Full batches of each worker; the frames left over differ from epoch to epoch."""
+        return len(self.frames) // self.world_size // self.config.batch_size
 
-    def training(self, stage: int, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch."""
+    def train_batches(self, stage: int, epoch: int) -> Iterator[FrameBatch]:
+        """The batches of one epoch of the stage with index ``stage``."""
         seed = derive_seed(self.config.seed, stage, epoch)
-        order = np.random.default_rng(seed).permutation(len(self.frames))[self.rank :: self.workers].tolist()
+        order = np.random.default_rng(seed).permutation(len(self.frames))[self.rank :: self.world_size].tolist()
         size = self.config.batch_size
-        batches = (order[start : start + size] for start in range(0, self.batches_per_epoch * size, size))
+
+        def augment(row: int) -> Sample:
+            return self.augment(self.frames[row], derive_seed(seed, row))
+
         with ThreadPoolExecutor(THREADS, thread_name_prefix="augment") as pool:
-            waiting: deque[tuple[list[int], Iterator[Sample]]] = deque()
-            for rows in batches:
-                waiting.append(
-                    (rows, pool.map(lambda row: self.augment(self.frames[row], derive_seed(seed, row)), rows))
-                )
-                if len(waiting) > AHEAD:
-                    yield self._collate(*waiting.popleft())
-            while waiting:
-                yield self._collate(*waiting.popleft())
+            pending: deque[tuple[list[int], Iterator[Sample]]] = deque()
+            for start in range(0, self.batches_per_epoch * size, size):
+                rows = order[start : start + size]
+                pending.append((rows, pool.map(augment, rows)))
+                if len(pending) > PREFETCH:
+                    yield self._collate(*pending.popleft())
+            while pending:
+                yield self._collate(*pending.popleft())
 
-    def _collate(self, rows: list[int], samples: Iterator[Sample]) -> Batch:
-        return collate(list(samples), [self.frames[row] for row in rows])
+    def _collate(self, rows: list[int], samples: Iterator[Sample]) -> FrameBatch:
+        return collate_frames(list(samples), [self.frames[row] for row in rows])
 
 
-def judging(frames: Sequence[FramePair], batch_size: int) -> Iterator[Batch]:
-    """All frames as they are, in their order."""
+def inference_batches(frames: Sequence[FramePair], batch_size: int) -> Iterator[FrameBatch]:
+    """All frames in order, without augmentation."""
     for start in range(0, len(frames), batch_size):
-        part = frames[start : start + batch_size]
-        yield collate([plain(pair) for pair in part], part)
+        pairs = frames[start : start + batch_size]
+        yield collate_frames([unaugmented(pair) for pair in pairs], pairs)
 
 
-def collate(samples: Sequence[Sample], pairs: Sequence[FramePair]) -> Batch:
-    """Samples to tensors; the scores are there if every frame has them."""
-    pictures = torch.from_numpy(np.stack([sample.picture for sample in samples])).permute(0, 3, 1, 2)
+def collate_frames(samples: Sequence[Sample], pairs: Sequence[FramePair]) -> FrameBatch:
+    """Samples as tensors; with ``scores`` if every frame is labelled."""
+    images = torch.from_numpy(np.stack([sample.flow_image for sample in samples])).permute(0, 3, 1, 2)
     batch = {
-        "pictures": pictures.float() / 255,
+        "flow_image": images.float() / 255,
         "expression": torch.from_numpy(np.stack([sample.expression for sample in samples])),
         "baseline": torch.from_numpy(np.stack([sample.baseline for sample in samples])),
     }

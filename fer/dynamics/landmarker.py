@@ -1,4 +1,4 @@
-"""MediaPipe's Face Landmarker: from a picture to the 146 landmarks of its most visible face."""
+"""MediaPipe's Face Landmarker: the 146 landmarks of the most visible face in an image."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from fer.data.landmarks import INDICES
 from fer.errors import UserError
 from fer.faces import cache_folder
 
-FILES = "face_landmarker*.task"
+BUNDLE_PATTERN = "face_landmarker*.task"
 _HOW_TO_GET = (
-    "get face_landmarker.task (or face_landmarker_v2_with_blendshapes.task) from MediaPipe's Face Landmarker page and "
-    "name it with --landmarker"
+    "download face_landmarker.task (or face_landmarker_v2_with_blendshapes.task) from MediaPipe's Face Landmarker page "
+    "and give its path with --landmarker"
 )
 
 
 def open_landmarker(file: str | None) -> Landmarker:
-    """The landmarker of a bundle, or of the newest one in the cache. Raises UserError that says what is missing."""
-    path = Path(file) if file else _newest()
+    """Open a Face Landmarker bundle; None: the newest one in the cache folder. Raises UserError if there is none."""
+    path = Path(file) if file else _newest_bundle()
     if not path.is_file():
         raise UserError(f"no landmarker at {path}: {_HOW_TO_GET}")
     return Landmarker(path)
 
 
 class Landmarker:
-    """Finds landmarks in the pictures of one video after the other; use it from one thread, as a context manager."""
+    """Detects landmarks in images. Not thread-safe; a context manager."""
 
     def __init__(self, file: Path) -> None:
         try:
@@ -40,23 +40,23 @@ class Landmarker:
             self.task = vision.FaceLandmarker.create_from_options(options)
         except (RuntimeError, ValueError) as error:
             raise UserError(
-                f"{file} is no Face Landmarker bundle ({str(error).splitlines()[0]}): {_HOW_TO_GET}"
+                f"{file} is not a Face Landmarker bundle ({str(error).splitlines()[0]}): {_HOW_TO_GET}"
             ) from None
 
     def __call__(self, image: np.ndarray) -> np.ndarray | None:
-        """Pixels (146, 2), float32, in the order of `fer.data.landmarks`, in an RGB picture; None without a face.
+        """Landmarks of an RGB image: pixels (146, 2), float32, ordered as in `fer.data.landmarks`; None without a face.
 
-        Each picture is looked at by itself: tracking would smooth away the small movements that are scored.
+        Images are processed independently: tracking would smooth out the small movements that are scored.
         """
         import mediapipe
 
-        picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image))
-        faces = self.task.detect(picture).face_landmarks
+        mp_image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image))
+        faces = self.task.detect(mp_image).face_landmarks
         if not faces:
             return None
         height, width = image.shape[:2]
         points = np.array([(point.x * width, point.y * height) for point in faces[0]], np.float32)
-        return points[INDICES] - 0.5  # MediaPipe counts from the picture's corner, we from the first pixel's centre
+        return points[INDICES] - 0.5  # MediaPipe's origin is the image's corner, ours the centre of the first pixel
 
     def __enter__(self) -> Landmarker:
         return self
@@ -68,8 +68,8 @@ class Landmarker:
         self.task.close()
 
 
-def _newest() -> Path:
-    files = sorted(cache_folder().glob(FILES))
+def _newest_bundle() -> Path:
+    files = sorted(cache_folder().glob(BUNDLE_PATTERN))
     if not files:
-        raise UserError(f"no {FILES} in {cache_folder()}: {_HOW_TO_GET}")
+        raise UserError(f"no {BUNDLE_PATTERN} in {cache_folder()}: {_HOW_TO_GET}")
     return files[-1]

@@ -1,4 +1,4 @@
-"""What training minimises: the squared error of the scores, or a loss that knows only their order."""
+"""Training losses: mean squared error, or an ordinal loss."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from torch.nn import functional as F
 
 from fer.dynamics.scores import SCORES
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""Estimated and true scores, each (N, 2) in levels, to a scalar."""
+ScoreLoss = Callable[[Tensor, Tensor], Tensor]
+"""Maps estimated and true scores, each (N, 2) in levels, to a scalar."""
 
 STEEPNESS = 4.0
-"""How quickly an answer becomes certain, per level; at 4, half a level beyond a border is 88% certain."""
+"""Slope of the logistic function, per level: half a level beyond a threshold, its probability is 88%."""
 
 
-def build_loss(name: Literal["mse", "ordinal"]) -> Loss:
+def build_score_loss(name: Literal["mse", "ordinal"]) -> ScoreLoss:
     return F.mse_loss if name == "mse" else ordinal_loss
 
 
 def ordinal_loss(estimated: Tensor, true: Tensor) -> Tensor:
     """The all-threshold logistic loss (Rennie and Srebro, 2005), mean over rows and scores.
 
-    Each border between two levels, half-way between them, is a yes-or-no question that the estimate answers by the side
-    on which it lies, and the more clearly the farther away. Estimates stay on the scale of the levels.
+    Each threshold, half-way between two levels, is a binary classification whose logit is the signed distance of the
+    estimate from it. Estimates stay on the scale of the levels.
     """
     losses = []
     for column, top in enumerate(SCORES.values()):
-        borders = torch.arange(top, device=estimated.device) + 0.5
-        above = torch.where(true[:, column, None] > borders, 1.0, -1.0)
-        distance = STEEPNESS * (estimated[:, column, None] - borders)
-        losses.append(F.softplus(-above * distance).sum(dim=1))
+        thresholds = torch.arange(top, device=estimated.device) + 0.5
+        target = torch.where(true[:, column, None] > thresholds, 1.0, -1.0)
+        logits = STEEPNESS * (estimated[:, column, None] - thresholds)
+        losses.append(F.softplus(-target * logits).sum(dim=1))
     return torch.stack(losses).mean()

@@ -1,4 +1,4 @@
-"""The scorer: a flow net, a landmark net, and their fusion. A model is a folder, as everywhere in Ferry."""
+"""The dynamics model: a flow net, a landmark net, and their fusion. It is saved as a model folder."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from torch import Tensor, nn
 
 from fer.dynamics.blendshapes import BLENDSHAPES, BlendshapeNet
 from fer.dynamics.flow import SIDE
-from fer.dynamics.options import Branch, Part, ScorerOptions
+from fer.dynamics.options import Branch, Component, DynamicsModelOptions
 from fer.dynamics.scores import SCORES
 from fer.models.backbone import build_backbone
 from fer.models.folder import load_folder, save_folder
 from fer.models.options import BackboneOptions
 
 
-class ScorerSpec(BaseModel):
-    """Everything needed to build a scorer; `model.json` in its folder."""
+class DynamicsSpec(BaseModel):
+    """Everything needed to build a model; `model.json` in its folder."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     kind: Literal["dynamics"] = "dynamics"
-    options: ScorerOptions
+    options: DynamicsModelOptions
     branch: Branch = "fusion"
-    """Whose output the scores are: that of the last stage it went through."""
+    """The output that is used as scores: that of the last stage trained."""
     training: dict[str, Any] = {}
-    """Where the model comes from: run, data, stages, figures. Shown on its card, used by nothing."""
+    """Provenance: run, data, last stage, metrics. Shown on the model card, not used otherwise."""
 
 
 class FlowNet(nn.Module):
-    """Flow pictures (N, 3, 112, 112), values in [0, 1], to 2 values: a timm network."""
+    """A timm network: flow images (N, 3, 112, 112) in [0, 1] to (N, 2)."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, options: ScorerOptions, pretrained: bool) -> None:
+    def __init__(self, options: DynamicsModelOptions, pretrained: bool) -> None:
         super().__init__()
         timm_options = BackboneOptions(backbone=options.backbone, model_kwargs=options.model_kwargs, img_size=SIDE)
         self.backbone = build_backbone(timm_options, pretrained)
@@ -48,21 +48,22 @@ class FlowNet(nn.Module):
         for name, values in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
             self.register_buffer(name, torch.tensor(values).reshape(3, 1, 1), persistent=False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.head(self.backbone((pictures - self.mean) / self.std))
+    def forward(self, flow_images: Tensor) -> Tensor:
+        return self.head(self.backbone((flow_images - self.mean) / self.std))
 
 
 class LandmarkNet(nn.Module):
-    """Landmarks of the frame and of the baseline, each (N, 146, 2) in pixels, to 2 values.
+    """Landmarks of the frame and of the baseline, each (N, 146, 2) in pixels, to (N, 2).
 
-    Two passes of the blendshape network give 104 features, what has changed and what was there; an MLP makes 2 of them.
+    The blendshape network is applied to both; the difference and the baseline's blendshapes, 104 features, are the
+    input of an MLP.
     """
 
-    def __init__(self, options: ScorerOptions) -> None:
+    def __init__(self, options: DynamicsModelOptions) -> None:
         super().__init__()
         self.blendshapes = BlendshapeNet()
         features = 2 * BLENDSHAPES
-        # Blendshapes, and still more their changes, vary by very different amounts: the first layer evens them out.
+        # The scales of blendshapes, and even more of their changes, differ widely: normalise them.
         self.mlp = nn.Sequential(
             nn.BatchNorm1d(features, momentum=0.3),
             nn.Linear(features, options.hidden),
@@ -71,38 +72,38 @@ class LandmarkNet(nn.Module):
         )
 
     def forward(self, expression: Tensor, baseline: Tensor) -> Tensor:
-        moved, rest = self.blendshapes(torch.cat([expression, baseline])).chunk(2)
-        return self.mlp(torch.cat([moved - rest, rest], dim=1))
+        current, reference = self.blendshapes(torch.cat([expression, baseline])).chunk(2)
+        return self.mlp(torch.cat([current - reference, reference], dim=1))
 
 
 class DynamicsModel(nn.Module):
-    """The whole scorer. Scores are (N, 2) in levels: dynamics about 0 to 5, synkinesis about 0 to 3, not cut off."""
+    """The whole network. Scores are (N, 2) in levels: dynamics 0 to 5 and synkinesis 0 to 3, not clipped."""
 
-    top: Tensor
+    max_level: Tensor
 
-    def __init__(self, options: ScorerOptions, pretrained: bool = False) -> None:
+    def __init__(self, options: DynamicsModelOptions, pretrained: bool = False) -> None:
         super().__init__()
         self.flow = FlowNet(options, pretrained)
         self.landmarks = LandmarkNet(options)
         self.fusion = nn.Linear(4, 2)
-        with torch.no_grad():  # before it has learnt anything, the fusion is the mean of the two paths
+        with torch.no_grad():  # initially the mean of the two branches
             self.fusion.weight.copy_(torch.eye(2).repeat(1, 2) / 2)
             self.fusion.bias.zero_()
-        self.register_buffer("top", torch.tensor([float(top) for top in SCORES.values()]), persistent=False)
+        self.register_buffer("max_level", torch.tensor([float(top) for top in SCORES.values()]), persistent=False)
 
-    def forward(self, pictures: Tensor, expression: Tensor, baseline: Tensor, branch: Branch = "fusion") -> Tensor:
-        """Scores by the flow net alone, the landmark net alone, or the fusion of both."""
+    def forward(self, flow_images: Tensor, expression: Tensor, baseline: Tensor, branch: Branch = "fusion") -> Tensor:
+        """Scores (N, 2) of the flow net, the landmark net, or their fusion."""
         if branch == "flow":
-            values = self.flow(pictures)
+            values = self.flow(flow_images)
         elif branch == "landmarks":
             values = self.landmarks(expression, baseline)
         else:
-            values = self.fusion(torch.cat([self.flow(pictures), self.landmarks(expression, baseline)], dim=1))
-        # The networks compute in shares of each scale, from its middle: there their random start is at home.
-        return (values + 0.5) * self.top
+            values = self.fusion(torch.cat([self.flow(flow_images), self.landmarks(expression, baseline)], dim=1))
+        # The networks output fractions of each range, relative to its middle: close to their initial output, 0.
+        return (values + 0.5) * self.max_level
 
-    def part(self, name: Part) -> nn.Module:
-        """One of the parts that a stage may train."""
+    def component(self, name: Component) -> nn.Module:
+        """A sub-network that a stage can train."""
         return {
             "flow": self.flow,
             "blendshapes": self.landmarks.blendshapes,
@@ -111,14 +112,14 @@ class DynamicsModel(nn.Module):
         }[name]
 
 
-def save_model(weights: Mapping[str, Tensor], spec: ScorerSpec, folder: Path) -> None:
-    """Write a model folder (see `fer.models.folder`) from a state dict."""
+def save_model(weights: Mapping[str, Tensor], spec: DynamicsSpec, folder: Path) -> None:
+    """Write a state dict as a model folder (see `fer.models.folder`)."""
     save_folder(weights, spec, folder)
 
 
-def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[DynamicsModel, ScorerSpec]:
-    """A dynamics model from its folder, in evaluation mode on ``device``. Raises UserError if the folder holds none."""
-    weights, spec = load_folder(folder, ScorerSpec, device)
+def load_model(folder: Path, device: str | torch.device = "cpu") -> tuple[DynamicsModel, DynamicsSpec]:
+    """Load a model in evaluation mode on ``device``. Raises UserError if the folder is not a dynamics model."""
+    weights, spec = load_folder(folder, DynamicsSpec, device)
     model = DynamicsModel(spec.options).to(device)
     model.load_state_dict(weights)
     return model.eval(), spec

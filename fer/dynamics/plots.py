@@ -1,55 +1,56 @@
-"""The pictures of a training and of a scored video. Each function returns a matplotlib figure of its own."""
+"""Plots of a training run and of a scored video. Each function returns a new matplotlib figure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fer.dynamics.scores import NOTE, SCORES
-from fer.dynamics.stages import History
-from fer.evaluation.plots import BLUE, GREY, GRID, INK, ORANGE
+from fer.dynamics.scores import SCORES, SHORT_DISCLAIMER
+from fer.dynamics.stage_folders import StageHistory
+from fer.evaluation.plots import BLUE, GREY, GRID, INK, ORANGE, new_figure
 
 COLOURS = dict(zip(SCORES, (BLUE, ORANGE), strict=True))
 
 
-def training_curves(histories: Mapping[str, History]) -> Figure:
-    """All stages one after the other: losses above, accuracies of the rounded validation scores below."""
-    figure, (losses, accuracies) = _panels(2, width=9, sharex=True)
-    begin = 0
+def training_curves(histories: Mapping[str, StageHistory]) -> Figure:
+    """All stages in sequence: losses above, accuracies of the rounded validation scores below."""
+    figure, (losses, accuracies) = new_figure(9, 5, 2, sharex=True)
+    first = 0
     for stage, history in histories.items():
-        epochs = begin + np.arange(1, len(history) + 1)
+        epochs = first + np.arange(1, len(history) + 1)
         for name, colour in (("train_loss", GREY), ("val_loss", BLUE)):
-            losses.plot(epochs, [entry[name] for entry in history], color=colour, marker=".", label=_once(name, begin))
+            losses.plot(epochs, [entry[name] for entry in history], color=colour, marker=".", label=_label(name, first))
         for score, colour in COLOURS.items():
-            shares = [entry[f"val_{score}_accuracy"] for entry in history]
-            accuracies.plot(epochs, shares, color=colour, marker=".", label=_once(f"{score}_accuracy", begin))
+            values = [entry[f"val_{score}_accuracy"] for entry in history]
+            accuracies.plot(epochs, values, color=colour, marker=".", label=_label(f"{score}_accuracy", first))
         for axes in (losses, accuracies):
-            axes.axvline(begin + 0.5, color=GRID, zorder=0)
+            axes.axvline(first + 0.5, color=GRID, zorder=0)
         losses.annotate(
-            f"stage {stage}", (begin + 0.6, 1.02), xycoords=("data", "axes fraction"), color=INK, fontsize=9
+            f"stage {stage}", (first + 0.6, 1.02), xycoords=("data", "axes fraction"), color=INK, fontsize=9
         )
-        begin += len(history)
+        first += len(history)
     losses.set(ylabel="loss", yscale="log")
-    accuracies.set(xlabel="epoch, over all stages", ylabel="validation accuracy", ylim=(0, 1), xlim=(0.4, begin + 0.6))
+    accuracies.set(xlabel="epoch, all stages", ylabel="validation accuracy", ylim=(0, 1), xlim=(0.4, first + 0.6))
     accuracies.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (losses, accuracies):
+        axes.grid(axis="y", color=GRID)
         axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
 
-def stage_losses(histories: Mapping[str, History]) -> Figure:
-    """A panel for each stage, all on one scale: its loss on the training and on the validation part."""
-    figure, panels = _panels(len(histories), across=True, width=2.6 * len(histories), height=3.2, sharey=True)
+def stage_losses(histories: Mapping[str, StageHistory]) -> Figure:
+    """Training and validation loss, a panel per stage, with a shared scale."""
+    figure, panels = new_figure(2.6 * len(histories), 3.2, len(histories), across=True, sharey=True)
     for axes, (stage, history) in zip(panels, histories.items(), strict=True):
         epochs = [entry["epoch"] for entry in history]
         for name, colour in (("train_loss", GREY), ("val_loss", BLUE)):
             marker = "o" if len(epochs) < 15 else None
             values = [entry[name] for entry in history]
             axes.plot(epochs, values, color=colour, marker=marker, ms=3, label=name.replace("_", " "))
+        axes.grid(axis="y", color=GRID)
         axes.set_title(f"stage {stage}", color=INK, fontsize=10)
         axes.set(xlabel="epoch", yscale="log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -59,11 +60,12 @@ def stage_losses(histories: Mapping[str, History]) -> Figure:
 
 
 def agreement(true: np.ndarray, estimated: np.ndarray) -> Figure:
-    """True levels (N, 2) against estimates (N, 2): a dot a frame, and the mean of each level."""
-    figure, panels = _panels(len(SCORES), across=True, width=8, height=3.8)
+    """Estimates (N, 2) over true levels (N, 2): a dot per frame, and the mean of each level."""
+    figure, panels = new_figure(8, 3.8, len(SCORES), across=True)
     for column, (axes, (score, top)) in enumerate(zip(panels, SCORES.items(), strict=True)):
         jitter = np.random.default_rng(0).uniform(-0.18, 0.18, len(true))
         axes.scatter(true[:, column] + jitter, estimated[:, column], s=12, color=BLUE, alpha=0.4, linewidths=0)
+        axes.grid(axis="y", color=GRID)
         known = np.unique(true[:, column])
         means = [estimated[true[:, column] == level, column].mean() for level in known]
         axes.scatter(known, means, marker="D", s=36, color=ORANGE, label="mean")
@@ -74,31 +76,18 @@ def agreement(true: np.ndarray, estimated: np.ndarray) -> Figure:
     return figure
 
 
-def curve(seconds: Sequence[float], scores: np.ndarray, title: str) -> Figure:
-    """Scores (N, 2) of a video's frames over time; NaN where there was no face leaves a gap."""
-    figure, (axes,) = _panels(1, width=8, height=3.4)
+def score_curve(seconds: Sequence[float], scores: np.ndarray, title: str) -> Figure:
+    """Scores (N, 2) of a video's frames over time; NaN, where no face was found, leaves a gap."""
+    figure, (axes,) = new_figure(8, 3.4, 1)
+    axes.grid(axis="y", color=GRID)
     for column, (score, colour) in enumerate(COLOURS.items()):
         axes.plot(seconds, scores[:, column], color=colour, label=f"{score} (0 to {SCORES[score]})")
     axes.set(xlabel="seconds", ylabel="score", ylim=(-0.1, max(SCORES.values()) + 0.1))
-    axes.set_title(f"{title} ({NOTE})", color=INK, fontsize=10)
+    axes.set_title(f"{title} ({SHORT_DISCLAIMER})", color=INK, fontsize=10)
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
 
-def _panels(
-    count: int, across: bool = False, width: float = 6, height: float = 5, sharex: bool = False, sharey: bool = False
-) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(*((1, count) if across else (count, 1)), squeeze=False, sharex=sharex, sharey=sharey)
-    for axes in grid.flat:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(GRID)
-        axes.tick_params(colors=INK, color=GRID, labelsize=9)
-        axes.grid(axis="y", color=GRID)
-        axes.set_axisbelow(True)
-    return figure, list(grid.flat)
-
-
-def _once(name: str, begin: int) -> str | None:
-    """A label for the first stage's line only: the others look the same."""
-    return None if begin else name.replace("_", " ")
+def _label(name: str, first_epoch: int) -> str | None:
+    """A legend entry for the lines of the first stage only: those of the others look the same."""
+    return None if first_epoch else name.replace("_", " ")

@@ -1,15 +1,15 @@
-"""The two scores, their ranges, and what must be said with each of them."""
+"""The two scores, their ranges, and the disclaimer that every output carries."""
 
 from __future__ import annotations
 
 SCORES = {"dynamics": 5, "synkinesis": 3}
-"""Each score's highest level; the lowest is 0."""
+"""The highest level of each score; the lowest is 0."""
 
-NOTICE = (
-    "Research scores of facial movement, estimated by a statistical model: `dynamics` (0 to 5) says how far the face "
-    "moves, `synkinesis` (0 to 3) how much other parts move with it. They are not a diagnosis and must not guide "
-    "treatment."
+DISCLAIMER = (
+    "Research scores of facial movement, estimated by a statistical model: `dynamics` (0 to 5) is how far the face "
+    "moves, `synkinesis` (0 to 3) how much other parts of it move involuntarily. They are not a diagnosis and must not "
+    "guide treatment."
 )
 
-NOTE = "research score, not a diagnosis"
-"""The same in few words, for tables and pictures."""
+SHORT_DISCLAIMER = "research score, not a diagnosis"
+"""For tables and plots."""

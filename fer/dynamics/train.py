@@ -1,4 +1,4 @@
-"""The five-stage training loop: what one worker of a Ray Train group does, top to bottom."""
+"""The five-stage training loop, as each worker of a Ray Train group runs it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ import torch
 from ray.train import Checkpoint
 from torch import Tensor
 
-from fer.dynamics.data_loader import Feed, judging
+from fer.dynamics.data_loader import FrameBatch, FramePairDataLoader, inference_batches
 from fer.dynamics.frames import FramePair, read_frames
-from fer.dynamics.losses import build_loss
-from fer.dynamics.metrics import values
+from fer.dynamics.losses import build_score_loss
 from fer.dynamics.model import load_model, save_model
 from fer.dynamics.options import STAGES, DynamicsConfig, StageName
-from fer.dynamics.scores import SCORES
-from fer.dynamics.stages import finished, latest_before, opened, store
+from fer.dynamics.stage_folders import finished_stages, previous_stage, save_stage, stage_folder
+from fer.dynamics.validation import progress_text, validation_metrics
 from fer.tracking import Run
 from fer.training.checkpoint import TrainerState, load_checkpoint, read_state, save_checkpoint
 from fer.training.optim import LRSchedule, build_optimizer
@@ -28,68 +27,67 @@ from fer.training.seeding import derive_seed
 from fer.training.worker import Worker
 
 BEST = "best"
-"""Folder of the stage's best weights so far, in a checkpoint."""
+"""Sub-folder of a checkpoint with the best weights of the stage so far."""
 
 
-def train(settings: dict[str, Any]) -> None:
-    """The loop that Ray Train runs on each worker.
+def train_dynamics(settings: dict[str, Any]) -> None:
+    """The train loop that Ray Train runs on each worker.
 
-    ``settings``: config, splits (the part of each frame), root (the run's folder), tracking (MLflow runs by stage); and
-    of a worker that is alone, send (where reports go to) and resume (the folder of a checkpoint, or None).
+    ``settings``: config, splits (the split of each frame), root (the run's folder) and tracking (MLflow run by stage).
+    Optional: report_fn, called instead of `ray.train.report`; resume, the checkpoint folder that then is resumed from.
     """
     config = DynamicsConfig.model_validate(settings["config"])
     frames, _ = read_frames(config.data)
-    parts: dict[str, list[FramePair]] = {name: [] for name in ("train", "val", "test")}
-    for pair, part in zip(frames, settings["splits"], strict=True):
-        parts[part].append(pair)
+    splits: dict[str, list[FramePair]] = {name: [] for name in ("train", "val", "test")}
+    for pair, split in zip(frames, settings["splits"], strict=True):
+        splits[split].append(pair)
     runs = {stage: Run(**run) for stage, run in settings["tracking"].items()}
     worker = Worker.start(config, settings.get("report_fn"))
-    Trainer(config, parts["train"], parts["val"], worker, settings["root"], runs).run(settings.get("resume"))
+    trainer = DynamicsTrainer(config, splits["train"], splits["val"], worker, settings["root"], runs)
+    trainer.fit(settings.get("resume"))
 
 
-class Trainer:
-    """The state of a run on one worker, and its verbs: run, begin a stage, train an epoch, validate, save."""
+class DynamicsTrainer:
+    """Trains on one worker: stage after stage, with validation, early stopping and a checkpoint after each epoch."""
 
     def __init__(
         self,
         config: DynamicsConfig,
-        frames: Sequence[FramePair],
+        train: Sequence[FramePair],
         validation: Sequence[FramePair],
         worker: Worker,
         root: str,
         runs: dict[str, Run],
     ) -> None:
         self.config, self.validation, self.worker, self.root, self.runs = config, validation, worker, root, runs
-        self.feed = Feed(frames, config, worker.rank, worker.world_size)
-        self.loss = build_loss(config.loss)
+        self.data_loader = FramePairDataLoader(train, config, worker.rank, worker.world_size)
+        self.loss = build_score_loss(config.loss)
 
-    # -- the run -------------------------------------------------------------------------------------------------------
-
-    def run(self, resume: str | None) -> None:
-        """Go through the stages that are asked for and not finished, from the last checkpoint on."""
+    def fit(self, resume: str | None) -> None:
+        """Train the requested stages that are not finished, from the latest checkpoint."""
         checkpoint = self.worker.get_checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
-        done = self.worker.broadcast(finished(self.root) if self.worker.is_rank_zero else None)
-        for name in (name for name in STAGES if name in self.config.stages and name not in done):
-            self.begin(name, checkpoint)
-            checkpoint = None  # it may be gone by the next stage, which it is not of
+        finished = self.worker.broadcast(finished_stages(self.root) if self.worker.is_rank_zero else None)
+        for name in (name for name in STAGES if name in self.config.stages and name not in finished):
+            self.start_stage(name, checkpoint)
+            checkpoint = None  # it belongs to this stage or an earlier one, and may be deleted by the next
             while self.state.epoch < self.stage.epochs and not self.state.finished:
-                figures = self.train_epoch()
-                figures |= self.worker.broadcast(self.validate() if self.worker.is_rank_zero else None)
-                self.finish_epoch(figures)
+                metrics = self.train_epoch()
+                metrics |= self.worker.broadcast(self.validate() if self.worker.is_rank_zero else None)
+                self.finish_epoch(metrics)
             if self.worker.is_rank_zero:
-                store(self.root, name, self.best, self.spec, self.state.history)
-            self.worker.barrier()  # the next stage begins with what was stored
+                save_stage(self.root, name, self.best_weights, self.spec, self.state.history)
+            self.worker.barrier()  # the next stage reads what was saved
 
-    def begin(self, name: StageName, checkpoint: Checkpoint | None) -> None:
-        """Build the network with the weights of the stage before, or take up the stage where a checkpoint left it."""
-        self.stage, self.number = self.config.stage(name), STAGES.index(name)
-        with opened(self.root, latest_before(self.root, name)) as folder:
+    def start_stage(self, name: StageName, checkpoint: Checkpoint | None) -> None:
+        """Load the weights of the previous stage and freeze the rest; or resume the stage from ``checkpoint``."""
+        self.stage, self.stage_index = self.config.stage(name), STAGES.index(name)
+        with stage_folder(self.root, previous_stage(self.root, name)) as folder:
             self.network, spec = load_model(folder, self.worker.device)
         self.spec = spec.model_copy(update={"branch": self.stage.branch})
         for parameter in self.network.parameters():
             parameter.requires_grad_(False)
-        for part in self.stage.train:
-            self.network.part(part).requires_grad_(True)
+        for component in self.stage.train:
+            self.network.component(component).requires_grad_(True)
         options = OptimizerOptions(
             epochs=self.stage.epochs,
             lr=self.stage.lr,
@@ -97,24 +95,23 @@ class Trainer:
             weight_decay=self.config.weight_decay,
         )
         self.optimizer = build_optimizer(options, self.network)
-        self.schedule = LRSchedule(options, self.optimizer, self.feed.batches_per_epoch)
+        self.schedule = LRSchedule(options, self.optimizer, self.data_loader.batches_per_epoch)
         self.state = TrainerState(world_size=self.worker.world_size, stage=name)
-        if checkpoint is None or not self.restore(checkpoint):
-            # What the stage begins with counts too: a stage that makes nothing better changes nothing.
-            self.best = self.weights()
-            self.state.best_score = -self.worker.broadcast(
-                self.validate()["val_loss"] if self.worker.is_rank_zero else None
-            )
+        if checkpoint is None or not self.load_checkpoint(checkpoint):
+            # The initial weights compete too: a stage that improves nothing changes nothing.
+            self.best_weights = self.copy_weights()
+            metrics = self.worker.broadcast(self.validate() if self.worker.is_rank_zero else None)
+            self.state.best_score = -metrics["val_loss"]
         self.model = self.worker.prepare_model(self.network)
 
     def train_epoch(self) -> dict[str, float]:
-        """One pass over the training frames; its mean loss."""
-        torch.manual_seed(derive_seed(self.config.seed, self.number, self.state.epoch, self.worker.rank))
-        self.network.eval()  # what is frozen keeps its statistics too
-        for part in self.stage.train:
-            self.network.part(part).train()
+        """Train one epoch; returns the mean loss, the learning rate and the duration."""
+        torch.manual_seed(derive_seed(self.config.seed, self.stage_index, self.state.epoch, self.worker.rank))
+        self.network.eval()  # frozen components must not update their batch statistics
+        for component in self.stage.train:
+            self.network.component(component).train()
         started, total = time.perf_counter(), torch.zeros((), device=self.worker.device)
-        for batch in self.feed.training(self.number, self.state.epoch):
+        for batch in self.data_loader.train_batches(self.stage_index, self.state.epoch):
             scores = self.model(*self.inputs(batch), branch=self.stage.branch)
             loss = self.loss(scores, batch["scores"].to(self.worker.device))
             self.optimizer.zero_grad(set_to_none=True)
@@ -124,79 +121,61 @@ class Trainer:
             self.schedule.step(self.state.global_step)
             total += loss.detach()
         return {
-            "train_loss": float(total) / self.feed.batches_per_epoch,
+            "train_loss": float(total) / self.data_loader.batches_per_epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
             "seconds": time.perf_counter() - started,
         }
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        """The leading worker judges the whole validation part, which is small."""
+        """Metrics of the validation split, which is small enough for rank 0 alone."""
         self.network.eval()
-        batches = judging(self.validation, self.config.batch_size)
+        batches = inference_batches(self.validation, self.config.batch_size)
         scores = torch.cat([self.network(*self.inputs(batch), branch=self.stage.branch).cpu() for batch in batches])
         true = torch.tensor([pair.scores for pair in self.validation], dtype=torch.float32)
-        figures = {"val_loss": float(self.loss(scores, true))}
-        for column, (score, top) in enumerate(SCORES.items()):
-            found = values(true[:, column].numpy(), scores[:, column].clip(0, top).numpy(), top)
-            figures |= {f"val_{score}_{name}": found[name] for name in ("mse", "kappa", "accuracy")}
-        return figures
+        return validation_metrics(self.loss, scores, true)
 
-    def weights(self) -> dict[str, Tensor]:
-        """A copy of the network's weights as they are now."""
+    def copy_weights(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self.network.state_dict().items()}
 
-    def inputs(self, batch: dict[str, Tensor]) -> list[Tensor]:
-        return [batch[name].to(self.worker.device) for name in ("pictures", "expression", "baseline")]
+    def inputs(self, batch: FrameBatch) -> list[Tensor]:
+        return [batch[name].to(self.worker.device) for name in ("flow_image", "expression", "baseline")]
 
-    # -- checkpoints ---------------------------------------------------------------------------------------------------
-
-    def finish_epoch(self, figures: dict[str, float]) -> None:
-        """Count the epoch, keep its weights if they are the best, and report with a checkpoint."""
-        state = self.state
-        score = -figures["val_loss"]
-        assert state.best_score is not None, "a stage begins with a figure"
-        better = score > state.best_score
-        if better:
-            self.best, state.best_score = self.weights(), score
-        state.epochs_since_best = 0 if better else state.epochs_since_best + 1
+    def finish_epoch(self, metrics: dict[str, float]) -> None:
+        """Update the state and the best weights, log, and report with a checkpoint."""
+        state, score = self.state, -metrics["val_loss"]
+        assert state.best_score is not None, "set at the start of the stage"
+        improved = score > state.best_score
+        if improved:
+            self.best_weights, state.best_score = self.copy_weights(), score
+        state.epochs_since_best = 0 if improved else state.epochs_since_best + 1
         state.epoch += 1
         state.finished = bool(self.stage.patience) and state.epochs_since_best >= self.stage.patience
-        state.history.append({"epoch": state.epoch, **figures})
+        state.history.append({"epoch": state.epoch, **metrics})
         if self.worker.is_rank_zero:
-            self.runs[state.stage].log_metrics(figures, step=state.epoch)
-            self.say(figures, better)
+            self.runs[state.stage].log_metrics(metrics, step=state.epoch)
+            print(progress_text(state, self.stage.epochs, improved), flush=True)
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = None
             if self.worker.is_rank_zero:
-                self.save(Path(folder))
+                self.save_checkpoint(Path(folder))
                 checkpoint = Checkpoint.from_directory(folder)
-            self.worker.report({"stage": state.stage, "epoch": state.epoch, **figures}, checkpoint)
+            self.worker.report({"stage": state.stage, "epoch": state.epoch, **metrics}, checkpoint)
 
-    def say(self, figures: dict[str, float], better: bool) -> None:
-        """One line for the person who watches."""
-        judged = "  ".join(f"{score} {figures[f'val_{score}_mse']:.3f}" for score in SCORES)
-        print(
-            f"stage {self.state.stage}  epoch {self.state.epoch}/{self.stage.epochs}  "
-            f"train_loss {figures['train_loss']:.3f}  val_loss {figures['val_loss']:.3f}  mse: {judged}"
-            f"{' *' if better else ''}" + ("  stopped early" if self.state.finished else ""),
-            flush=True,
-        )
-
-    def save(self, folder: Path) -> None:
-        """A checkpoint is a model folder, with the stage's best weights and the training state beside it."""
+    def save_checkpoint(self, folder: Path) -> None:
+        """Write a checkpoint: a model folder, with the best weights of the stage and the training state."""
         save_model(self.network.state_dict(), self.spec, folder)
-        save_model(self.best, self.spec, folder / BEST)
+        save_model(self.best_weights, self.spec, folder / BEST)
         save_checkpoint(folder, self.state, optimizer=self.optimizer, schedule=self.schedule)
 
-    def restore(self, checkpoint: Checkpoint) -> bool:
-        """Take up this stage at the epoch after the checkpoint's; False if the checkpoint is of another stage."""
-        with checkpoint.as_directory() as name:
-            folder, device = Path(name), self.worker.device
+    def load_checkpoint(self, checkpoint: Checkpoint) -> bool:
+        """Resume the stage after the checkpoint's epoch; False if the checkpoint belongs to another stage."""
+        with checkpoint.as_directory() as path:
+            folder, device = Path(path), self.worker.device
             if read_state(folder).stage != self.state.stage:
                 return False
             self.network.load_state_dict(load_model(folder, device)[0].state_dict())
-            self.best = load_model(folder / BEST, device)[0].state_dict()
+            self.best_weights = load_model(folder / BEST, device)[0].state_dict()
             self.state = load_checkpoint(folder, device, optimizer=self.optimizer, schedule=self.schedule)
         self.state.world_size = self.worker.world_size
         return True

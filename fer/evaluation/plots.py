@@ -159,11 +159,12 @@ def new_figure(
     across: bool = False,
     height_ratios: Sequence[float] | None = None,
     sharex: bool = False,
+    sharey: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """A figure of so many panels, one below the other or side by side, and their axes, in the style of all reports."""
     figure = Figure(figsize=(width, height), layout="constrained")
     rows, columns = (1, panels) if across else (panels, 1)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, height_ratios=height_ratios)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey, height_ratios=height_ratios)
     for axes in grid.flat:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(GRID)

@@ -7,7 +7,7 @@ import pytest
 
 from fer.data.landmarks import GROUPS, INDICES, RIGID
 from fer.data.synthetic.sequence import MOVEMENTS, sequence
-from fer.dynamics.flow import Dis
+from fer.dynamics.flow import DISFlow
 
 
 def at(field: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -28,7 +28,7 @@ def test_the_flow_moves_the_landmarks(movement: str) -> None:
 def test_dense_inverse_search_finds_the_true_flow_of_the_pictures() -> None:
     """At the eye; a mouth that opens shows teeth which no search can find in the picture before."""
     eye = [place for place, number in enumerate(INDICES) if number in GROUPS["left_eye"]]
-    search, found, true = Dis(), [], []
+    search, found, true = DISFlow(), [], []
     for seed in range(4):
         moment = sequence("eye_close", 3, np.random.default_rng(seed), size=224)[-1]
         before, after = (face.image for face in moment.pictures())

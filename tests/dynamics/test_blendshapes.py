@@ -1,4 +1,4 @@
-"""The blendshape network in PyTorch against MediaPipe's own file, run by its interpreter."""
+"""The blendshape network in PyTorch against MediaPipe's file in its own interpreter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from fer.data.synthetic.sequence import sequence
 from fer.dynamics.blendshapes import BlendshapeNet, load_blendshapes, standardize
-from fer.dynamics.import_blendshapes import NAME, import_blendshapes
+from fer.dynamics.import_blendshapes import TFLITE_NAME, import_blendshapes
 from fer.errors import UserError
 from jobs.__main__ import main
 
@@ -26,12 +26,15 @@ def imported(bundle: Path, tmp_path: Path) -> BlendshapeNet:
     return network.eval()
 
 
-def test_it_computes_what_the_interpreter_computes(imported: BlendshapeNet, bundle: Path) -> None:
+def test_outputs_equal_the_interpreters(imported: BlendshapeNet, bundle: Path) -> None:
     interpreters = pytest.importorskip("ai_edge_litert.interpreter", reason="needs the package ai-edge-litert")
     with zipfile.ZipFile(bundle) as files:
-        interpreter = interpreters.Interpreter(model_content=files.read(NAME))
+        interpreter = interpreters.Interpreter(model_content=files.read(TFLITE_NAME))
     interpreter.allocate_tensors()
-    given, told = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    input_index, output_index = (
+        interpreter.get_input_details()[0]["index"],
+        interpreter.get_output_details()[0]["index"],
+    )
     rng = np.random.default_rng(0)
     faces = [
         moment.expression_landmarks
@@ -41,38 +44,40 @@ def test_it_computes_what_the_interpreter_computes(imported: BlendshapeNet, bund
     clouds = [rng.normal(300, 80, (146, 2)).astype(np.float32) for _ in range(20)]
     worst = 0.0
     for landmarks in [*faces, *clouds]:
-        interpreter.set_tensor(given, landmarks[None])
+        interpreter.set_tensor(input_index, landmarks[None])
         interpreter.invoke()
         with torch.inference_mode():
             ours = imported(torch.from_numpy(landmarks)[None]).numpy()
-        worst = max(worst, float(np.abs(ours.ravel() - interpreter.get_tensor(told).ravel()).max()))
+        worst = max(worst, float(np.abs(ours.ravel() - interpreter.get_tensor(output_index).ravel()).max()))
     print(f"largest difference {worst:.1e}")
     assert worst < 1e-3
 
 
-def test_real_landmarks_give_mediapipes_own_blendshapes(imported: BlendshapeNet, landmarker_bundle: Path) -> None:
-    """The order of the 146 points, end to end: MediaPipe's answer for a photograph, from its own landmarks."""
+def test_real_landmarks_give_mediapipes_own_blendshapes(
+    imported: BlendshapeNet, landmarker_bundle: Path, talking_video: Path
+) -> None:
+    """The order of the 146 points, end to end: MediaPipe's blendshapes of a photograph, from its own landmarks."""
     import mediapipe
     from mediapipe.tasks.python import BaseOptions, vision
 
     from fer.data.landmarks import INDICES
     from fer.data.video import video_frames
 
-    picture = next(video_frames(landmarker_bundle.parents[1] / "videos" / "single_face.mp4")).image
+    image = next(video_frames(talking_video)).image
     options = vision.FaceLandmarkerOptions(
         base_options=BaseOptions(model_asset_path=str(landmarker_bundle)), output_face_blendshapes=True
     )
     with vision.FaceLandmarker.create_from_options(options) as task:
-        found = task.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=picture))
+        found = task.detect(mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image))
     theirs = np.array([category.score for category in found.face_blendshapes[0]])
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     points = np.array([(point.x * width, point.y * height) for point in found.face_landmarks[0]], np.float32)[INDICES]
     with torch.inference_mode():
         ours = imported(torch.from_numpy(points)[None])[0].numpy()
     assert np.abs(ours - theirs).max() < 1e-3
 
 
-def test_place_and_size_of_a_face_do_not_matter() -> None:
+def test_position_and_scale_of_a_face_do_not_matter() -> None:
     torch.manual_seed(0)
     network, face = BlendshapeNet().eval(), torch.rand(3, 146, 2) * 100
     with torch.inference_mode():
@@ -81,7 +86,7 @@ def test_place_and_size_of_a_face_do_not_matter() -> None:
     assert standardize(face).norm(dim=2).mean(dim=1).tolist() == pytest.approx([0.5] * 3)
 
 
-def test_all_of_it_learns() -> None:
+def test_all_parameters_get_gradients() -> None:
     network = BlendshapeNet()
     scores = network(torch.rand(2, 146, 2))
     assert scores.shape == (2, 52)
@@ -96,19 +101,19 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.tflite").write_bytes(b"no model")
     with zipfile.ZipFile(tmp_path / "empty.task", "w") as files:
         files.writestr("other.tflite", b"")
-    for name, told in (
+    for name, message in (
         ("junk.tflite", "is not MediaPipe's"),
         ("text.tflite", "is not"),
-        ("empty.task", "holds no"),
+        ("empty.task", "contains no"),
         ("gone", "no file"),
     ):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             import_blendshapes(tmp_path / name, tmp_path / "out.safetensors")
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_file({"points.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="another network"):
+    with pytest.raises(UserError, match="is not a blendshape network"):
         load_blendshapes(tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="can't read"):
         load_blendshapes(tmp_path / "gone.safetensors")

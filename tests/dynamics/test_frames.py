@@ -1,10 +1,11 @@
-"""The layout on disk: what is read, what is set aside and why, and splits that keep videos whole."""
+"""Frames on disk: reading, rejected frames, and splits by video."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,13 +16,15 @@ from hypothesis import strategies as st
 
 from fer.dynamics.frames import BASELINE, EXPRESSION, FLOW, LABELS, FramePair, read_frames, split_by_video
 from fer.dynamics.options import DynamicsConfig
-from fer.dynamics.preflight import open_frames, plan_splits
+from fer.dynamics.preflight import load_frames
 from fer.errors import UserError
 
+MakePairs = Callable[[list[int]], list[FramePair]]
 
-def test_what_was_written_is_read(sequences: Path) -> None:
-    frames, set_aside = read_frames(str(sequences))
-    assert not set_aside
+
+def test_written_frames_are_read(sequences: Path) -> None:
+    frames, rejected = read_frames(str(sequences))
+    assert not rejected
     assert len(frames) == 40
     first = frames[0]
     assert (first.path, first.video, first.frame) == ("smile/01_001", "01", "001")
@@ -30,7 +33,7 @@ def test_what_was_written_is_read(sequences: Path) -> None:
     assert all(pair.scores is not None for pair in frames)
 
 
-def test_one_expressions_folder_and_a_zip_are_read_too(sequences: Path, tmp_path: Path) -> None:
+def test_an_expressions_folder_and_a_zip_are_read_too(sequences: Path, tmp_path: Path) -> None:
     alone, _ = read_frames(str(sequences / "smile"))
     assert [pair.path for pair in alone[:1]] == ["01_001"]
     archive = shutil.make_archive(str(tmp_path / "frames"), "zip", sequences)
@@ -38,7 +41,7 @@ def test_one_expressions_folder_and_a_zip_are_read_too(sequences: Path, tmp_path
     assert [pair.scores for pair in zipped] == [pair.scores for pair in alone]
 
 
-def spoil(folder: Path, fault: str) -> None:
+def corrupt(folder: Path, fault: str) -> None:
     if fault == "no flow":
         (folder / FLOW).unlink()
     elif fault == "large flow":
@@ -71,73 +74,47 @@ def spoil(folder: Path, fault: str) -> None:
         ("large flow", "112x64 pixels"),
         ("broken flow", "not an image"),
         ("478 points", r"expression_landmarks.npy: landmarks of shape \(478, 3\)"),
-        ("pickled", "baseline_landmarks.npy: not an array"),
-        ("not a number", "baseline_landmarks.npy: landmarks that are not finite"),
-        ("an archive", "baseline_landmarks.npy: not an array"),
+        ("pickled", "baseline_landmarks.npy: not a NumPy array"),
+        ("not a number", "baseline_landmarks.npy: landmarks are not finite"),
+        ("an archive", "baseline_landmarks.npy: not a NumPy array"),
         ("no labels", "expression_g_column.json: missing"),
-        ("level 6", "dynamics is 6, not a whole number from 0 to 5"),
+        ("level 6", "dynamics is 6, not an integer from 0 to 5"),
         ("half a level", "synkinesis is 0.5"),
         ("name", "not named VIDEO_FRAME"),
     ],
 )
-def test_a_faulty_frame_is_set_aside_with_its_reason(sequences: Path, tmp_path: Path, fault: str, reason: str) -> None:
+def test_a_faulty_frame_is_rejected_with_its_reason(sequences: Path, tmp_path: Path, fault: str, reason: str) -> None:
     shutil.copytree(sequences, tmp_path / "copy")
-    spoil(tmp_path / "copy" / "smile" / "03_002", fault)
-    frames, set_aside = read_frames(str(tmp_path / "copy"))
+    corrupt(tmp_path / "copy" / "smile" / "03_002", fault)
+    frames, rejected = read_frames(str(tmp_path / "copy"))
     assert len(frames) == 39
-    (found,) = set_aside.values()
+    (found,) = rejected.values()
     assert re.search(reason, found)
     with pytest.raises(UserError, match="1 of 40 frames can't be used"):
-        open_frames(DynamicsConfig(data=str(tmp_path / "copy")))
-    assert len(open_frames(DynamicsConfig(data=str(tmp_path / "copy"), max_bad_fraction=0.1)).frames) == 39
+        load_frames(DynamicsConfig(data=str(tmp_path / "copy")))
+    assert len(load_frames(DynamicsConfig(data=str(tmp_path / "copy"), max_bad_fraction=0.1)).frames) == 39
 
 
 def test_scoring_needs_no_labels(sequences: Path, tmp_path: Path) -> None:
     shutil.copytree(sequences / "smile" / "01_001", tmp_path / "smile" / "01_001")
     (tmp_path / "smile" / "01_001" / LABELS).unlink()
-    frames, set_aside = read_frames(str(tmp_path), labelled=False)
-    assert not set_aside
+    frames, rejected = read_frames(str(tmp_path), require_labels=False)
+    assert not rejected
     assert frames[0].scores is None
-
-
-def pairs(lengths: list[int]) -> list[FramePair]:
-    none = np.empty(0)
-    return [
-        FramePair(f"{expression}/{video}_{frame}", str(video), str(frame), b"", none, none, (frame % 6, frame % 4))
-        for video, length in enumerate(lengths)
-        for expression in ("smile", "eye_close")
-        for frame in range(length)
-    ]
 
 
 @given(st.lists(st.integers(1, 12), min_size=3, max_size=25), st.integers(0, 5), st.sampled_from([0.0, 0.2]))
 @settings(max_examples=60, deadline=None)
-def test_no_video_is_on_two_sides(lengths: list[int], seed: int, test_split: float) -> None:
-    frames = pairs(lengths)
+def test_no_video_is_in_two_splits(make_pairs: MakePairs, lengths: list[int], seed: int, test_split: float) -> None:
+    frames = make_pairs(lengths)
     splits = split_by_video(frames, 0.2, test_split, seed)
-    sides: dict[str, set[str]] = {}
+    splits_of: dict[str, set[str]] = {}
     for pair, split in zip(frames, splits, strict=True):
-        sides.setdefault(pair.video, set()).add(split)
-    assert all(len(parts) == 1 for parts in sides.values())
+        splits_of.setdefault(pair.video, set()).add(split)
+    assert all(len(found) == 1 for found in splits_of.values())
     assert set(splits) == ({"train", "val", "test"} if test_split else {"train", "val"})
 
 
-def test_a_fifth_of_equal_videos_is_for_validation() -> None:
-    splits = split_by_video(pairs([6] * 50), 0.2, 0.0, seed=0)
+def test_a_fifth_of_equal_videos_is_for_validation(make_pairs: MakePairs) -> None:
+    splits = split_by_video(make_pairs([6] * 50), 0.2, 0.0, seed=0)
     assert 0.15 < splits.count("val") / len(splits) < 0.25
-
-
-def test_folds_judge_every_video_once() -> None:
-    frames = pairs([4] * 11)
-    folds = plan_splits(DynamicsConfig(data="-", folds=4, batch_size=8), frames)
-    judged = [{pair.video for pair, part in zip(frames, fold, strict=True) if part == "val"} for fold in folds]
-    assert sum(map(len, judged)) == 11 == len(set().union(*judged))
-    for fold, videos in zip(folds, judged, strict=True):
-        assert not videos & {pair.video for pair, part in zip(frames, fold, strict=True) if part == "train"}
-
-
-def test_too_few_videos_and_frames_are_a_users_mistake() -> None:
-    with pytest.raises(UserError, match="1 video"):
-        plan_splits(DynamicsConfig(data="-"), pairs([3]))
-    with pytest.raises(UserError, match="lower --batch-size"):
-        plan_splits(DynamicsConfig(data="-"), pairs([3, 3]))

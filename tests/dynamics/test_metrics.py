@@ -1,4 +1,4 @@
-"""Figures against hand-made and published values."""
+"""Metrics against values computed by hand and published ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer.dynamics.metrics import RANGES, intraclass_correlation, judge, values
+from fer.dynamics.metrics import METRIC_RANGES, compute_metrics, evaluate_score, intraclass_correlation
 
 
 def test_the_published_example_of_the_intraclass_correlation() -> None:
@@ -16,9 +16,9 @@ def test_the_published_example_of_the_intraclass_correlation() -> None:
     assert intraclass_correlation(np.array(ratings)) == pytest.approx(0.29, abs=0.005)
 
 
-def test_figures_of_a_small_example() -> None:
+def test_metrics_of_a_small_example() -> None:
     true, estimated = np.array([0, 1, 2, 3]), np.array([0.2, 1.4, 2.6, 1.9])
-    found = values(true, estimated, top=3)
+    found = compute_metrics(true, estimated, top=3)
     assert found["mse"] == pytest.approx((0.04 + 0.16 + 0.36 + 1.21) / 4)
     assert found["mae"] == pytest.approx((0.2 + 0.4 + 0.6 + 1.1) / 4)
     assert found["accuracy"] == 0.5  # 2.6 is rounded to 3, 1.9 to 2
@@ -30,27 +30,29 @@ def test_figures_of_a_small_example() -> None:
 
 def test_perfect_estimates() -> None:
     true = np.array([0, 1, 2, 3, 4, 5] * 3)
-    figures = judge("dynamics", 5, true, true.astype(float), [str(n // 3) for n in range(18)])
+    metrics = evaluate_score("dynamics", 5, true, true.astype(float), [str(n // 3) for n in range(18)])
     for name in ("pearson", "spearman", "kappa", "icc", "accuracy", "within_half"):
-        assert getattr(figures, name).value == pytest.approx(1)
-    assert figures.mse.value == 0
-    assert figures.videos == 6
-    assert np.trace(figures.confusion) == 18
-    assert [level.accuracy for level in figures.levels] == [1] * 6
+        assert getattr(metrics, name).value == pytest.approx(1)
+    assert metrics.mse.value == 0
+    assert metrics.videos == 6
+    assert np.trace(metrics.confusion) == 18
+    assert [level.accuracy for level in metrics.levels] == [1] * 6
 
 
-def test_constant_estimates_say_nothing() -> None:
-    found = values(np.array([0, 1, 2]), np.full(3, 1.2), top=3)
+def test_constant_estimates_have_no_correlation() -> None:
+    found = compute_metrics(np.array([0, 1, 2]), np.full(3, 1.2), top=3)
     assert found["pearson"] == found["spearman"] == found["kappa"] == 0
-    assert values(np.array([1, 1]), np.array([1.0, 1.0]), top=3)["kappa"] == 0
+    assert compute_metrics(np.array([1, 1]), np.array([1.0, 1.0]), top=3)["kappa"] == 0
 
 
-def test_intervals_are_those_of_videos() -> None:
-    """Frames of a video are copies here: forty of them are no more than four frames."""
+def test_intervals_are_over_videos() -> None:
+    """Repeated frames of a video do not narrow the intervals."""
     rng = np.random.default_rng(0)
     true, estimated = rng.integers(0, 4, 8), rng.uniform(0, 3, 8)
-    few = judge("synkinesis", 3, true, estimated, [str(n) for n in range(8)])
-    many = judge("synkinesis", 3, np.repeat(true, 10), np.repeat(estimated, 10), [str(n // 10) for n in range(80)])
+    few = evaluate_score("synkinesis", 3, true, estimated, [str(n) for n in range(8)])
+    many = evaluate_score(
+        "synkinesis", 3, np.repeat(true, 10), np.repeat(estimated, 10), [str(n // 10) for n in range(80)]
+    )
     assert (many.mse.low, many.mse.high) == pytest.approx((few.mse.low, few.mse.high))
     assert few.mse.low < few.mse.value < few.mse.high
     assert few.levels[0].rows == int((true == 0).sum())
@@ -58,9 +60,9 @@ def test_intervals_are_those_of_videos() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 3)), min_size=2, max_size=30))
 @settings(max_examples=60, deadline=None)
-def test_figures_stay_within_their_ranges(rows: list[tuple[int, float]]) -> None:
+def test_metrics_stay_within_their_ranges(rows: list[tuple[int, float]]) -> None:
     true, estimated = np.array(rows).T
-    for name, value in values(true.astype(int), estimated, top=3).items():
+    for name, value in compute_metrics(true.astype(int), estimated, top=3).items():
         assert np.isfinite(value), name
-        low, high = RANGES[name]
+        low, high = METRIC_RANGES[name]
         assert low - 1e-6 <= value <= high + 1e-6, name

@@ -1,4 +1,4 @@
-"""`fer dynamics` and its verbs as a person calls them: plans of stages, and mistakes in one line."""
+"""Options of `fer dynamics` and its subcommands: stages, recipes, and user errors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def read(*argv: str) -> DynamicsConfig:
     return parse(DynamicsConfig, argv, "dynamics", RECIPES / "dynamics")
 
 
-def test_a_stage_is_changed_by_a_few_lines(tmp_path: Path) -> None:
-    (tmp_path / "plan.yaml").write_text("stage_2b: {epochs: 7}\nstage_4: {lr: 1.0e-5, scheduler: onecycle}\n")
-    config = read("--data", "d", "--config", str(tmp_path / "plan.yaml"), "--stage-2b.patience", "3")
+def test_options_of_a_stage_from_file_and_command_line(tmp_path: Path) -> None:
+    (tmp_path / "stages.yaml").write_text("stage_2b: {epochs: 7}\nstage_4: {lr: 1.0e-5, scheduler: onecycle}\n")
+    config = read("--data", "d", "--config", str(tmp_path / "stages.yaml"), "--stage-2b.patience", "3")
     assert (config.stage_2b.epochs, config.stage_2b.patience, config.stage_2b.lr) == (7, 3, 1e-3)
     assert config.stage_2b.train == ["blendshapes", "mlp"]
     assert (config.stage_4.lr, config.stage_4.scheduler) == (1e-5, "onecycle")
@@ -35,10 +35,10 @@ def test_the_stages_to_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         (["dynamics", "--data", "nowhere"], "nowhere"),
-        (["dynamics", "--data", "."], "holds no frames"),
+        (["dynamics", "--data", "."], "has no frames"),
         (["dynamics", "--data", "d", "--folds", "1"], "--folds 1"),
         (["dynamics", "--data", "d", "--stages", "5"], "--stages"),
         (["dynamics", "--data", "d", "--stage-1.lr", "-1"], "--stage-1.lr: input should be greater than 0"),
@@ -46,17 +46,17 @@ def test_the_stages_to_run() -> None:
         (["dynamics", "predict", "nothing", "x.csv"], "no model 'nothing'"),
         (["dynamics", "import-blendshapes", "gone.task"], "no file gone.task"),
         (["dynamics", "serve", "nothing"], "no model 'nothing'"),
-        (["dynamics", "extract", "a/x.mp4", "b/x.mp4", "--out", "o"], "2 of the paths are called 'x'"),
+        (["dynamics", "extract", "a/x.mp4", "b/x.mp4", "--out", "o"], "2 of the paths are named 'x'"),
         (["dynamics", "extract", "x.mp4", "--out", "o", "--landmarker", "gone.task"], "no landmarker at gone.task"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(
-    argv: list[str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_user_error_is_one_line_and_exit_code_2(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(argv) == 2
-    message = capsys.readouterr().err.strip()
-    assert told in message
+    error = capsys.readouterr().err.strip()
+    assert message in error
     job = " ".join(argv[:2]) if " ".join(argv[:2]) in JOBS else argv[0]
-    assert message.startswith(f"fer {job}: ")
-    assert "\n" not in message
+    assert error.startswith(f"fer {job}: ")
+    assert "\n" not in error

@@ -133,7 +133,7 @@ def test_a_population_exchanges_weights_and_perturbs_rates(shards: Path, tmp_pat
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_dynamics_trials_are_compared_at_the_ends_of_stages(tmp_path: Path) -> None:
-    from fer.dynamics.sequences import write_sequences
+    from fer.dynamics.synthetic import write_sequences
 
     write_sequences(tmp_path / "sequences", videos=6, frames=6, seed=0)
     rates = ({"lr_flow": 0.01}, {"lr_flow": 0.0001}, {"lr_flow": 0.00011})

@@ -29,12 +29,12 @@ needs_videos = pytest.mark.skipif(not VIDEOS, reason="needs the extra `landmarks
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fer.dynamics.model import DynamicsModel, ScorerSpec, save_model
-    from fer.dynamics.options import ScorerOptions
+    from fer.dynamics.model import DynamicsModel, DynamicsSpec, save_model
+    from fer.dynamics.options import DynamicsModelOptions
 
-    options = ScorerOptions(backbone="test_resnet")
+    options = DynamicsModelOptions(backbone="test_resnet")
     folder = tmp_path_factory.mktemp("scorer") / "model"
-    save_model(DynamicsModel(options).state_dict(), ScorerSpec(options=options), folder)
+    save_model(DynamicsModel(options).state_dict(), DynamicsSpec(options=options), folder)
     return folder
 
 
@@ -59,7 +59,7 @@ def url(
 def frame() -> dict:
     moment = sequence("smile", 2, np.random.default_rng(0))[1]
     return {
-        "flow": base64.b64encode(flow.encode(flow.draw(moment.flow() / flow.SIDE))).decode(),
+        "flow": base64.b64encode(flow.encode_jpeg(flow.to_image(moment.flow() / flow.SIDE))).decode(),
         "expression_landmarks": moment.expression_landmarks.tolist(),
         "baseline_landmarks": moment.baseline_landmarks.tolist(),
     }

@@ -1,1 +1,1 @@
-"""Scores of facial dynamics for videos and folders of frames."""
+"""Scores of videos and of folders of frames."""

@@ -26,21 +26,21 @@ class DynamicsTrainable:
     config_class = DynamicsConfig
 
     def prepare_data(self, config: DynamicsConfig) -> Settings:
-        from fer.dynamics.preflight import absolute, open_frames, plan_splits
+        from fer.dynamics.preflight import absolute_path, load_frames, make_splits
 
-        data = open_frames(config)
-        split = plan_splits(config.model_copy(update={"folds": 0}), data.frames)[0]
-        blendshapes = absolute(config.blendshapes) if config.blendshapes else None
-        return {"splits": list(split), "paths": {"data": absolute(config.data), "blendshapes": blendshapes}}
+        data = load_frames(config)
+        split = make_splits(config.model_copy(update={"folds": 0}), data.frames)[0]
+        blendshapes = absolute_path(config.blendshapes) if config.blendshapes else None
+        return {"splits": list(split), "paths": {"data": absolute_path(config.data), "blendshapes": blendshapes}}
 
     def train_loop(
         self, config: DynamicsConfig, data: Settings, tracking: Run, folder: Path
     ) -> tuple[Callable[[Settings], None], Settings]:
-        from fer.dynamics.stages import start
-        from fer.dynamics.train import train
+        from fer.dynamics.stage_folders import save_initial_weights
+        from fer.dynamics.train import train_dynamics
 
         config = config.model_copy(update=data["paths"])
-        start(str(folder), config)
+        save_initial_weights(str(folder), config)
         settings = {
             "config": config.model_dump(),
             "splits": data["splits"],
@@ -50,7 +50,7 @@ class DynamicsTrainable:
                 for stage in config.stages
             },
         }
-        return train, settings
+        return train_dynamics, settings
 
     def trial_epoch(self, config: DynamicsConfig, metrics: dict[str, Any]) -> int | None:
         return self._epochs_before(config, metrics["stage"]) + int(metrics["epoch"])

@@ -1,0 +1,43 @@
+"""Export after training: the last stage becomes the run's model folder with a card, logged to MLflow and registered."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from fer.dynamics.card import model_card
+from fer.dynamics.model import DynamicsSpec
+from fer.dynamics.options import DynamicsConfig
+from fer.dynamics.stage_folders import finished_stages, stage_folder
+from fer.models.folder import WEIGHTS
+from fer.tracking import MODEL, SPEC, Run, register
+from fer.training.run import RunFolder
+
+
+def export_model(
+    config: DynamicsConfig, run: RunFolder, tracking: Run, metrics: Mapping[str, Mapping[str, float]]
+) -> tuple[str, str | None]:
+    """Write ``<run>/model`` from the last finished stage, log it, and register it if ``--register-as`` is given.
+
+    ``metrics`` of each score are shown on the card. Returns the model folder and the registered version.
+    """
+    last = finished_stages(run.root)[-1]
+    training = {"run": run.name, "data": config.data, "stage": last, "metrics": metrics, **run.record["versions"]}
+    with stage_folder(run.root, last) as stage, tempfile.TemporaryDirectory() as scratch:
+        model = Path(scratch) / MODEL
+        model.mkdir()
+        shutil.copy(stage / WEIGHTS, model)
+        spec = DynamicsSpec.model_validate_json((stage / SPEC).read_text())
+        spec = spec.model_copy(update={"training": training})
+        (model / SPEC).write_text(json.dumps(spec.model_dump(), indent=2))
+        (model / "README.md").write_text(model_card(spec))
+        folder = run.upload(model, MODEL)
+        version = None
+        if config.register_as:
+            version = register(config, tracking.run_id, model, config.register_as, config.alias)
+        else:
+            tracking.log_artifacts(model, MODEL)
+    return folder, version
