@@ -5,6 +5,8 @@
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
+# Two test processes, each with a Ray of its own; a file's tests share fixtures and stay in one of them.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,10 +30,10 @@ demo: .venv/ready ## Train, evaluate, register and serve a small model on render
 	$(BIN)/fer demo
 
 test: .venv/ready-vlm ## Run the whole test suite, with the vision-language stack
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-fast: .venv/ready-vlm ## Run the tests that need no engine, GPU or long training
-	$(BIN)/pytest -m "not slow and not vllm and not gpu"
+	$(PYTEST) -m "not slow and not vllm and not gpu"
 
 check: .venv/ready-vlm ## Lint, formatting, types, spelling, documentation
 	$(BIN)/ruff check .

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.fixtures.chat_server", "tests.fixtures.vlm"]
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests come first, so that no test process is left with one at the end."""
+    files = {name: {item.path for item in items if item.get_closest_marker(name)} for name in ("vllm", "slow")}
+    items.sort(key=lambda item: (item.path not in files["vllm"], item.path not in files["slow"]))
+
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
