@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fer.classifier.api import ExpressionClassifier, load_model
-    from fer.classifier.predict.reader import PredictionRow
+    from fer.classifier.predict.rows import PredictionRow
     from fer.errors import UserError
 
 __version__ = "0.1.0"
@@ -24,7 +24,7 @@ __all__ = ["ExpressionClassifier", "PredictionRow", "UserError", "__version__", 
 
 _MODULES = {
     "ExpressionClassifier": "fer.classifier.api",
-    "PredictionRow": "fer.classifier.predict.reader",
+    "PredictionRow": "fer.classifier.predict.rows",
     "UserError": "fer.errors",
     "load_model": "fer.classifier.api",
 }

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from fer.classifier.predict.options import PredictConfig
-from fer.classifier.predict.reader import BATCH, FileReader, PredictionRow
+from fer.classifier.predict.pipeline import BATCH_SIZE, FilePredictor
+from fer.classifier.predict.rows import PredictionRow
 from fer.data.images import decode_untrusted
 from fer.errors import BadRow
 from fer.faces import DetectorName
@@ -60,19 +61,19 @@ class ExpressionClassifier:
         """Use `load_model`."""
         self.folder = folder
         """The model folder: weights, `model.json` and the model card."""
-        self._reader = FileReader([folder], options, Path.cwd())
+        self._predictor = FilePredictor([folder], options, Path.cwd())
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The expressions, in the order of the network's outputs; empty for a model of valence and arousal only."""
-        return tuple(self._reader.labels)
+        return tuple(self._predictor.labels)
 
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> list[PredictionRow]:
         """Classify one image, or several in batches: one row per face, in the order of the images.
 
         Without a detector each image counts as one face and gives one row. With a detector, an image gives a row for
-        each face that was found, with its box. An image that can't be read, or that shows no face, gives one row whose
-        ``error`` says why. ``path`` is the file's path, or ``images[N]`` for an image from memory.
+        each face that was found, with its box. An image that can't be read, or shows no face, gives one row with an
+        ``error``. ``path`` is the file's path, or ``images[N]`` for an image from memory.
 
             >>> for row in model.predict(["happy.jpg", pixels]):
             ...     print(row.path, row.label, row.confidence)
@@ -84,18 +85,20 @@ class ExpressionClassifier:
         )
         numbered = enumerate(cast(Iterable[ImageLike], [images] if single else images))
         rows: list[PredictionRow] = []
-        while batch := list(islice(numbered, BATCH)):
-            rows += self._reader.predict_images(self._load(batch))
+        while batch := list(islice(numbered, BATCH_SIZE)):
+            rows += self._predictor.predict_images(self._load(batch))
         return rows
 
     def _load(self, batch: list[tuple[int, ImageLike]]) -> Iterator[tuple[str, np.ndarray | str]]:
         names = [str(image) if isinstance(image, str | Path) else f"images[{number}]" for number, image in batch]
-        yield from zip(names, self._reader.threads.map(self._pixels, (image for _, image in batch)), strict=True)
+        yield from zip(
+            names, self._predictor.reader.threads.map(self._pixels, (image for _, image in batch)), strict=True
+        )
 
     def _pixels(self, image: ImageLike) -> np.ndarray | str:
-        """RGB pixels (H, W, 3) uint8, or the reason why there are none. Raises TypeError for what is not an image."""
+        """RGB pixels (H, W, 3) uint8, or an error message. Raises TypeError for what is not an image."""
         if isinstance(image, str | Path):
-            return self._reader.load_image(str(image))
+            return self._predictor.reader.load_image(str(image))
         if isinstance(image, bytes):
             try:
                 return decode_untrusted(image)

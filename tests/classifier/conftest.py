@@ -1,4 +1,4 @@
-"""Tiny models and hand-made shards to judge them on."""
+"""Hand-made rows and shards."""
 
 from __future__ import annotations
 
@@ -11,33 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
-from fer.classifier.model import build_model, new_spec, save_model
-from fer.classifier.options import ModelOptions
 from fer.data.images import encode_png
 from fer.data.manifest import MANIFEST, Manifest, Shard, ShardedDataset, Split
 from fer.data.schema import FACE_SCHEMA
-from fer.labels import LabelSpace, get_space
+from fer.labels import LabelSpace
 
 Row = dict[str, Any]
-
-
-@pytest.fixture
-def make_model(tmp_path: Path) -> Callable[..., Path]:
-    """An untrained network whose answers differ from image to image, saved as a model folder."""
-
-    def make(name: str = "run/model", space: str = "fer2013", **options: Any) -> Path:
-        torch.manual_seed(0)
-        spec = new_spec(ModelOptions(backbone="test_resnet", img_size=32, **options), get_space(space))
-        model = build_model(spec)
-        with torch.no_grad():
-            for head in filter(None, (model.expression, model.affect)):
-                head.weight.mul_(100)
-        save_model(model, spec, tmp_path / name)
-        return tmp_path / name
-
-    return make
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from fer.data.images import decode_rgb, encode_png
 
 
 @pytest.fixture
-def model(make_model: Callable[..., Path]) -> ExpressionClassifier:
-    return load_model(make_model(head="both"), device="cpu")
+def model(make_classifier: Callable[..., Path], tmp_path: Path) -> ExpressionClassifier:
+    return load_model(make_classifier(tmp_path / "run/model", head="both"), device="cpu")
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def test_what_cannot_be_read_says_why(model: ExpressionClassifier, face: Path, t
     assert [row.label is None for row in rows] == [True, True, False]
 
 
-def test_a_detector_gives_a_row_for_each_face(make_model: Callable[..., Path]) -> None:
-    detecting = load_model(make_model(), device="cpu", detector="haar")
+def test_a_detector_gives_a_row_for_each_face(make_classifier: Callable[..., Path], tmp_path: Path) -> None:
+    detecting = load_model(make_classifier(tmp_path / "run/model"), device="cpu", detector="haar")
     [row] = detecting.predict(np.zeros((80, 80, 3), np.uint8))
     assert row.error == "no face found"
     assert row.box is None

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from fer.classifier.model import build_model, new_spec, save_model
-from fer.classifier.options import ModelOptions
 from fer.classifier.predictor import Predictor
 from fer.classifier.preprocess import normalize, to_input
 from fer.errors import UserError
-from fer.labels import get_space
 
-SIDE = 32
-BATCH = 64  # the predictor's own
-
-
-def make_model(folder: Path, seed: int = 0, space: str = "fer2013", **options: object) -> Path:
-    torch.manual_seed(seed)
-    spec = new_spec(ModelOptions(backbone="test_resnet", img_size=SIDE, **options), get_space(space))
-    model = build_model(spec)
-    with torch.no_grad():  # random heads are nearly flat: make the network say something
-        for head in filter(None, (model.expression, model.affect)):
-            head.weight.mul_(20)
-    save_model(model, spec, folder)
-    return folder
+Make = Callable[..., Path]
+BATCH = 64  # the predictor's default
 
 
 def make_images(count: int, seed: int = 0) -> list[np.ndarray]:
@@ -37,8 +24,8 @@ def make_images(count: int, seed: int = 0) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("head", ["classification", "valence-arousal", "both"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_head(tmp_path: Path, head: str, channels: int) -> None:
-    predictor = Predictor([make_model(tmp_path / "m", head=head, in_chans=channels)], device="cpu")
+def test_every_head(make_classifier: Make, tmp_path: Path, head: str, channels: int) -> None:
+    predictor = Predictor([make_classifier(tmp_path / "m", head=head, in_chans=channels)], device="cpu")
     scores = predictor.predict(make_images(BATCH + 3))
     assert predictor.has_expression == (head != "valence-arousal")
     assert predictor.has_affect == (head != "classification")
@@ -57,8 +44,8 @@ def test_every_head(tmp_path: Path, head: str, channels: int) -> None:
         assert np.abs(scores.valence_arousal).max() <= 1
 
 
-def test_predictions_are_those_of_the_network_in_order(tmp_path: Path) -> None:
-    predictor = Predictor([make_model(tmp_path / "m")], device="cpu")
+def test_predictions_are_those_of_the_network_in_order(make_classifier: Make, tmp_path: Path) -> None:
+    predictor = Predictor([make_classifier(tmp_path / "m")], device="cpu")
     images = make_images(2 * BATCH + 5)
     model, spec = predictor.models[0], predictor.specs[0]
     batch = torch.from_numpy(np.stack([to_input(image, spec) for image in images]))
@@ -68,17 +55,18 @@ def test_predictions_are_those_of_the_network_in_order(tmp_path: Path) -> None:
     assert np.diff(expected, axis=0).std() > 1e-3, "a constant network would prove nothing about the order"
 
 
-def test_no_images(tmp_path: Path) -> None:
-    scores = Predictor([make_model(tmp_path / "m", head="both")], device="cpu").predict([])
+def test_no_images(make_classifier: Make, tmp_path: Path) -> None:
+    scores = Predictor([make_classifier(tmp_path / "m", head="both")], device="cpu").predict([])
     assert scores.probabilities is not None
     assert scores.valence_arousal is not None
     assert scores.probabilities.shape == (0, 7)
     assert scores.valence_arousal.shape == (0, 2)
 
 
-def test_an_ensemble_is_the_mean_of_its_models(tmp_path: Path) -> None:
+def test_an_ensemble_is_the_mean_of_its_models(make_classifier: Make, tmp_path: Path) -> None:
     folders = [
-        make_model(tmp_path / str(seed), seed, head="both", in_chans=channels) for seed, channels in [(0, 3), (1, 1)]
+        make_classifier(tmp_path / str(seed), seed=seed, head="both", in_chans=channels)
+        for seed, channels in [(0, 3), (1, 1)]
     ]
     images = make_images(5)
     single = [Predictor([folder], device="cpu").predict(images) for folder in folders]
@@ -87,8 +75,8 @@ def test_an_ensemble_is_the_mean_of_its_models(tmp_path: Path) -> None:
     np.testing.assert_allclose(both.valence_arousal, np.mean([s.valence_arousal for s in single], 0), atol=1e-6)
 
 
-def test_tta_is_invariant_to_mirroring(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "m", head="both")
+def test_tta_is_invariant_to_mirroring(make_classifier: Make, tmp_path: Path) -> None:
+    folder = make_classifier(tmp_path / "m", head="both")
     images = [image[:16, :16] for image in make_images(4)]
     mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in images]
     plain, tta = Predictor([folder], device="cpu"), Predictor([folder], device="cpu", tta=True)
@@ -99,8 +87,8 @@ def test_tta_is_invariant_to_mirroring(tmp_path: Path) -> None:
     np.testing.assert_allclose(tta.predict(images).probabilities, mean, atol=1e-5)
 
 
-def test_user_errors(tmp_path: Path) -> None:
-    seven, six = make_model(tmp_path / "seven"), make_model(tmp_path / "six", space="six-class")
+def test_user_errors(make_classifier: Make, tmp_path: Path) -> None:
+    seven, six = make_classifier(tmp_path / "seven"), make_classifier(tmp_path / "six", space="six-class")
     with pytest.raises(UserError, match="same labels"):
         Predictor([seven, six], device="cpu")
     with pytest.raises(UserError, match=r"not a model folder: no model\.json"):

@@ -6,6 +6,7 @@ import base64
 import io
 import shutil
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.classifier.model import build_model, new_spec, save_model
-from fer.classifier.options import ModelOptions
 from fer.data.images import encode_png
 from fer.data.vqa.prompts import ferbench_prompt, first_turn_prompt
 from fer.data.vqa.questions import Turn
@@ -131,13 +130,12 @@ def test_an_adapter_is_merged_once(merged_model: Path, tmp_path: Path) -> None:
     assert (adapter.parent / "merged/config.json").stat() == made
 
 
-def test_kinds_of_models(tiny_models: Path, tmp_path: Path) -> None:
+def test_kinds_of_models(tiny_models: Path, make_classifier: Callable[..., Path], tmp_path: Path) -> None:
     tracking = TrackingOptions(out_dir=str(tmp_path))
     assert locate_model(JudgedModel(model="gpt", endpoint="http://x"), tracking) == ("endpoint", "gpt")
     assert locate_model(JudgedModel(model=str(tiny_models / "smolvlm")), tracking)[0] == "vllm"
     assert locate_model(JudgedModel(model="tiny:smolvlm"), tracking) == ("vllm", str(tmp_path / "tiny/smolvlm"))
-    spec = new_spec(ModelOptions(backbone="test_resnet", img_size=32), get_space("fer2013"))
-    save_model(build_model(spec), spec, tmp_path / "first/model")
+    make_classifier(tmp_path / "first/model")
     assert locate_model(JudgedModel(model="first"), tracking) == ("classifier", str(tmp_path / "first/model"))
     with pytest.raises(UserError, match="nowhere"):
         locate_model(JudgedModel(model="nowhere"), tracking)

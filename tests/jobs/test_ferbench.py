@@ -19,11 +19,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
-from fer.classifier.model import build_model, new_spec, save_model
-from fer.classifier.options import ModelOptions
 from fer.data.images import encode_png
 from fer.data.vqa.prompts import ferbench_prompt, first_turn_prompt, second_turn_prompt
 from fer.labels import get_space
@@ -35,16 +32,11 @@ FACES = 60
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(make_classifier: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in: a classifier, sixty images (one broken), and SFEW questions about them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    torch.manual_seed(0)
-    spec = new_spec(ModelOptions(backbone="test_resnet", img_size=32), get_space("fer2013"))
-    model = build_model(spec)
-    with torch.no_grad():
-        model.expression.weight.mul_(100)  # type: ignore[union-attr, operator]
-    save_model(model, spec, tmp_path / "one")
+    make_classifier(tmp_path / "one")
     (tmp_path / "images").mkdir()
     for i in range(FACES):
         pixels = np.random.default_rng(i).integers(0, 256, (40, 40, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""`fer predict` as a person runs it."""
+"""`fer predict` from the command line."""
 
 from __future__ import annotations
 
@@ -6,29 +6,24 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
-from fer.classifier.model import build_model, new_spec, save_model
-from fer.classifier.options import ModelOptions
 from fer.data.images import encode_png
-from fer.labels import get_space
 from jobs.__main__ import main
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with a model and three images, one of them broken."""
+def workspace(make_classifier: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a model and three images, one of them broken."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    torch.manual_seed(0)
-    spec = new_spec(ModelOptions(backbone="test_resnet", img_size=32), get_space("basic"))
-    save_model(build_model(spec), spec, tmp_path / "model")
+    make_classifier(tmp_path / "model", "basic")
     (tmp_path / "images").mkdir()
     for i in range(2):
         pixels = np.random.default_rng(i).integers(0, 256, (40, 40, 3), np.uint8)
@@ -37,32 +32,30 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_rows_go_to_standard_output_and_the_summary_elsewhere(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_go_to_stdout_and_the_summary_to_stderr(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "model", "images", "--device", "cpu"]) == 0
     streams = capsys.readouterr()
     rows = [json.loads(line) for line in streams.out.splitlines()]
     assert [row["path"] for row in rows] == ["images/0.png", "images/1.png", "images/broken.png"]
     assert [bool(row["error"]) for row in rows] == [False, False, True]
-    assert "2 answers from 2 of 3 files" in streams.err
+    assert "2 predictions from 2 of 3 files" in streams.err
 
 
-def test_a_csv_file_and_an_ensemble(place: Path) -> None:
-    assert main(["predict", "model", "images/*.png", "--out", "answers.csv", "--ensemble", "model", "model"]) == 0
-    rows = list(csv.DictReader((place / "answers.csv").open()))
+def test_a_csv_file_and_an_ensemble(workspace: Path) -> None:
+    assert main(["predict", "model", "images/*.png", "--out", "predictions.csv", "--ensemble", "model", "model"]) == 0
+    rows = list(csv.DictReader((workspace / "predictions.csv").open()))
     assert len(rows) == 3
     assert rows[0]["label"]
 
 
-def test_nothing_readable_is_exit_code_2_and_the_rows_are_there_still(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["predict", "model", "images/broken.png", "gone.png", "--out", "answers.jsonl"]) == 2
-    assert len((place / "answers.jsonl").read_text().splitlines()) == 2
-    assert "nothing could be read" in capsys.readouterr().err
+def test_no_readable_file_is_exit_code_2_with_rows_written(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "model", "images/broken.png", "gone.png", "--out", "predictions.jsonl"]) == 2
+    assert len((workspace / "predictions.jsonl").read_text().splitlines()) == 2
+    assert "no file could be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["nowhere", "images"], "nowhere"),
         (["model"], "PATHS"),
@@ -70,28 +63,28 @@ def test_nothing_readable_is_exit_code_2_and_the_rows_are_there_still(
         (["model", "images", "--out", "no/such/folder/x.csv"], "--out"),
     ],
 )
-def test_mistakes_are_one_line(
-    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+def test_user_errors_are_one_line(
+    workspace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert main(["predict", *arguments]) == 2
-    fault = capsys.readouterr().err.strip()
-    assert says in fault
-    assert len(fault.splitlines()) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
 
 
-def test_many_files_go_through_ray_and_give_the_same_rows_in_the_same_order(place: Path, ray_cluster: None) -> None:
-    video = cv2.VideoWriter(str(place / "images/film.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+def test_many_files_go_through_ray_and_give_the_same_rows_in_the_same_order(workspace: Path, ray_cluster: None) -> None:
+    video = cv2.VideoWriter(str(workspace / "images/film.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
     for i in range(5):
         video.write(np.full((48, 64, 3), 40 * i, np.uint8))
     video.release()
     arguments = ["predict", "model", "images", "gone.png", "--device", "cpu"]
-    assert main([*arguments, "--out", "here.jsonl", "--ray-above", "5"]) == 0
+    assert main([*arguments, "--out", "local.jsonl", "--ray-above", "5"]) == 0
     assert main([*arguments, "--out", "ray.jsonl", "--ray-above", "4", "--workers", "2"]) == 0
-    here, there = (rows_of(place / name) for name in ("here.jsonl", "ray.jsonl"))
-    assert len(here) == 2 + 1 + 5 + 1
-    scores = [[row.pop("scores") or {} for row in rows] for rows in (here, there)]
-    confidences = [[row.pop("confidence") for row in rows] for rows in (here, there)]
-    assert there == here
+    local, remote = (rows_of(workspace / name) for name in ("local.jsonl", "ray.jsonl"))
+    assert len(local) == 2 + 1 + 5 + 1
+    scores = [[row.pop("scores") or {} for row in rows] for rows in (local, remote)]
+    confidences = [[row.pop("confidence") for row in rows] for rows in (local, remote)]
+    assert remote == local
     assert confidences[1] == pytest.approx(confidences[0], abs=2e-5)
     assert all(one == pytest.approx(other, abs=2e-5) for one, other in zip(*scores, strict=True))
 

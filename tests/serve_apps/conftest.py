@@ -13,30 +13,15 @@ from fer.tracking import TrackingOptions, register, start_run
 from jobs.demo import free_port
 
 
-def tiny_model(folder: Path, head: str = "classification") -> Path:
-    from fer.classifier.model import build_model, new_spec, save_model
-    from fer.classifier.options import ModelOptions
-    from fer.labels import get_space
-
-    spec = new_spec(ModelOptions(backbone="test_resnet", img_size=32, head=head), get_space("basic"))  # type: ignore[arg-type]
-    save_model(build_model(spec), spec, folder)
-    return folder
-
-
-@pytest.fixture
-def make_model() -> Callable[..., Path]:
-    return tiny_model
-
-
 @pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> TrackingOptions:
+def registry(make_classifier: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> TrackingOptions:
     """The model `face`: version 1 is the champion, version 2 the challenger (with valence-arousal), 3 is broken."""
     folder = tmp_path_factory.mktemp("registry")
     tracking = TrackingOptions(out_dir=str(folder / "runs"), tracking_uri=f"sqlite:///{folder}/mlflow.db")
     run = start_run(tracking, "tests", "tiny")
-    register(tracking, run.run_id, tiny_model(folder / "one"), "face", "champion")
-    register(tracking, run.run_id, tiny_model(folder / "two", "both"), "face", "challenger")
-    broken = tiny_model(folder / "three")
+    register(tracking, run.run_id, make_classifier(folder / "one", "basic"), "face", "champion")
+    register(tracking, run.run_id, make_classifier(folder / "two", "basic", head="both"), "face", "challenger")
+    broken = make_classifier(folder / "three", "basic")
     (broken / "model.safetensors").write_bytes(b"broken")
     register(tracking, run.run_id, broken, "face", "broken")
     return tracking

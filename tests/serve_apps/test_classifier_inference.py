@@ -20,8 +20,8 @@ CONFIG = ServeConfig(model="unused", max_pixels=100_000)
 
 
 @pytest.fixture
-def model(make_model: Callable[..., Path], tmp_path: Path) -> LoadedClassifier:
-    return load_classifier(make_model(tmp_path / "model"), "tiny", "1", "cpu")
+def model(make_classifier: Callable[..., Path], tmp_path: Path) -> LoadedClassifier:
+    return load_classifier(make_classifier(tmp_path / "model", "basic"), "tiny", "1", "cpu")
 
 
 def picture(seed: int, side: int = 40) -> bytes:
@@ -96,8 +96,8 @@ def test_an_image_without_a_face_has_none(model: LoadedClassifier) -> None:
 
 
 @pytest.mark.parametrize(("head", "has_label"), [("valence-arousal", False), ("both", True)])
-def test_valence_and_arousal(make_model: Callable[..., Path], tmp_path: Path, head: str, has_label: bool) -> None:
-    model = load_classifier(make_model(tmp_path / "model", head), "tiny", "1", "cpu")
+def test_valence_and_arousal(make_classifier: Callable[..., Path], tmp_path: Path, head: str, has_label: bool) -> None:
+    model = load_classifier(make_classifier(tmp_path / "model", "basic", head=head), "tiny", "1", "cpu")
     (face,) = predict(picture(7), model)
     assert -1 <= face.valence <= 1
     assert -1 <= face.arousal <= 1

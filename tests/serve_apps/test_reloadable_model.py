@@ -46,10 +46,10 @@ def test_it_follows_its_alias_and_keeps_the_old_version_when_the_new_one_is_brok
 
 
 def test_it_switches_to_another_reference(
-    registry: TrackingOptions, make_model: Callable[..., Path], tmp_path: Path
+    registry: TrackingOptions, make_classifier: Callable[..., Path], tmp_path: Path
 ) -> None:
     model = ReloadableModel("models:/face/1", registry, load)
-    model.switch(str(make_model(tmp_path / "a-run" / "model")))
+    model.switch(str(make_classifier(tmp_path / "a-run" / "model", "basic")))
     assert model.current.info.name == "a-run"
     assert model.current.predictor.predict([np.zeros((8, 8, 3), np.uint8)]).probabilities is not None
     model.switch("models:/face/9")

@@ -1,1 +1,1 @@
-"""Prediction for images, folders and videos: reading files, tracking faces, writing tables."""
+"""Prediction for images, folders and videos: reading files, running the model, tracking faces, writing rows."""

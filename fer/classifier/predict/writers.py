@@ -1,4 +1,4 @@
-"""Prediction rows as a table, JSON lines or CSV, written as they come."""
+"""Writers of prediction rows: a table, JSON lines or CSV."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TextIO
 
@@ -15,21 +14,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fer.classifier.predict.reader import NO_FACE, UNCERTAIN, PredictionRow
+from fer.classifier.predict.rows import UNCERTAIN, PredictionRow
 from fer.errors import UserError
 
 Format = Literal["table", "jsonl", "csv"]
-FILE_WIDTH = 160  # characters of a table that goes to a file
+FILE_WIDTH = 160  # characters of a table in a file
 
 
 class Writer(Protocol):
+    """Writes rows as they come."""
+
     def write(self, rows: Sequence[PredictionRow]) -> None: ...
 
     def close(self) -> None: ...
 
 
-class JsonLines:
-    """One JSON object a row; every row has every key."""
+class JsonLinesWriter:
+    """One JSON object per row, with every key."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -41,14 +42,14 @@ class JsonLines:
         self.stream.flush()
 
 
-class Csv:
-    """One line a row: the box as four columns, and a column `p_LABEL` for each label's probability."""
+class CsvWriter:
+    """One line per row, with four columns for the box and a column `p_LABEL` for the probability of each label."""
 
     def __init__(self, stream: TextIO, labels: Sequence[str]) -> None:
         self.labels = labels
         columns = [name for name in PredictionRow.model_fields if name not in ("box", "scores")]
-        at = columns.index("face") + 1
-        columns[at:at] = ["left", "top", "width", "height"]
+        box_column = columns.index("face") + 1
+        columns[box_column:box_column] = ["left", "top", "width", "height"]
         columns[-1:-1] = [f"p_{label}" for label in labels]
         self.writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
         self.writer.writeheader()
@@ -64,8 +65,8 @@ class Csv:
         pass
 
 
-class RichTable:
-    """A table for people: only the columns that say something; the distribution in per cent, the likeliest first."""
+class TableWriter:
+    """A table for the terminal, without empty columns; distributions are in percent, the most probable label first."""
 
     def __init__(self, stream: TextIO) -> None:
         self.console = Console(file=stream, width=None if stream.isatty() else FILE_WIDTH)
@@ -83,7 +84,11 @@ class RichTable:
             table.add_column(title, justify="right" if numeric else "left", overflow="fold")
         for row, cell in zip(self.rows, cells, strict=True):
             style = (
-                "red" if not row.was_read else "dim" if row.label in (None, UNCERTAIN) and row.valence is None else ""
+                "red"
+                if not row.is_readable
+                else "dim"
+                if row.label in (None, UNCERTAIN) and row.valence is None
+                else ""
             )
             table.add_row(*(Text(cell[title]) for title in titles), style=style)
         self.console.print(table)
@@ -102,65 +107,33 @@ def _cells(row: PredictionRow) -> dict[str, str]:
         "distribution (%)": "  ".join(f"{label} {100 * p:.0f}" for label, p in ranked),
         "valence": f"{row.valence:+.2f}" if row.valence is not None else "",
         "arousal": f"{row.arousal:+.2f}" if row.arousal is not None else "",
-        "note": row.error or "",
+        "error": row.error or "",
     }
 
 
-def choose_format(asked: str, out: str | None) -> Format:
-    """What `auto` means: CSV to a .csv file, a table on a terminal or to a .txt file, JSON lines elsewhere."""
-    if asked != "auto":
-        return asked  # type: ignore[return-value]
+def choose_format(requested: str, out: str | None) -> Format:
+    """Resolve `auto`: CSV for a .csv file, a table on a terminal or for a .txt file, else JSON lines."""
+    if requested != "auto":
+        return requested  # type: ignore[return-value]
     if out is None:
         return "table" if sys.stdout.isatty() else "jsonl"
     return {".csv": "csv", ".txt": "table"}.get(Path(out).suffix, "jsonl")  # type: ignore[return-value]
 
 
 @contextmanager
-def open_writer(form: Format, out: str | None, labels: Sequence[str]) -> Iterator[Writer]:
-    """A writer to the file ``out`` or standard output. Raises UserError if the file can't be written."""
+def open_writer(file_format: Format, out: str | None, labels: Sequence[str]) -> Iterator[Writer]:
+    """A writer to the file ``out``, or to standard output. Raises UserError if the file can't be written."""
     with ExitStack() as stack:
         try:
             stream = stack.enter_context(Path(out).open("w", encoding="utf-8", newline="")) if out else sys.stdout
         except OSError as error:
             raise UserError(f"--out {out}: {(error.strerror or str(error)).lower()}") from None
-        writer = _writer(form, stream, labels)
+        writer = _create_writer(file_format, stream, labels)
         yield writer
         writer.close()
 
 
-def _writer(form: Format, stream: TextIO, labels: Sequence[str]) -> Writer:
-    if form == "csv":
-        return Csv(stream, labels)
-    return JsonLines(stream) if form == "jsonl" else RichTable(stream)
-
-
-@dataclass
-class Tally:
-    """Counts of what was read, for the last line."""
-
-    files: int = 0
-    files_read: int = 0
-    answers: int = 0
-    uncertain: int = 0
-    faceless: int = 0
-    faults: int = 0
-    first_fault: str = ""
-
-    def add(self, rows: Sequence[PredictionRow]) -> None:
-        """Count one file's rows."""
-        self.files += 1
-        self.files_read += any(row.was_read for row in rows)
-        self.answers += sum(row.error is None for row in rows)
-        self.uncertain += sum(row.label == UNCERTAIN for row in rows)
-        self.faceless += sum(row.error == NO_FACE for row in rows)
-        for row in rows:
-            if not row.was_read:
-                self.faults += 1
-                self.first_fault = self.first_fault or f"{row.path}: {row.error}"
-
-    def __str__(self) -> str:
-        parts = [f"{self.answers} answers from {self.files_read} of {self.files} files"]
-        parts += [f"{self.uncertain} uncertain"] if self.uncertain else []
-        parts += [f"{self.faceless} images or frames without a face"] if self.faceless else []
-        parts += [f"{self.faults} faults, the first: {self.first_fault}"] if self.faults else []
-        return "; ".join(parts)
+def _create_writer(file_format: Format, stream: TextIO, labels: Sequence[str]) -> Writer:
+    if file_format == "csv":
+        return CsvWriter(stream, labels)
+    return JsonLinesWriter(stream) if file_format == "jsonl" else TableWriter(stream)

@@ -27,9 +27,14 @@ FER2013 = get_space("fer2013")
 CPU = "cpu"
 
 
-def test_every_row_is_judged_once_and_in_order(make_model: Make, make_rows: Make, make_shards: Make) -> None:
+@pytest.fixture
+def model(make_classifier: Make, tmp_path: Path) -> Path:
+    return make_classifier(tmp_path / "run/model")
+
+
+def test_every_row_is_judged_once_and_in_order(model: Path, make_rows: Make, make_shards: Make) -> None:
     rows = make_rows(FER2013.labels, 50)
-    predictor = Predictor([make_model()], CPU, batch_size=8)
+    predictor = Predictor([model], CPU, batch_size=8)
     found = evaluate(predictor, make_shards({"test": rows}, FER2013), "test")
     probabilities = predictor.predict([decode_rgb(row["image"]) for row in rows]).probabilities
     predicted = [predictor.labels[index] for index in probabilities.argmax(axis=1)]
@@ -44,9 +49,9 @@ def test_every_row_is_judged_once_and_in_order(make_model: Make, make_rows: Make
     )
 
 
-def test_the_worst_mistakes_are_kept_with_their_pictures(make_model: Make, make_rows: Make, make_shards: Make) -> None:
+def test_the_worst_mistakes_are_kept_with_their_pictures(model: Path, make_rows: Make, make_shards: Make) -> None:
     rows = make_rows(FER2013.labels, 80)
-    found = evaluate(Predictor([make_model()], CPU, batch_size=16), make_shards({"test": rows}, FER2013), "test")
+    found = evaluate(Predictor([model], CPU, batch_size=16), make_shards({"test": rows}, FER2013), "test")
     table = found.predictions.to_pylist()
     wrong = sorted((row["confidence"] for row in table if row["predicted"] != row["true"]), reverse=True)
     assert [mistake.severity for mistake in found.mistakes] == pytest.approx(wrong[:WORST])
@@ -57,12 +62,12 @@ def test_the_worst_mistakes_are_kept_with_their_pictures(make_model: Make, make_
 
 
 def test_other_label_spaces_are_mapped_and_what_has_no_counterpart_is_counted(
-    make_model: Make, make_rows: Make, make_shards: Make
+    model: Path, make_rows: Make, make_shards: Make
 ) -> None:
     affectnet = get_space("affectnet")
     labels = ("happiness", "sadness", "contempt", "surprise", "contempt")
     dataset = make_shards({"test": make_rows(labels, 50)}, affectnet)
-    found = evaluate(Predictor([make_model()], CPU), dataset, "test")
+    found = evaluate(Predictor([model], CPU), dataset, "test")
     assert found.coverage.mapping["happiness"] == "happy"
     assert found.coverage.unknown_labels == {"contempt": 20}
     assert found.coverage.rows == 30
@@ -78,18 +83,18 @@ def test_other_label_spaces_are_mapped_and_what_has_no_counterpart_is_counted(
     assert f"said so {found.coverage.predicted_missing} times" in said
 
 
-def test_a_model_that_knows_no_label_is_an_error(make_model: Make, make_rows: Make, make_shards: Make) -> None:
+def test_a_model_that_knows_no_label_is_an_error(model: Path, make_rows: Make, make_shards: Make) -> None:
     dataset = make_shards({"test": make_rows(("cat", "dog"), 4)}, LabelSpace("custom", ("cat", "dog")))
     with pytest.raises(UserError, match=r"knows none of the data's labels \(cat, dog\)"):
-        evaluate(Predictor([make_model()], CPU), dataset, "test")
+        evaluate(Predictor([model], CPU), dataset, "test")
 
 
-def test_the_filter_judges_matching_paths_only(make_model: Make, make_rows: Make, make_shards: Make) -> None:
+def test_the_filter_judges_matching_paths_only(model: Path, make_rows: Make, make_shards: Make) -> None:
     rows = make_rows(FER2013.labels, 30)
     for number, row in enumerate(rows):
         row["path"] = f"test/{'PrivateTest' if number % 3 else 'PublicTest'}_{number}.png"
     dataset = make_shards({"test": rows}, FER2013)
-    predictor = Predictor([make_model()], CPU)
+    predictor = Predictor([model], CPU)
     found = evaluate(predictor, dataset, "test", "*PrivateTest*")
     assert (found.coverage.rows, found.coverage.filtered) == (20, 10)
     assert all("PrivateTest" in path for path in found.predictions["path"].to_pylist())
@@ -103,10 +108,10 @@ def test_test_is_judged_where_there_is_one_else_val(make_rows: Make, make_shards
     assert default_split(make_shards({"train": rows, "val": rows}, FER2013, "two")) == "val"
 
 
-def test_unreadable_images_cost_their_row_or_stop_the_job(make_model: Make, make_rows: Make, make_shards: Make) -> None:
+def test_unreadable_images_cost_their_row_or_stop_the_job(model: Path, make_rows: Make, make_shards: Make) -> None:
     rows = make_rows(FER2013.labels, 20)
     rows[3]["image"] = b"not an image"
-    dataset, predictor = make_shards({"test": rows}, FER2013), Predictor([make_model()], CPU)
+    dataset, predictor = make_shards({"test": rows}, FER2013), Predictor([model], CPU)
     found = evaluate(predictor, dataset, "test", max_bad_fraction=0.1)
     assert found.coverage.unreadable == [("faces/0003.png", "truncated or damaged image")]
     assert found.coverage.rows == 19
@@ -115,14 +120,16 @@ def test_unreadable_images_cost_their_row_or_stop_the_job(make_model: Make, make
 
 
 @pytest.mark.parametrize("head", ["valence-arousal", "both"])
-def test_valence_and_arousal(head: str, make_model: Make, make_rows: Make, make_shards: Make, tmp_path: Path) -> None:
+def test_valence_and_arousal(
+    head: str, make_classifier: Make, make_rows: Make, make_shards: Make, tmp_path: Path
+) -> None:
     random = np.random.default_rng(0)
     valence = [float(value) for value in random.uniform(-1, 1, 40)]
     arousal = [None if number % 4 == 0 else value for number, value in enumerate(valence)]
     labels = ("happiness", "contempt")
     rows = make_rows(labels, 40, valence=[None] * 4 + valence[4:], arousal=arousal)
     dataset = make_shards({"test": rows}, get_space("affectnet"))
-    folder = make_model(head=head)
+    folder = make_classifier(tmp_path / "run/model", head=head)
     predictor = Predictor([folder], CPU, batch_size=16)
     found = evaluate(predictor, dataset, "test")
     valued = found.affect["valence"].rows
@@ -143,11 +150,13 @@ def test_valence_and_arousal(head: str, make_model: Make, make_rows: Make, make_
     assert (report.parent / "valence-and-arousal.png").is_file()
 
 
-def test_a_valence_arousal_model_needs_such_values(make_model: Make, make_rows: Make, make_shards: Make) -> None:
+def test_a_valence_arousal_model_needs_such_values(
+    make_classifier: Make, make_rows: Make, make_shards: Make, tmp_path: Path
+) -> None:
     dataset = make_shards({"test": make_rows(FER2013.labels, 8)}, FER2013)
     with pytest.raises(UserError, match="the data has no such values"):
-        evaluate(Predictor([make_model(head="valence-arousal")], CPU), dataset, "test")
-    found = evaluate(Predictor([make_model("both", head="both")], CPU), dataset, "test")
+        evaluate(Predictor([make_classifier(tmp_path / "va", head="valence-arousal")], CPU), dataset, "test")
+    found = evaluate(Predictor([make_classifier(tmp_path / "both", head="both")], CPU), dataset, "test")
     assert found.expression is not None
     assert found.affect == {}
 
@@ -156,12 +165,12 @@ def subject(folder: Path, predictor: Predictor, dataset: ShardedDataset, **optio
     return Subject("a model", folder, predictor.specs[0], "a data set", dataset, {"tta": False}, **options)
 
 
-def test_the_files(make_model: Make, make_rows: Make, make_shards: Make, tmp_path: Path) -> None:
+def test_the_files(model: Path, make_rows: Make, make_shards: Make, tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>.png"
     rows = make_rows(FER2013.labels, 30, group=[f"subject {number % 5}" for number in range(30)])
     for row in rows:
         row["path"] += evil
-    dataset, folder = make_shards({"test": rows}, FER2013), make_model()
+    dataset, folder = make_shards({"test": rows}, FER2013), model
     (folder.parent / "history.json").write_text(json.dumps([{"epoch": 1, "train_loss": 1.5, "val_accuracy": 0.2}]))
     predictor = Predictor([folder], CPU)
     found = evaluate(predictor, dataset, "test")
@@ -206,11 +215,11 @@ def test_where_results_go(options: dict[str, Any], folder: str) -> None:
 
 
 def test_the_command(
-    make_model: Make, make_rows: Make, make_shards: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_classifier: Make, make_rows: Make, make_shards: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from jobs.__main__ import main
 
-    make_model("runs/first/model")
+    make_classifier(tmp_path / "runs/first/model")
     dataset = make_shards({"val": make_rows(FER2013.labels, 30)}, FER2013)
     common = ["evaluate", str(tmp_path / "runs" / "first"), "--data", dataset.root, "--out-dir", str(tmp_path / "runs")]
     assert main([*common, "--device", "cpu", "--tta"]) == 0

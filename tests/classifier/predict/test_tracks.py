@@ -1,4 +1,4 @@
-"""Following faces from frame to frame, and averaging over time."""
+"""Face tracks, and smoothing over time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer.classifier.predict.tracks import Box, follow, overlap, smooth
+from fer.classifier.predict.tracks import Box, assign_tracks, iou, smooth
 
 sizes = st.floats(1, 500)
 places = st.floats(-500, 500)
@@ -15,28 +15,28 @@ boxes = st.tuples(places, places, sizes, sizes)
 
 
 @given(boxes, boxes)
-def test_overlap_is_symmetric_and_a_share(first: Box, second: Box) -> None:
-    assert overlap(first, second) == pytest.approx(overlap(second, first))
-    assert 0 <= overlap(first, second) <= 1
-    assert overlap(first, first) == pytest.approx(1)
+def test_iou_is_symmetric_and_between_0_and_1(first: Box, second: Box) -> None:
+    assert iou(first, second) == pytest.approx(iou(second, first))
+    assert 0 <= iou(first, second) <= 1
+    assert iou(first, first) == pytest.approx(1)
 
 
-def test_overlap_of_half_shifted_boxes() -> None:
-    assert overlap((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(50 / 150)
-    assert overlap((0, 0, 10, 10), (10, 0, 10, 10)) == 0
+def test_iou_of_half_shifted_boxes() -> None:
+    assert iou((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(50 / 150)
+    assert iou((0, 0, 10, 10), (10, 0, 10, 10)) == 0
 
 
 @given(st.lists(st.lists(boxes, max_size=4), max_size=8))
-def test_every_box_has_a_number_and_no_two_in_a_frame_share_one(frames: list[list[Box]]) -> None:
-    numbers = follow(frames)
-    assert [len(each) for each in numbers] == [len(each) for each in frames]
-    assert all(len(set(each)) == len(each) for each in numbers)
-    used = {number for each in numbers for number in each}
+def test_every_box_has_a_track_and_no_two_in_a_frame_share_one(frames: list[list[Box]]) -> None:
+    tracks = assign_tracks(frames)
+    assert [len(each) for each in tracks] == [len(each) for each in frames]
+    assert all(len(set(each)) == len(each) for each in tracks)
+    used = {track for each in tracks for track in each}
     assert used == set(range(len(used)))
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3), st.booleans()), min_size=1, max_size=40))
-def test_two_faces_that_drift_keep_their_numbers_whatever_their_order(steps: list[tuple[int, int, bool]]) -> None:
+def test_two_drifting_faces_keep_their_tracks_in_any_order(steps: list[tuple[int, int, bool]]) -> None:
     left, right = np.array([0.0, 0.0]), np.array([500.0, 0.0])
     frames: list[list[Box]] = []
     for dx, dy, swapped in [(0, 0, False), *steps]:
@@ -44,18 +44,18 @@ def test_two_faces_that_drift_keep_their_numbers_whatever_their_order(steps: lis
         pair: list[Box] = [(*left, 60.0, 60.0), (*right, 60.0, 60.0)]
         frames.append(pair[::-1] if swapped else pair)
     expected = [[0, 1], *([1, 0] if swapped else [0, 1] for _, _, swapped in steps)]
-    assert follow(frames) == expected
+    assert assign_tracks(frames) == expected
 
 
-def test_the_greatest_overlap_wins() -> None:
+def test_the_highest_iou_wins() -> None:
     near, far = (2.0, 0.0, 20.0, 20.0), (12.0, 0.0, 20.0, 20.0)
-    assert follow([[(0, 0, 20, 20)], [far, near]]) == [[0], [1, 0]]
+    assert assign_tracks([[(0, 0, 20, 20)], [far, near]]) == [[0], [1, 0]]
 
 
-def test_a_face_lost_for_a_moment_keeps_its_number_and_one_gone_for_long_does_not() -> None:
+def test_a_track_survives_a_short_gap_and_not_a_long_one() -> None:
     face: Box = (0, 0, 20, 20)
-    assert follow([[face], [], [], [face]], max_gap=2) == [[0], [], [], [0]]
-    assert follow([[face], [], [], [], [face]], max_gap=2) == [[0], [], [], [], [1]]
+    assert assign_tracks([[face], [], [], [face]], max_gap=2) == [[0], [], [], [0]]
+    assert assign_tracks([[face], [], [], [], [face]], max_gap=2) == [[0], [], [], [], [1]]
 
 
 @st.composite
@@ -68,7 +68,7 @@ def series(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(series(), st.floats(0, 5), st.sampled_from(["centred", "exponential"]))
-def test_smoothed_distributions_are_distributions_within_the_values_range(data, window, kind) -> None:
+def test_smoothed_distributions_are_distributions_in_the_range_of_the_values(data, window, kind) -> None:
     values, seconds = data
     smoothed = smooth(values, seconds, window, kind)
     assert smoothed.shape == values.shape
@@ -84,7 +84,7 @@ def test_centred_smoothing_is_the_mean_over_the_window(data, window) -> None:
     np.testing.assert_allclose(smooth(values, seconds, window), expected, atol=1e-9)
 
 
-def test_exponential_smoothing_looks_at_the_past_and_falls_by_e_in_a_window() -> None:
+def test_exponential_smoothing_is_causal_with_the_window_as_time_constant() -> None:
     values = np.array([[0.0], [1.0], [1.0]])
     smoothed = smooth(values, np.array([0.0, 2.0, 4.0]), 2.0, "exponential")
     np.testing.assert_allclose(smoothed[:, 0], [0, 1 - np.exp(-1), 1 - np.exp(-2)])
