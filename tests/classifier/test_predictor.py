@@ -95,5 +95,5 @@ def test_user_errors(make_classifier: Make, tmp_path: Path) -> None:
         Predictor([tmp_path / "nothing"], device="cpu")
     with pytest.raises(UserError, match="no device is called"):
         Predictor([seven], device="abacus")
-    with pytest.raises(UserError, match="no model given"):
+    with pytest.raises(UserError, match="no model: give"):
         Predictor([])
