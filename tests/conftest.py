@@ -27,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path not in files["vllm"], item.path not in files["slow"]))
 
 
+KillWorkerWhen = Callable[[Path, Callable[[dict[str, Any]], bool], list[int]], threading.Thread]
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -89,30 +91,40 @@ def own_processes() -> Callable[[str], list[int]]:
 
 
 @pytest.fixture(scope="session")
-def kill_in_mid_epoch(own_processes: Callable[[str], list[int]]) -> Callable[[Path, list[int]], threading.Thread]:
-    """Starts a thread that, once a run has a checkpoint inside its second epoch, kills -9 one of its workers.
+def kill_worker_when(own_processes: Callable[[str], list[int]]) -> KillWorkerWhen:
+    """Starts a thread that, once a run has a checkpoint whose state meets a condition, kills -9 one of its workers.
 
-    Arguments: the run's folder, and a list that gets the process number.
+    Arguments: the run's folder, the condition, and a list that gets the process number.
     """
 
-    def watch(run: Path, killed: list[int]) -> None:
+    def watch(run: Path, condition: Callable[[dict[str, Any]], bool], killed: list[int]) -> None:
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             states = []
             for file in run.glob("checkpoint_*/trainer_state.json"):
-                with suppress(ValueError):  # it is being written
+                with suppress(OSError, ValueError):  # being written or deleted
                     states.append(json.loads(file.read_text()))
-            if any(state["epoch"] >= 1 and state["batch"] > 0 for state in states):
+            if any(condition(state) for state in states):
                 worker = own_processes("ray::RayTrainWorker")[0]
                 killed.append(worker)
                 os.kill(worker, signal.SIGKILL)
                 return
-            time.sleep(0.05)
+            time.sleep(0.02)
 
-    def start(run: Path, killed: list[int]) -> threading.Thread:
-        thread = threading.Thread(target=watch, args=(run, killed))
+    def start(run: Path, condition: Callable[[dict[str, Any]], bool], killed: list[int]) -> threading.Thread:
+        thread = threading.Thread(target=watch, args=(run, condition, killed))
         thread.start()
         return thread
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def kill_in_mid_epoch(kill_worker_when: KillWorkerWhen) -> Callable[[Path, list[int]], threading.Thread]:
+    """`kill_worker_when` a run has a checkpoint inside its second epoch. Arguments: the run's folder, and the list."""
+
+    def start(run: Path, killed: list[int]) -> threading.Thread:
+        return kill_worker_when(run, lambda state: state["epoch"] >= 1 and state["batch"] > 0, killed)
 
     return start
 

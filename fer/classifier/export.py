@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from fer.classifier.card import model_card
 from fer.classifier.model import ModelSpec
 from fer.classifier.options import TrainConfig
 from fer.models.folder import WEIGHTS
-from fer.tracking import MODEL, SPEC, Run, register
+from fer.tracking import Run
 from fer.training.checkpoint import read_state
+from fer.training.export import publish_model
 from fer.training.run import RunFolder
 
 
@@ -29,22 +29,13 @@ def export_model(
     run.write("history.json", history)
     best = result.get_best_checkpoint("score", mode="max")
     assert best is not None, "every epoch saves a checkpoint"
-    with tempfile.TemporaryDirectory() as scratch:
-        model = Path(scratch) / MODEL
-        model.mkdir()
-        with best.as_directory() as checkpoint:
-            shutil.copy(Path(checkpoint) / WEIGHTS, model)
-            metrics = read_state(Path(checkpoint)).history[-1]
+    with best.as_directory() as checkpoint:
+        metrics = read_state(Path(checkpoint)).history[-1]
         training = {"run": run.name, "data": config.data, "metrics": metrics, **run.record["versions"]}
         spec = spec.model_copy(update={"training": training})
-        (model / SPEC).write_text(json.dumps(spec.model_dump(), indent=2))
-        (model / "README.md").write_text(model_card(spec, metrics))
-        folder = run.upload(model, MODEL)
-        version = None
-        if config.register_as:
-            version = register(config, tracking.run_id, model, config.register_as, config.alias)
-        else:
-            tracking.log_artifacts(model, MODEL)
+        weights = Path(checkpoint) / WEIGHTS
+        folder, version = publish_model(config, run, tracking, weights, spec, model_card(spec, metrics))
+    with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "history.json").write_text(history)
         tracking.log_artifacts(Path(scratch) / "history.json")
     tracking.finish()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from fer.dynamics.card import model_card
 from fer.dynamics.model import DynamicsSpec
 from fer.dynamics.options import DynamicsConfig
 from fer.dynamics.stage_folders import finished_stages, stage_folder
 from fer.models.folder import WEIGHTS
-from fer.tracking import MODEL, SPEC, Run, register
+from fer.tracking import SPEC, Run
+from fer.training.export import publish_model
 from fer.training.run import RunFolder
 
 
@@ -26,18 +23,7 @@ def export_model(
     """
     last = finished_stages(run.root)[-1]
     training = {"run": run.name, "data": config.data, "stage": last, "metrics": metrics, **run.record["versions"]}
-    with stage_folder(run.root, last) as stage, tempfile.TemporaryDirectory() as scratch:
-        model = Path(scratch) / MODEL
-        model.mkdir()
-        shutil.copy(stage / WEIGHTS, model)
+    with stage_folder(run.root, last) as stage:
         spec = DynamicsSpec.model_validate_json((stage / SPEC).read_text())
         spec = spec.model_copy(update={"training": training})
-        (model / SPEC).write_text(json.dumps(spec.model_dump(), indent=2))
-        (model / "README.md").write_text(model_card(spec))
-        folder = run.upload(model, MODEL)
-        version = None
-        if config.register_as:
-            version = register(config, tracking.run_id, model, config.register_as, config.alias)
-        else:
-            tracking.log_artifacts(model, MODEL)
-    return folder, version
+        return publish_model(config, run, tracking, stage / WEIGHTS, spec, model_card(spec))

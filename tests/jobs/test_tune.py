@@ -22,16 +22,14 @@ SMALL = {"img_size": 40, "backbone": "narrow", "epochs": EPOCHS, "decode_threads
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shards(face_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Too few faces to fill a batch of 128."""
     from fer.data.options import PrepareOptions
     from fer.data.prepare import prepare
-    from fer.data.synthetic import write_faces
 
-    root = tmp_path_factory.mktemp("tune")
-    write_faces(root / "faces", per_class=16, size=40, seed=0)
-    prepare(PrepareOptions(data=str(root / "faces"), out=str(root / "shards"), val_split=0.2))
-    return root / "shards"
+    out = tmp_path_factory.mktemp("tune") / "shards"
+    prepare(PrepareOptions(data=str(face_folder), out=str(out), val_split=0.2))
+    return out
 
 
 def trials(sweep: Path) -> dict[str, dict[str, Any]]:
