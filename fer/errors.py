@@ -1,9 +1,9 @@
-"""The two kinds of error that Ferry tells apart from bugs: a person's mistake, and a bad row of data."""
+"""The errors that are not bugs: a mistake of the user, and a bad row of data."""
 
 
 class UserError(Exception):
-    """A mistake a person can mend: one line that says what is wrong and what to do. The command exits with 2."""
+    """A mistake of the user. One line says what is wrong and how to fix it; the command exits with code 2."""
 
 
 class BadRow(Exception):
-    """One row of data that can't be used. The row is set aside with this reason; the job goes on."""
+    """One row of data that can't be used. It is rejected with this reason, and the job goes on."""

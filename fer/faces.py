@@ -1,6 +1,6 @@
-"""Find faces in a picture, cut them out, and turn them upright.
+"""Face detection, alignment and cropping.
 
-A detector keeps state while it looks at a picture: give each thread its own. `crop` and `align` are plain functions.
+Detectors are not thread-safe: give each thread its own. `crop` and `align` are pure functions.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from fer.errors import UserError
 DetectorName = Literal["none", "haar", "yunet"]
 
 MIN_SCORE = 0.6
-"""YuNet's boxes below this score are not faces. OpenCV's default is 0.9, which misses small and turned faces."""
+"""YuNet's score threshold. OpenCV's default of 0.9 misses small and turned faces."""
 MAX_SIDE = 1280
-"""Larger pictures are shrunk to this side for detection: faster, and YuNet misses faces larger than those it learnt."""
+"""Larger images are downscaled to this side for detection: it is faster, and YuNet misses very large faces."""
 HAAR_FILE = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"
 YUNET_FILES = "face_detection_yunet*.onnx"
 
 
 @dataclass(frozen=True, eq=False)
 class FaceBox:
-    """Where a face is, in pixels of the picture; the box lies inside the picture."""
+    """Bounding box of a face, in pixels, within the image."""
 
     x: float
     y: float
     width: float
     height: float
     score: float | None = None
-    """How sure the detector is, in [0, 1]; None where it does not say (none, haar)."""
+    """Confidence of the detector, in [0, 1]; None for detectors without one (none, haar)."""
     landmarks: np.ndarray | None = None
-    """Pixels (5, 2): right eye, left eye, nose tip, right and left mouth corner; the person's own right."""
+    """Pixels (5, 2): right eye, left eye, nose tip, right and left mouth corner, as the person's own right and left."""
 
     @property
     def area(self) -> float:
@@ -49,62 +49,62 @@ class FaceBox:
 
 
 class FaceDetector(Protocol):
-    """Finds faces. One detector serves one thread."""
+    """A face detector. Not thread-safe."""
 
     def detect(self, image: np.ndarray) -> list[FaceBox]:
-        """Faces of an RGB uint8 picture (H, W, 3), the largest first; an empty list where there is none."""
+        """Faces in an RGB uint8 image (H, W, 3), the largest first."""
         ...
 
 
 def open_detector(name: DetectorName, model_file: Path | None = None) -> FaceDetector:
-    """A detector by name; ``model_file`` is YuNet's, and looked for in the cache where it is not given.
+    """A detector by name. ``model_file`` is YuNet's; unset, it is looked up in the cache folder.
 
-    Raises UserError that says how to get the model file where there is none.
+    Raises UserError if the model file is missing.
     """
     if name == "none":
-        return WholeImage()
+        return WholeImageDetector()
     if name == "haar":
-        return Haar()
+        return HaarDetector()
     if name == "yunet":
-        return YuNet(model_file or find_yunet())
+        return YuNetDetector(model_file or find_yunet())
     raise UserError(f"no detector {name!r}; known: none, haar, yunet")
 
 
-class WholeImage:
-    """No detection: the picture is the face, as in the published data sets of cropped faces."""
+class WholeImageDetector:
+    """No detection: the image is a face already, as in data sets of cropped faces."""
 
     def detect(self, image: np.ndarray) -> list[FaceBox]:
         height, width = image.shape[:2]
         return [FaceBox(0.0, 0.0, float(width), float(height))]
 
 
-class Haar:
-    """The cascade of Viola & Jones (2001) that OpenCV carries: no model file, frontal faces only, no scores."""
+class HaarDetector:
+    """OpenCV's Haar cascade (Viola & Jones, 2001): frontal faces only, no scores; the model file comes with OpenCV."""
 
     def __init__(self) -> None:
         self.cascade = cv2.CascadeClassifier(str(HAAR_FILE))
-        assert not self.cascade.empty(), "OpenCV 4 carries this cascade"
+        assert not self.cascade.empty(), "OpenCV 4 includes this cascade"
 
     def detect(self, image: np.ndarray) -> list[FaceBox]:
-        small, scale = _shrink(image)
+        small, scale = _downscale(image)
         grey = cv2.equalizeHist(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
         found = self.cascade.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=5, minSize=(24, 24))
         return _largest_first([_box(box, scale, image) for box in found])
 
 
-class YuNet:
-    """YuNet (Wu, Peng & Yu, 2023) through OpenCV: scores, five landmarks, faces from about 10 pixels."""
+class YuNetDetector:
+    """YuNet (Wu, Peng & Yu, 2023) in OpenCV: scores and five landmarks, for faces from about 10 pixels."""
 
     def __init__(self, model_file: Path) -> None:
         if not model_file.is_file():
-            raise UserError(f"no detector model at {model_file}: {_HOW_TO_GET_YUNET}")
+            raise UserError(f"no detector model at {model_file}: {_DOWNLOAD_YUNET}")
         try:
             self.network = cv2.FaceDetectorYN.create(str(model_file), "", (320, 320), MIN_SCORE)
         except cv2.error:
-            raise UserError(f"{model_file} is not a YuNet model that OpenCV reads: {_HOW_TO_GET_YUNET}") from None
+            raise UserError(f"{model_file} is not a YuNet model that OpenCV can read: {_DOWNLOAD_YUNET}") from None
 
     def detect(self, image: np.ndarray) -> list[FaceBox]:
-        small, scale = _shrink(image)
+        small, scale = _downscale(image)
         self.network.setInputSize((small.shape[1], small.shape[0]))
         _, found = self.network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         if found is None:
@@ -117,29 +117,29 @@ class YuNet:
         )
 
 
-_HOW_TO_GET_YUNET = (
-    "get face_detection_yunet_2023mar.onnx from the OpenCV Zoo (models/face_detection_yunet) and name it with "
+_DOWNLOAD_YUNET = (
+    "download face_detection_yunet_2023mar.onnx from the OpenCV Zoo (models/face_detection_yunet) and pass it with "
     "--detector-model, or use --detector haar, which needs no file"
 )
 
 
 def cache_folder() -> Path:
-    """Where model files are looked for: FER_CACHE, else ~/.cache/ferry."""
+    """Folder of downloaded model files: FER_CACHE, else ~/.cache/ferry."""
     return Path(os.environ.get("FER_CACHE") or Path.home() / ".cache" / "ferry")
 
 
 def find_yunet() -> Path:
-    """The newest YuNet model in the cache. Raises UserError that says how to get one."""
+    """The newest YuNet model in the cache folder. Raises UserError if there is none."""
     files = sorted(cache_folder().glob(YUNET_FILES))
     if not files:
-        raise UserError(f"no {YUNET_FILES} in {cache_folder()}: {_HOW_TO_GET_YUNET}")
+        raise UserError(f"no {YUNET_FILES} in {cache_folder()}: {_DOWNLOAD_YUNET}")
     return files[-1]
 
 
 def crop(image: np.ndarray, box: FaceBox, margin: float = 0.2) -> np.ndarray:
-    """The square around a box, (S, S, 3): S is the box's longer side plus ``margin`` of it on each side.
+    """Square crop around a box, (S, S, 3); S is the box's longer side plus ``margin`` of it on each side.
 
-    Where the square leaves the picture, the picture's edge is repeated.
+    Outside the image, the edge pixels are repeated.
     """
     side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
     x, y = (round(middle - side / 2) for middle in box.centre)
@@ -149,26 +149,26 @@ def crop(image: np.ndarray, box: FaceBox, margin: float = 0.2) -> np.ndarray:
 
 
 def align(image: np.ndarray, box: FaceBox) -> np.ndarray:
-    """The picture, turned about the box's centre so that the eyes are level: the same box then holds the upright face.
+    """Rotate the image about the box's centre so that the eyes are level; the box then contains the upright face.
 
-    The size stays; a box without landmarks leaves the picture as it is.
+    The image keeps its size. Without landmarks it is returned unchanged.
     """
     if box.landmarks is None:
         return image
     height, width = image.shape[:2]
-    turn = cv2.getRotationMatrix2D(box.centre, eye_angle(box.landmarks), 1.0)
-    return cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    rotation = cv2.getRotationMatrix2D(box.centre, eye_angle(box.landmarks), 1.0)
+    return cv2.warpAffine(image, rotation, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def eye_angle(landmarks: np.ndarray) -> float:
-    """Degrees by which a face is turned clockwise in the picture, in [-180, 180]."""
+    """Clockwise rotation of a face in the image, in degrees, in [-180, 180]."""
     right_eye, left_eye = landmarks[:2]
     across, down = left_eye - right_eye
     return float(np.degrees(np.arctan2(down, across)))
 
 
-def _shrink(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """The picture with no side above `MAX_SIDE`, and its size relative to the original."""
+def _downscale(image: np.ndarray) -> tuple[np.ndarray, float]:
+    """The image with no side above `MAX_SIDE`, and its scale relative to the original."""
     scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
     if scale == 1.0:
         return image, scale
@@ -184,7 +184,7 @@ def _box(
     score: float | None = None,
     landmarks: np.ndarray | None = None,
 ) -> FaceBox:
-    """A box (x, y, width, height) found at ``scale``, in the picture's own pixels and cut at its edges."""
+    """A detection (x, y, width, height) at ``scale``, in pixels of the original image and clipped to it."""
     height, width = image.shape[:2]
     x, y, wide, high = (float(value) / scale for value in corners)
     left, top = max(x, 0.0), max(y, 0.0)

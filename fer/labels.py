@@ -1,9 +1,9 @@
-"""Label spaces of the expression data sets, and the mapping between them.
+"""Label spaces of the expression data sets, and mappings between them.
 
-A label space is an ordered list of names as its data set spells them. Eight emotions are common to all of them, so a
-name in one space is mapped to another through the emotion that it means. Names and orders follow the published files:
-RAF-DB (Li et al., CVPR 2017), FER+ (Barsoum et al., ICMI 2016), AffectNet (Mollahosseini et al., 2017), SFEW 2.0 (Dhall
-et al., 2015), FER2013 (Goodfellow et al., 2013); spellings are those of the FERBench question files (arXiv 2511.00389).
+A label space is an ordered list of labels, spelt as in its data set. Labels are mapped from one space to another by the
+emotion they stand for, one of eight. Labels and their order follow the published files: RAF-DB (Li et al., CVPR 2017),
+FER+ (Barsoum et al., ICMI 2016), AffectNet (Mollahosseini et al., 2017), SFEW 2.0 (Dhall et al., 2015), FER2013
+(Goodfellow et al., 2013); the spelling is that of the FERBench question files (arXiv 2511.00389).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fer.errors import BadRow, UserError
 
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 
-# What people write for each emotion, in folder names, CSV files and answers.
+# Other names of each emotion in folder names, CSV files and model responses.
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "anger": ("angry", "an", "mad"),
     "contempt": ("contemptuous", "co"),
@@ -30,25 +30,25 @@ _EMOTION_OF = {word: emotion for emotion, words in SYNONYMS.items() for word in 
 
 
 def emotion(name: str) -> str | None:
-    """The emotion that ``name`` means ("Happy" is "happiness"), or None where it means none of the eight."""
+    """The emotion that a name stands for ("Happy" is "happiness"); None if it is none of the eight."""
     return _EMOTION_OF.get(name.strip().lower())
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """Ordered labels of one data set; a label's position is its class index in models and metrics."""
+    """The ordered labels of a data set. A label's position is its class index in models and metrics."""
 
     name: str
     labels: tuple[str, ...]
     codes: Mapping[int, str] = field(default_factory=dict)
-    """Numeric codes of the data set's own files, where it has them."""
+    """Label of each numeric code in the data set's files, if it uses codes."""
 
     def index(self, label: str) -> int:
-        """Class index of a label of this space."""
+        """Class index of a label."""
         return self.labels.index(label)
 
     def resolve(self, raw: str | int) -> str:
-        """The label that a file's own value means: a code, the name itself, or a synonym. Raises BadRow."""
+        """The label of a value in a file: a code, a label or a synonym. Raises BadRow for an unknown value."""
         if isinstance(raw, int) or (raw.strip().isdigit() and self.codes):
             if int(raw) not in self.codes:
                 raise BadRow(f"unknown label code {raw} (label space {self.name})")
@@ -116,7 +116,7 @@ _ADVERBS: Mapping[str, str] = {
 
 
 def compound_parts(label: str) -> tuple[str, str]:
-    """The two basic expressions of a compound label: ("happiness", "surprise") for "happily surprised"."""
+    """The two emotions of a compound label: ("happiness", "surprise") for "happily surprised"."""
     adverb, adjective = label.split()
     found = _ADVERBS[adverb], emotion(adjective)
     assert found[1] is not None, label
@@ -127,39 +127,37 @@ _COMPOUND_OF = {frozenset(compound_parts(label)): label for label in SPACES["raf
 
 
 def compound_label(first: str, second: str) -> str | None:
-    """RAF-DB's compound label of two basic ones, in either order; None where it has none (fear and disgust, neutral).
+    """RAF-DB's compound label of two labels in either order; None if there is none, as for fear and disgust.
 
-    Names of one emotion in several spellings count as the same: "sad" and "angry" make "sadly angry".
+    Synonyms are accepted: "sad" and "angry" make "sadly angry".
     """
     return _COMPOUND_OF.get(frozenset(filter(None, (emotion(first), emotion(second)))))
 
 
 def likely_compound(scores: Mapping[str, float]) -> str | None:
-    """RAF-DB's compound label of the two labels with the highest scores; None where they make none."""
+    """RAF-DB's compound label of the two labels with the highest scores; None if there is none."""
     first, second = sorted(scores, key=scores.__getitem__, reverse=True)[:2]
     return compound_label(first, second)
 
 
 def get_space(name: str) -> LabelSpace:
-    """A label space by name. Raises UserError that lists the known ones."""
+    """A label space by name. Raises UserError for an unknown name."""
     if name not in SPACES:
         raise UserError(f"no label space {name!r}; known: {', '.join(SPACES)}")
     return SPACES[name]
 
 
 def infer_space(names: Iterable[str]) -> LabelSpace:
-    """The space of a folder's class names: a known one that has exactly these labels, else one of their own."""
+    """The known label space with exactly these labels; else a custom one, sorted by name."""
     labels = tuple(sorted(names))
-    for space in reversed(
-        list(SPACES.values())
-    ):  # of equal ones the most general: basic before rafdb, fer2013 before sfew
+    for space in reversed(list(SPACES.values())):  # the most general first: basic before rafdb, fer2013 before sfew
         if sorted(space.labels) == list(labels):
             return space
     return LabelSpace("custom", labels)
 
 
 def map_labels(source: LabelSpace, target: LabelSpace) -> dict[str, str | None]:
-    """Each label of ``source`` to the label of ``target`` with the same name or emotion; None where there is none."""
+    """For each label of ``source``, the label of ``target`` with the same name or emotion; None if there is none."""
     mapped: dict[str, str | None] = {}
     for label in source.labels:
         try:

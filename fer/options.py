@@ -1,4 +1,4 @@
-"""Typed options: the base of every job's config, and how one is read from the command line, a file and the environment.
+"""Typed options: the base class of every config, and the parser that builds a config.
 
 Precedence: command line, then ``--config file.yaml``, then environment (``FER_TRAIN_LR=1e-3``), then defaults.
 """
@@ -26,7 +26,7 @@ from fer.errors import UserError
 
 
 class Options(BaseModel):
-    """A group of options. Unknown keys and values out of range are errors; a built config never changes."""
+    """A group of options, immutable. Unknown options and values out of range are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -35,10 +35,10 @@ C = TypeVar("C", bound=Options)
 
 
 def parse(config_class: type[C], argv: Sequence[str], job: str, recipes: Path | None = None) -> C:
-    """Build ``config_class`` for ``fer JOB ARGV``.
+    """Build the config of the command ``fer JOB ARGV``.
 
-    ``--config`` takes a YAML file, or the name of a recipe in the folder ``recipes``.
-    Raises UserError with one line that names each wrong option; ``--help`` prints and exits.
+    ``--config`` takes a YAML file, or the name of a recipe in the folder ``recipes``. ``--help`` prints and exits.
+    Raises UserError with one line that names every invalid option.
     """
     config_file = _config_file(argv, job, recipes)
 
@@ -72,18 +72,18 @@ def parse(config_class: type[C], argv: Sequence[str], job: str, recipes: Path | 
     try:
         values = Settings().model_dump(exclude={"config"}, exclude_unset=True)
     except ValidationError as error:
-        raise UserError(explain(error)) from None
+        raise UserError(describe_errors(error)) from None
     except (SettingsError, TypeError) as error:
         raise UserError(str(error).removeprefix("error parsing CLI: ")) from None
     return config_class.model_validate(values)
 
 
-def explain(error: ValidationError) -> str:
-    """All faults of a validation in one line, each under the name of its flag."""
-    return "; ".join(_fault(item) for item in error.errors())
+def describe_errors(error: ValidationError) -> str:
+    """All errors of a validation in one line, each with the name of its option."""
+    return "; ".join(_describe_error(item) for item in error.errors())
 
 
-def _fault(item: Any) -> str:
+def _describe_error(item: Any) -> str:
     flag = "--" + ".".join(str(part) for part in item["loc"]).replace("_", "-") if item["loc"] else ""
     if item["type"] == "extra_forbidden":
         return f"unknown option {flag}"
@@ -95,7 +95,7 @@ def _fault(item: Any) -> str:
 
 
 def _env_prefix(job: str) -> str:
-    """``FER_TRAIN_``; of a command of two words, ``FER_FERBENCH_RUN_``."""
+    """``FER_TRAIN_``, or ``FER_FERBENCH_RUN_`` for a command of two words."""
     return f"FER_{re.sub(r'[ -]', '_', job).upper()}_"
 
 
@@ -109,7 +109,7 @@ def _config_file(argv: Sequence[str], job: str, recipes: Path | None) -> Path | 
         if candidate and candidate.is_file():
             return candidate
     raise UserError(
-        f"--config: no file {name!r}, and no recipe of that name (recipes: {', '.join(_names(recipes)) or 'none'})"
+        f"--config: {name!r} is neither a file nor a recipe (recipes: {', '.join(_names(recipes)) or 'none'})"
     )
 
 
@@ -119,4 +119,4 @@ def _names(recipes: Path | None) -> list[str]:
 
 def _describe_config(recipes: Path | None) -> str:
     names = _names(recipes)
-    return "YAML file with any of these options" + (f", or a recipe: {', '.join(names)}" if names else "")
+    return "YAML file of options" + (f", or a recipe: {', '.join(names)}" if names else "")

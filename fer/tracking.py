@@ -1,7 +1,7 @@
-"""MLflow: runs with their metrics, and registered models found by alias.
+"""MLflow: runs with their metrics, and registered models with aliases.
 
-Without a server, runs lie in SQLite and artifacts in a folder beside it. Nothing here uses MLflow's global state or its
-model flavours: a model is logged as the plain files of its folder, so nothing is ever pickled.
+Without a server, runs are stored in SQLite and artifacts in a folder beside it. Neither MLflow's global state nor its
+model flavours are used: a model is logged as the files of its folder, so nothing is pickled.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 MODEL = "model"
-"""Folder of the trained model in a run's folder and among its artifacts."""
+"""Name of the model folder in a run's folder and in its artifacts."""
 
 SPEC = "model.json"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferry" / "models"
@@ -39,10 +39,10 @@ METRICS_PER_CALL = 1000  # likewise
 
 
 class TrackingOptions(Options):
-    """Where runs, metrics and registered models are kept."""
+    """Where runs, metrics and registered models are stored."""
 
     out_dir: str = Field(
-        "runs", description="Folder for runs, checkpoints and MLflow's database; local or a URI that all nodes reach"
+        "runs", description="Folder of runs, checkpoints and MLflow's database: a path or URI that every node can reach"
     )
     tracking_uri: str | None = Field(
         None, description="MLflow server or database; unset: MLFLOW_TRACKING_URI, else SQLite in --out-dir"
@@ -50,7 +50,7 @@ class TrackingOptions(Options):
 
 
 def tracking_uri(options: TrackingOptions) -> str:
-    """Where MLflow is: the option, else MLFLOW_TRACKING_URI, else SQLite in the output folder, which is created."""
+    """The tracking URI: the option, else MLFLOW_TRACKING_URI, else SQLite in the output folder, which is created."""
     given = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if given:
         return given
@@ -63,15 +63,15 @@ def tracking_uri(options: TrackingOptions) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """One MLflow run. Plain values, so it can be sent to another process and used there."""
+    """An MLflow run. Only plain values, so it can be sent to another process."""
 
     uri: str
     run_id: str
     step_offset: int = 0
-    """Added to the steps of metrics: of several trainings in one run, each begins where the one before ended."""
+    """Added to the steps of metrics: each stage of a run in several stages starts where the one before ended."""
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Record settings. MLflow never changes one: in a continued run the first value stays."""
+        """Log parameters. MLflow does not overwrite them: a resumed run keeps the first values."""
         from mlflow.entities import Param
 
         with _client(self.uri) as client:
@@ -99,7 +99,7 @@ class Run:
                 client.log_batch(self.run_id, metrics=points[start : start + METRICS_PER_CALL])
 
     def log_artifacts(self, folder: Path, path: str | None = None) -> None:
-        """Copy the files of ``folder`` to the run's artifacts, under ``path``."""
+        """Upload the files of ``folder`` to the run's artifacts, under ``path``."""
         with _client(self.uri) as client:
             client.log_artifacts(self.run_id, str(folder), path)
 
@@ -117,9 +117,9 @@ class Run:
 def start_run(
     options: TrackingOptions, experiment: str, name: str, run_id: str | None = None, parent: Run | None = None
 ) -> Run:
-    """A new run of ``experiment`` called ``name``; or, with ``run_id``, that run again, to be continued.
+    """Create a run called ``name`` in ``experiment``; with ``run_id``, resume that run.
 
-    MLflow shows a run that has a ``parent`` below it.
+    MLflow displays a run with a ``parent`` as its child.
     """
     uri = tracking_uri(options)
     with _client(uri) as client:
@@ -133,15 +133,15 @@ def start_run(
 
 
 def register(options: TrackingOptions, run_id: str, model_folder: Path, name: str, alias: str) -> str:
-    """Log a model folder with its run, make it the next version of the model ``name``, and point ``alias`` to it.
+    """Log a model folder to its run, register it as the next version of model ``name``, and set ``alias`` to it.
 
-    Returns the version. A version's files never change: a run that registers again logs a second folder.
+    Returns the version. Versions are immutable: registering again from the same run logs a second folder.
     """
     from mlflow.exceptions import MlflowException
 
-    assert (model_folder / SPEC).is_file(), f"{model_folder} holds no model"
+    assert (model_folder / SPEC).is_file(), f"{model_folder} is not a model folder"
     with _client(tracking_uri(options)) as client:
-        with suppress(MlflowException):  # it may exist already; a name that is not allowed is refused again below
+        with suppress(MlflowException):  # it exists; an invalid name fails again below
             client.create_registered_model(name)
         taken = {artifact.path for artifact in client.list_artifacts(run_id)}
         folder = next(path for path in (MODEL, *(f"{MODEL}-{n}" for n in range(2, 10_000))) if path not in taken)
@@ -155,9 +155,9 @@ def register(options: TrackingOptions, run_id: str, model_folder: Path, name: st
 def promote(
     name: str, version: str | None, alias: str, tracking: TrackingOptions, source: str = "challenger"
 ) -> tuple[str | None, str]:
-    """Point ``alias`` of the model ``name`` to ``version``, or to the version that has the alias ``source``.
+    """Set ``alias`` of the model ``name`` to ``version``, or to the version with the alias ``source``.
 
-    Returns the version that had the alias before, or None, and the one that has it now.
+    Returns the version that had the alias before (None if there was none) and the one that has it now.
     """
     uri = tracking_uri(tracking)
     new = _find_version(uri, name, version=version, alias=None if version else source).version
@@ -168,28 +168,28 @@ def promote(
 
 
 def resolve_model(reference: str, tracking: TrackingOptions) -> Path:
-    """The model folder that ``reference`` means, on this machine.
+    """Local path of the model folder that ``reference`` names.
 
-    It may be a model folder, the folder of a run or a checkpoint, the name of a run in the output folder,
-    ``runs:/RUN_ID/model``, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``. Artifacts that are not on this machine
-    are downloaded once, to the cache folder. Raises UserError that says what was tried.
+    A reference is a model folder, the folder of a run or checkpoint, the name of a run in the output folder,
+    ``runs:/RUN_ID/model``, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``. Remote artifacts are downloaded once, to
+    the cache folder. Raises UserError if there is no such model.
     """
     if reference.startswith("models:/"):
-        return _fetch(str(_version(reference, tracking).source), tracking)
+        return _download(str(_version(reference, tracking).source), tracking)
     if reference.startswith("runs:/"):
         run_id, _, path = reference.removeprefix("runs:/").partition("/")
         with _client(tracking_uri(tracking)) as client:
-            return _fetch(f"{client.get_run(run_id).info.artifact_uri}/{path or MODEL}", tracking)
+            return _download(f"{client.get_run(run_id).info.artifact_uri}/{path or MODEL}", tracking)
     tried = [Path(reference), Path(reference) / MODEL, Path(tracking.out_dir) / reference / MODEL]
     for folder in tried:
         if (folder / SPEC).is_file():
             return folder
-    places = ", ".join(str(folder) for folder in tried)
-    raise UserError(f"no model {reference!r}: no {SPEC} in {places}; or name a registered one: models:/NAME@ALIAS")
+    folders = ", ".join(str(folder) for folder in tried)
+    raise UserError(f"no model {reference!r}: no {SPEC} in {folders}; or give a registered model: models:/NAME@ALIAS")
 
 
 def model_version(reference: str, tracking: TrackingOptions) -> str:
-    """The version a reference stands for now: a registered model's number, else the first digits of its hash."""
+    """The current version of a model: a registered model's number, else the first digits of its weights' hash."""
     if reference.startswith("models:/"):
         return str(_version(reference, tracking).version)
     with (resolve_model(reference, tracking) / "model.safetensors").open("rb") as weights:
@@ -203,12 +203,12 @@ def _version(reference: str, tracking: TrackingOptions) -> ModelVersion:
         return _find_version(tracking_uri(tracking), name, alias=alias)
     name, _, version = rest.partition("/")
     if not version.isdigit():
-        raise UserError(f"{reference!r} names no version: write models:/NAME@ALIAS or models:/NAME/VERSION")
+        raise UserError(f"{reference!r} has no version: write models:/NAME@ALIAS or models:/NAME/VERSION")
     return _find_version(tracking_uri(tracking), name, version=version)
 
 
 def _find_version(uri: str, name: str, version: str | None = None, alias: str | None = None) -> ModelVersion:
-    """One version of a registered model. Raises UserError that lists what there is."""
+    """A version of a registered model. Raises UserError that lists the versions and aliases."""
     from mlflow.exceptions import MlflowException
 
     with _client(uri) as client:
@@ -218,7 +218,7 @@ def _find_version(uri: str, name: str, version: str | None = None, alias: str | 
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             known = ", ".join(sorted(model.name for model in client.search_registered_models())) or "none"
-            raise UserError(f"no registered model {name!r} in {uri}; there are: {known}") from None
+            raise UserError(f"no registered model {name!r} in {uri}; registered: {known}") from None
         wanted = str(aliases.get(alias, "")) if alias else version
         versions = {str(found.version): found for found in client.search_model_versions(f"name = '{name}'")}
         if wanted in versions:
@@ -229,8 +229,8 @@ def _find_version(uri: str, name: str, version: str | None = None, alias: str | 
         raise UserError(f"model {name!r} has no {what}; versions: {listed}; aliases: {pointing}")
 
 
-def _fetch(artifact_uri: str, tracking: TrackingOptions) -> Path:
-    """Local folder of a model that lies at ``artifact_uri``: itself, or a cached copy, complete or absent."""
+def _download(artifact_uri: str, tracking: TrackingOptions) -> Path:
+    """Local folder of the model at ``artifact_uri``: the folder itself, or a cached download."""
     parts = urlsplit(artifact_uri)
     if parts.scheme in ("", "file"):
         folder = Path(url2pathname(parts.path))
@@ -243,14 +243,14 @@ def _fetch(artifact_uri: str, tracking: TrackingOptions) -> Path:
             CACHE.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=CACHE) as scratch, _client(uri):
                 copy = download_artifacts(artifact_uri=artifact_uri, dst_path=scratch, tracking_uri=uri)
-                _rename(Path(copy), folder)
+                _move(Path(copy), folder)
     if not (folder / SPEC).is_file():
-        raise UserError(f"no model at {artifact_uri}: there is no {SPEC} in {folder}")
+        raise UserError(f"no model at {artifact_uri}: no {SPEC} in {folder}")
     return folder
 
 
-def _rename(copy: Path, folder: Path) -> None:
-    """Put a finished download in its place, unless another process was first: theirs is the same."""
+def _move(copy: Path, folder: Path) -> None:
+    """Move a complete download into place, unless another process was first with the same files."""
     try:
         copy.rename(folder)
     except OSError:
@@ -259,7 +259,7 @@ def _rename(copy: Path, folder: Path) -> None:
 
 
 def _artifact_location(uri: str) -> str | None:
-    """Artifacts lie beside an SQLite database; a server decides for itself."""
+    """Artifacts are stored beside an SQLite database; a server uses its own location."""
     if not uri.startswith("sqlite:///"):
         return None
     return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
@@ -267,7 +267,7 @@ def _artifact_location(uri: str) -> str | None:
 
 @contextmanager
 def _client(uri: str) -> Iterator[MlflowClient]:
-    """MLflow at ``uri``; what it refuses, and a server that can't be reached, become a UserError of one line."""
+    """An MLflow client. Its exceptions, such as an unreachable server, become a UserError of one line."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -278,7 +278,7 @@ def _client(uri: str) -> Iterator[MlflowClient]:
 
 @cache
 def _connect(uri: str) -> MlflowClient:
-    """Quiet and without usage reports; an unreachable server is given up on after about 15 seconds, not minutes."""
+    """A client without telemetry and progress bars, which gives up on an unreachable server after about 15 seconds."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")

@@ -45,7 +45,7 @@ def test_yunet_finds_every_face(shared_data: Path, yunet_file: Path, name: str, 
         assert box.y < y < box.y + box.height
 
 
-def test_boxes_of_a_shrunk_picture_are_in_its_own_pixels(shared_data: Path, yunet_file: Path) -> None:
+def test_boxes_of_a_downscaled_image_are_in_original_pixels(shared_data: Path, yunet_file: Path) -> None:
     image = photo(shared_data, "surprised.jpg")
     large = cv2.resize(image, None, fx=4, fy=4)
     assert max(large.shape) > MAX_SIDE
@@ -58,7 +58,7 @@ def test_boxes_of_a_shrunk_picture_are_in_its_own_pixels(shared_data: Path, yune
     np.testing.assert_allclose(large_box.landmarks / 4, box.landmarks, atol=0.08 * box.width)
 
 
-def test_one_detector_takes_pictures_of_any_size(shared_data: Path, yunet_file: Path) -> None:
+def test_one_detector_takes_images_of_any_size(shared_data: Path, yunet_file: Path) -> None:
     detector = open_detector("yunet", yunet_file)
     assert [len(detector.detect(photo(shared_data, name))) for name in FACES] == list(FACES.values())
     assert detector.detect(np.zeros((50, 400, 3), np.uint8)) == []
@@ -72,12 +72,12 @@ def test_haar_needs_no_model_file(shared_data: Path) -> None:
     assert 0.15 < boxes[0].width / 500 < 0.9
 
 
-def test_none_gives_the_whole_picture() -> None:
+def test_none_gives_the_whole_image() -> None:
     (box,) = open_detector("none").detect(np.zeros((30, 40, 3), np.uint8))
     assert (box.x, box.y, box.width, box.height, box.score) == (0, 0, 40, 30, None)
 
 
-def test_missing_model_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_model_says_how_to_download_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FER_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"OpenCV Zoo.*--detector-model.*--detector haar") as error:
         open_detector("yunet")
@@ -93,7 +93,7 @@ def test_model_is_found_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert find_yunet().name == "face_detection_yunet_2023mar.onnx"
 
 
-def test_a_file_that_is_no_model_is_a_persons_mistake(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"hello")
     with pytest.raises(UserError, match="is not a YuNet model"):
         open_detector("yunet", tmp_path / "model.onnx")
@@ -123,8 +123,8 @@ def test_crop_is_a_square_of_the_longer_side_and_margins(box: FaceBox, margin: f
 
 
 @given(boxes)
-def test_crop_shows_each_place_or_the_nearest_edge(box: FaceBox) -> None:
-    """In a picture of its own coordinates, the crop reads as coordinates held inside the picture."""
+def test_crop_repeats_edge_pixels_outside_the_image(box: FaceBox) -> None:
+    """Pixels hold their own coordinates, so the crop must hold coordinates clipped to the image."""
     rows, columns = np.mgrid[:50, :60]
     image = np.stack([columns, rows, columns], axis=-1).astype(np.uint8)
     cut = crop(image, box, 0.0)
@@ -136,7 +136,7 @@ def test_crop_shows_each_place_or_the_nearest_edge(box: FaceBox) -> None:
 
 @given(st.floats(-179, 179))
 def test_align_levels_the_eyes(tilt: float) -> None:
-    """Two blobs for eyes, turned about the box: they come out level, the person's right eye on the left."""
+    """Two blobs for eyes, rotated about the box: they come out level, the person's right eye on the left."""
     centre, radians = np.array([60.0, 60.0]), np.radians(tilt)
     across = np.array([np.cos(radians), np.sin(radians)])
     down = np.array([-np.sin(radians), np.cos(radians)])

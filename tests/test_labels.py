@@ -46,17 +46,17 @@ def test_every_space_maps_into_every_other_by_emotion(source, data) -> None:
             assert emotion(mapped) == emotion(label)
 
 
-def test_mapping_says_what_has_no_counterpart() -> None:
+def test_labels_without_a_counterpart_map_to_none() -> None:
     assert map_labels(SPACES["fer2013"], SPACES["six-class"])["neutral"] is None
     assert map_labels(SPACES["ferplus"], SPACES["fer2013"])["contempt"] is None
 
 
-def test_class_names_name_their_space() -> None:
+def test_a_space_is_inferred_from_its_class_names() -> None:
     assert infer_space(["sad", "angry", "fear", "disgust", "neutral", "surprise", "happy"]).name in ("fer2013", "sfew")
     assert infer_space(["cat", "dog"]).labels == ("cat", "dog")
 
 
-def test_unknown_space_is_a_users_mistake() -> None:
+def test_an_unknown_space_is_a_user_error() -> None:
     with pytest.raises(UserError, match="known: "):
         get_space("nope")
 
@@ -72,6 +72,6 @@ def test_compound_labels_are_made_of_two_basic_ones_in_either_order() -> None:
     assert compound_label("puzzled", "fear") is None
 
 
-def test_a_likely_compound_is_of_the_two_likeliest() -> None:
+def test_the_likely_compound_combines_the_top_two() -> None:
     assert likely_compound({"happy": 0.2, "surprise": 0.5, "angry": 0.3}) == "angrily surprised"
     assert likely_compound({"neutral": 0.6, "surprise": 0.3, "angry": 0.1}) is None

@@ -1,4 +1,4 @@
-"""Configs: precedence, and mistakes told in one line with exit code 2."""
+"""Configs: precedence, and user errors in one line with exit code 2."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_flags_can_be_turned_off() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "reason"),
     [
         (["--data", "d", "--lr", "-1"], "--lr: input should be greater than 0"),
         (["--data", "d", "--val-split", "1.5"], "--val-split: input should be less than 1"),
@@ -52,10 +52,10 @@ def test_flags_can_be_turned_off() -> None:
         ([], "--data is required"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_error_is_one_line_and_exit_code_2(argv: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *argv]) == 2
     message = capsys.readouterr().err.strip()
-    assert told in message
+    assert reason in message
     assert message.startswith("fer train: ")
     assert "\n" not in message
 
@@ -72,6 +72,6 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown command 'trian'" in capsys.readouterr().err
 
 
-def test_a_missing_data_set_is_a_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_data_set_is_a_user_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--data", str(tmp_path / "nowhere"), "--out-dir", str(tmp_path)]) == 2
     assert "nowhere" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from fer.tracking import Run, TrackingOptions, model_version, promote, register,
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> TrackingOptions:
-    """One database for the module: to create one takes seconds."""
+    """One database for the module: creating one takes seconds."""
     return TrackingOptions(out_dir=str(tmp_path_factory.mktemp("tracking") / "runs"))
 
 
@@ -54,12 +54,12 @@ def test_uri_is_the_option_then_the_environment_then_sqlite_in_the_output_folder
     assert tracking_uri(TrackingOptions(tracking_uri="http://other:5000")) == "http://other:5000"
 
 
-def test_an_output_folder_in_the_cloud_needs_a_server() -> None:
+def test_a_remote_output_folder_needs_a_tracking_uri() -> None:
     with pytest.raises(UserError, match="--tracking-uri"):
         tracking_uri(TrackingOptions(out_dir="s3://bucket/runs"))
 
 
-def test_a_run_keeps_its_params_metrics_tags_and_artifacts(run: Run, tracking: TrackingOptions, tmp_path: Path) -> None:
+def test_a_run_stores_params_metrics_tags_and_artifacts(run: Run, tracking: TrackingOptions, tmp_path: Path) -> None:
     run.log_params({f"p{n}": n for n in range(150)})  # more than MLflow takes in one call
     run.log_metrics({"loss": 0.5, "accuracy": 0.25}, step=3)
     run.set_tags({"device": "cpu"})
@@ -76,7 +76,7 @@ def test_a_run_keeps_its_params_metrics_tags_and_artifacts(run: Run, tracking: T
     assert (Path(tracking.out_dir) / "mlartifacts" / run.run_id / "artifacts" / "plots" / "curve.txt").is_file()
 
 
-def test_a_run_is_continued_by_its_id_also_in_another_process(run: Run, tracking: TrackingOptions) -> None:
+def test_a_pickled_run_is_resumed_by_its_id(run: Run, tracking: TrackingOptions) -> None:
     run.log_params({"epochs": 1})
     run.finish("FAILED")
     again = pickle.loads(pickle.dumps(start_run(tracking, "tests", "a-run", run.run_id)))  # noqa: S301
@@ -86,7 +86,7 @@ def test_a_run_is_continued_by_its_id_also_in_another_process(run: Run, tracking
     assert stored(run).data.params == {"epochs": "1", "lr": "0.1"}
 
 
-def test_continuing_an_unknown_run_is_one_clear_line(tracking: TrackingOptions) -> None:
+def test_resuming_an_unknown_run_is_a_user_error(tracking: TrackingOptions) -> None:
     with pytest.raises(UserError, match=r"MLflow at sqlite:.*abc123"):
         start_run(tracking, "tests", "a-run", "abc123")
 
@@ -112,7 +112,7 @@ def test_a_version_keeps_its_files_when_its_run_registers_again(
     assert (resolve_model("models:/kept@challenger", tracking) / "model.safetensors").read_bytes() == b"new"
 
 
-def test_promote_moves_an_alias_and_says_from_where(run: Run, tracking: TrackingOptions, tmp_path: Path) -> None:
+def test_promote_moves_an_alias_and_returns_both_versions(run: Run, tracking: TrackingOptions, tmp_path: Path) -> None:
     for number in ("1", "2"):
         register(tracking, run.run_id, model_folder(tmp_path / number), "moved", "challenger")
     assert promote("moved", None, "champion", tracking) == (None, "2")
@@ -123,7 +123,7 @@ def test_promote_moves_an_alias_and_says_from_where(run: Run, tracking: Tracking
 @pytest.mark.parametrize(
     ("reference", "reason"),
     [
-        ("models:/nobody@champion", "no registered model 'nobody'.*there are: .*listed"),
+        ("models:/nobody@champion", "no registered model 'nobody'.*registered: .*listed"),
         ("models:/listed@best", "no alias 'best'; versions: 1; aliases: challenger -> 1"),
         ("models:/listed/7", "no version '7'; versions: 1"),
         ("models:/listed", "write models:/NAME@ALIAS or models:/NAME/VERSION"),
@@ -131,7 +131,7 @@ def test_promote_moves_an_alias_and_says_from_where(run: Run, tracking: Tracking
         ("no/such/folder", "no/such/folder/model"),
     ],
 )
-def test_a_reference_to_nothing_says_what_there_is(
+def test_an_unknown_reference_lists_the_alternatives(
     reference: str, reason: str, run: Run, tracking: TrackingOptions, tmp_path: Path
 ) -> None:
     if model_count(tracking, "listed") == 0:
@@ -147,7 +147,7 @@ def model_count(tracking: TrackingOptions, name: str) -> int:
     return len(MlflowClient(tracking_uri(tracking)).search_model_versions(f"name = '{name}'"))
 
 
-def test_promoting_what_is_not_there_lists_what_is(run: Run, tracking: TrackingOptions, tmp_path: Path) -> None:
+def test_promoting_an_unknown_version_lists_the_alternatives(run: Run, tracking: TrackingOptions, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no registered model 'nothing'"):
         promote("nothing", "1", "champion", tracking)
     register(tracking, run.run_id, model_folder(tmp_path / "m"), "lonely", "challenger")
@@ -166,7 +166,7 @@ def test_folders_of_models_runs_and_checkpoints_are_found(tmp_path: Path) -> Non
     assert not (tmp_path / "runs" / "mlflow.db").exists(), "a folder needs no database"
 
 
-def test_first_use_of_a_database_is_quiet(tmp_path: Path) -> None:
+def test_creating_a_database_prints_nothing(tmp_path: Path) -> None:
     code = (
         "from fer.tracking import start_run\nfrom fer.tracking import TrackingOptions\n"
         f"start_run(TrackingOptions(out_dir={str(tmp_path / 'runs')!r}), 'quiet', 'run').finish()"
@@ -175,7 +175,7 @@ def test_first_use_of_a_database_is_quiet(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_the_command_says_what_it_promoted(
+def test_the_command_prints_the_promoted_version(
     run: Run, tracking: TrackingOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from jobs.__main__ import run_job

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from fer.errors import UserError
 from fer.ferbench.options import JudgedModel, RunConfig
-from fer.options import explain
+from fer.options import describe_errors
 from fer.tracking import TrackingOptions, resolve_model
 
 
@@ -34,7 +34,7 @@ def models_of(config: RunConfig) -> list[JudgedModel]:
         try:
             model = JudgedModel.model_validate(entry)
         except ValidationError as error:
-            raise UserError(f"--models {config.models}, entry {number}: {explain(error)}") from None
+            raise UserError(f"--models {config.models}, entry {number}: {describe_errors(error)}") from None
         if model.model is None:
             raise UserError(f"--models {config.models}, entry {number}: --model is required")
         models.append(model.model_copy(update={"name": model.name or _name(model.model)}))

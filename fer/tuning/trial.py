@@ -52,13 +52,13 @@ class TrialTemplate:
         """The job's config at a point. Raises UserError for a combination that the job refuses."""
         from pydantic import ValidationError
 
-        from fer.options import explain
+        from fer.options import describe_errors
 
         options = merge_options(merge_options(self.base, self.space.to_options(point)), self.fixed)
         try:
             return self.trainable.config_class.model_validate(options)
         except ValidationError as error:
-            raise UserError(explain(error)) from None
+            raise UserError(describe_errors(error)) from None
 
 
 def merge_options(options: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A run's folder: what it records, and what it refuses."""
+"""The run folder: what it records, and when it is not resumed."""
 
 import json
 from pathlib import Path
@@ -19,14 +19,14 @@ def test_config_versions_and_commit_are_saved(tmp_path: Path) -> None:
     assert not run.resumed
 
 
-def test_the_same_name_continues(tmp_path: Path) -> None:
+def test_the_same_name_resumes_the_run(tmp_path: Path) -> None:
     RunFolder(CheckpointOptions(out_dir=str(tmp_path), name="a"), "train", "x").update(mlflow_run_id="7")
     again = RunFolder(CheckpointOptions(out_dir=str(tmp_path), name="a", max_failures=9), "train", "x")
     assert again.resumed
     assert again.record["mlflow_run_id"] == "7"
 
 
-def test_other_settings_under_the_same_name_are_refused(tmp_path: Path) -> None:
+def test_other_options_under_the_same_name_are_a_user_error(tmp_path: Path) -> None:
     RunFolder(CheckpointOptions(out_dir=str(tmp_path), name="a", seed=1), "train", "x")
     with pytest.raises(UserError, match=r"--seed 1 is now 2.*choose another --name"):
         RunFolder(CheckpointOptions(out_dir=str(tmp_path), name="a", seed=2), "train", "x")

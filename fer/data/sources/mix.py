@@ -26,7 +26,7 @@ from fer.data.schema import FaceRow
 from fer.data.sources import open_source
 from fer.errors import UserError
 from fer.labels import get_space
-from fer.options import Options, explain
+from fer.options import Options, describe_errors
 
 
 class Part(Options):
@@ -61,7 +61,7 @@ class MixSource:
         try:
             mix = Mix.model_validate(yaml.safe_load(self.text))
         except (yaml.YAMLError, ValidationError) as error:
-            why = explain(error) if isinstance(error, ValidationError) else "not YAML"
+            why = describe_errors(error) if isinstance(error, ValidationError) else "not YAML"
             raise UserError(f"{tree.name}: {why}") from None
         self.space = get_space(mix.label_space)
         names = [part.name or posixpath.basename(part.data.rstrip("/")) for part in mix.sources]
