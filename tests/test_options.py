@@ -52,7 +52,9 @@ def test_flags_can_be_turned_off() -> None:
         ([], "--data is required"),
     ],
 )
-def test_a_user_error_is_one_line_and_exit_code_2(argv: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_error_is_one_line_and_exit_code_2(
+    argv: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["train", *argv]) == 2
     message = capsys.readouterr().err.strip()
     assert reason in message

@@ -147,7 +147,9 @@ def model_count(tracking: TrackingOptions, name: str) -> int:
     return len(MlflowClient(tracking_uri(tracking)).search_model_versions(f"name = '{name}'"))
 
 
-def test_promoting_an_unknown_version_lists_the_alternatives(run: Run, tracking: TrackingOptions, tmp_path: Path) -> None:
+def test_promoting_an_unknown_version_lists_the_alternatives(
+    run: Run, tracking: TrackingOptions, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="no registered model 'nothing'"):
         promote("nothing", "1", "champion", tracking)
     register(tracking, run.run_id, model_folder(tmp_path / "m"), "lonely", "challenger")
@@ -184,8 +186,8 @@ def test_the_command_prints_the_promoted_version(
         register(tracking, run.run_id, model_folder(tmp_path / number), "commanded", "challenger")
     where = ["--out-dir", tracking.out_dir]
     assert run_job("promote", ["commanded", "--version", "1", *where]) == 0
-    assert "models:/commanded@champion is now version 1 (it is new)" in capsys.readouterr().out
+    assert "models:/commanded@champion is now version 1 (a new alias)" in capsys.readouterr().out
     assert run_job("promote", ["commanded", "--from", "challenger", *where]) == 0
-    assert "is now version 2 (it was version 1)" in capsys.readouterr().out
+    assert "is now version 2 (before: 1)" in capsys.readouterr().out
     assert run_job("promote", ["commanded", "--from", "nobody", *where]) == 2
     assert "no alias 'nobody'; versions: 1, 2" in capsys.readouterr().err
