@@ -1,4 +1,4 @@
-"""`fer ferbench`: let models answer questions about faces, and judge their answers."""
+"""`fer ferbench`: collect models' responses to questions about faces, and evaluate them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer.errors import UserError
-from fer.ferbench.options import JudgedModel, ReportConfig, RunConfig, ScoreConfig
+from fer.ferbench.options import BenchmarkModel, FerbenchReportConfig, FerbenchRunConfig, FerbenchScoreConfig
 from fer.options import Options
 
 if TYPE_CHECKING:
     from fer.ferbench.collect import ModelResults
     from fer.ferbench.compare import Comparison
-    from fer.ferbench.evaluate import ModelScores
+    from fer.ferbench.evaluate import ModelMetrics
 
 
 class Subcommand(NamedTuple):
@@ -25,91 +25,99 @@ class Subcommand(NamedTuple):
     main: Callable[[Any], None]
 
 
-def run(config: RunConfig) -> None:
-    """Every model answers every question that it has not answered yet."""
+def run(config: FerbenchRunConfig) -> None:
+    """Run every model on all questions that it has not responded to yet."""
     from tqdm import tqdm
 
-    from fer.ferbench.models import models_of
-    from fer.ferbench.run import answer_questions, check_images, read_questions_files
+    from fer.ferbench.models import list_models
+    from fer.ferbench.run import check_images, read_questions_files, run_model
 
-    models = models_of(config)
+    models = list_models(config)
     files = read_questions_files(config.questions)
     check_images(files, config)
-    total = sum(len(file.asked) for file in files)
+    total = sum(len(file.items) for file in files)
     for model in models:
         _connect(model)
         with tqdm(total=total, desc=model.name, unit="question", disable=None) as bar:
-            for done in answer_questions(model, files, config):
-                bar.update(done)
-        print(f"{model.name}: {_outcome(config, model)}")
+            for completed in run_model(model, files, config):
+                bar.update(completed)
+        print(f"{model.name}: {_summary(config, model)}")
     print(f"Next:    fer ferbench report {config.out}")
 
 
-def _connect(model: JudgedModel) -> None:
-    """A cluster, for whoever computes on one; an endpoint is asked from here."""
+def _connect(model: BenchmarkModel) -> None:
+    """Start or join a cluster for a model that runs on it; an endpoint is called from this process."""
     from cluster.local import connect
 
     if not model.endpoint:
-        connect((os.cpu_count() or 1) + 1)  # one CPU to read with, beside those that compute
+        connect((os.cpu_count() or 1) + 1)  # one CPU for reading, beside those for inference
 
 
-def _outcome(config: RunConfig, model: JudgedModel) -> str:
-    from fer.ferbench.collect import collect
+def _summary(config: FerbenchRunConfig, model: BenchmarkModel) -> str:
+    from fer.ferbench.collect import collect_results
 
     folder = Path(config.out) / str(model.name)
-    results = [result for file in collect([str(folder)])[0].files for result in file.results]
-    errors = [result for result in results if result.error]
-    faults = f", of which {len(errors):,} have errors ({errors[0].path}: {errors[0].error})" if errors else ""
-    return f"{len(results):,} questions answered{faults}; results in {folder}"
+    results = [result for file in collect_results([str(folder)])[0].files for result in file.results]
+    errors = [result for result in results if result.error is not None]
+    text = f"{len(results):,} questions"
+    if errors:
+        text += f", {len(errors):,} with errors (the first: {errors[0].path}: {errors[0].error})"
+    return f"{text}; results in {folder}"
 
 
-def score(config: ScoreConfig) -> None:
-    """Print the figures of both protocols, or of one, and why they differ."""
+def score(config: FerbenchScoreConfig) -> None:
+    """Print the metrics of one or both protocols, and why they differ."""
     import rich
 
     from fer.ferbench.predictions import PROTOCOLS
-    from fer.ferbench.report import as_json
-    from fer.ferbench.tables import answers_table, comparison_table, console, differences_table, scores_table
+    from fer.ferbench.report import to_json
+    from fer.ferbench.tables import comparison_table, differences_table, metrics_table, responses_table, to_rich
 
-    _, scores, comparisons = _judged(config)
-    if config.protocol == "unifer" and not any(part.unifer for model in scores for part in model.parts):
+    _, metrics, comparisons = _evaluate(config)
+    if config.protocol == "unifer" and not any(subset.unifer for model in metrics for subset in model.subsets):
         raise UserError("--protocol unifer: UniFER has rules for the labels of its four data sets only; use strict")
     protocols = PROTOCOLS if config.protocol == "both" else (config.protocol,)
-    tables = [scores_table(scores, protocol) for protocol in protocols]
-    tables += [answers_table(scores), comparison_table(comparisons)]
-    tables += [differences_table(scores)] if config.protocol == "both" else []
+    tables = [metrics_table(metrics, protocol) for protocol in protocols]
+    tables += [responses_table(metrics), comparison_table(comparisons)]
+    tables += [differences_table(metrics)] if config.protocol == "both" else []
     for table in tables:
         if table.rows:
-            rich.print(console(table))
+            rich.print(to_rich(table))
     if config.json:
-        Path(config.json).write_text(as_json(scores, comparisons), encoding="utf-8")
-        print(f"All figures: {config.json}")
+        Path(config.json).write_text(to_json(metrics, comparisons), encoding="utf-8")
+        print(f"All metrics: {config.json}")
 
 
-def report(config: ReportConfig) -> None:
-    """Write the page, the Markdown table and all figures."""
-    from fer.ferbench.report import write_page
+def report(config: FerbenchReportConfig) -> None:
+    """Write the HTML page, the Markdown table and all metrics."""
+    from fer.ferbench.report import write_report
 
-    models, scores, comparisons = _judged(config)
-    page = write_page(models, scores, comparisons, config)
+    page = write_report(*_evaluate(config), config)
     print(f"Report:  {page}")
-    print(f"A Markdown table and all figures are beside it, in {page.parent}")
+    print(f"A Markdown table and all metrics are beside it, in {page.parent}")
 
 
-def _judged(config: ScoreConfig | ReportConfig) -> tuple[list[ModelResults], list[ModelScores], list[Comparison]]:
-    from fer.ferbench.collect import clear_majority, collect
-    from fer.ferbench.compare import compare
-    from fer.ferbench.evaluate import judge
+def _evaluate(
+    config: FerbenchScoreConfig | FerbenchReportConfig,
+) -> tuple[list[ModelResults], list[ModelMetrics], list[Comparison]]:
+    from fer.ferbench.collect import clear_majority_images, collect_results
+    from fer.ferbench.compare import compare_models
+    from fer.ferbench.evaluate import evaluate_model
 
-    clear = clear_majority(config.ferplus_votes) if config.ferplus_votes else None
-    models = collect(config.results)
-    return models, [judge(model, clear, config.seed) for model in models], compare(models, config.seed)
+    clear_majority = clear_majority_images(config.ferplus_votes) if config.ferplus_votes else None
+    results = collect_results(config.results)
+    metrics = [evaluate_model(model, clear_majority, config.seed) for model in results]
+    return results, metrics, compare_models(results, config.seed)
 
 
 SUBCOMMANDS = {
-    "run": Subcommand("Let models answer questions; a stopped run is continued by the same command", RunConfig, run),
-    "score": Subcommand("Score answers in UniFER's protocol and in the strict one, side by side", ScoreConfig, score),
-    "report": Subcommand("One HTML page and a Markdown table over models and data sets", ReportConfig, report),
+    "run": Subcommand(
+        "Collect models' responses to questions; the same command resumes an interrupted run", FerbenchRunConfig, run
+    ),
+    "score": Subcommand(
+        "Evaluate responses in UniFER's protocol and in the strict one, side by side", FerbenchScoreConfig, score
+    ),
+    "report": Subcommand("One HTML page and a Markdown table over models and data sets", FerbenchReportConfig, report),
 }
 
 

@@ -1,4 +1,4 @@
-"""Finding results: the folders that `fer ferbench run` leaves, and files in UniFER's form."""
+"""Collecting results: folders of `fer ferbench run`, and files in UniFER's form."""
 
 from __future__ import annotations
 
@@ -12,56 +12,57 @@ from typing import Any
 
 from fer.data.sources.ferplus import COLUMNS, EMOTIONS, majority
 from fer.errors import UserError
-from fer.ferbench.results import RUN, ResultsFile, read_results
+from fer.ferbench.results import RECORD, ResultsFile, read_results
 
 
 @dataclass(frozen=True)
 class ModelResults:
-    """Everything that one model answered."""
+    """All results of one model."""
 
     name: str
     files: list[ResultsFile]
     record: dict[str, Any]
-    """`run.json`: settings, image root, and what the answers took; empty for files from elsewhere."""
+    """`run.json`: settings, image root and usage; empty for files in UniFER's form."""
 
 
-def collect(locations: Sequence[str]) -> list[ModelResults]:
-    """The models of folders, and the one model whose files are given by themselves. Raises UserError."""
+def collect_results(locations: Sequence[str]) -> list[ModelResults]:
+    """The models of all folders, and one model for the single files. Raises UserError."""
     models: list[ModelResults] = []
-    loose: list[ResultsFile] = []
+    single_files: list[ResultsFile] = []
     for location in locations:
         if not Path(location).is_dir():
-            loose.append(read_results(location))
+            single_files.append(read_results(location))
             continue
-        folders = sorted(record.parent for record in Path(location).rglob(RUN))
+        folders = sorted(record.parent for record in Path(location).rglob(RECORD))
         if not folders:
-            raise UserError(f"{location} holds no {RUN} of `fer ferbench run`; name results files by themselves")
-        models += [_of_folder(folder) for folder in folders]
-    if loose:
-        models.append(ModelResults(Path(loose[0].location).stem if len(loose) == 1 else "results", loose, {}))
+            raise UserError(f"{location} holds no {RECORD} of `fer ferbench run`; name other files one by one")
+        models += [_read_folder(folder) for folder in folders]
+    if single_files:
+        name = Path(single_files[0].location).stem if len(single_files) == 1 else "results"
+        models.append(ModelResults(name, single_files, {}))
     for model in models:
-        names = [file.name for file in model.files]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise UserError(f"{model.name} has two files of {twice[0]}: score each model's files by themselves")
-    called = [model.name for model in models]
-    if twice := [name for name in called if called.count(name) > 1]:
-        raise UserError(f"two models are called {twice[0]!r}: give each run a --name of its own")
+        files = [file.name for file in model.files]
+        if repeated := [name for name in files if files.count(name) > 1]:
+            raise UserError(f"{model.name} has two files of {repeated[0]}: evaluate each model's files separately")
+    names = [model.name for model in models]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two models are named {repeated[0]!r}: give each run its own --name")
     return models
 
 
-def _of_folder(folder: Path) -> ModelResults:
-    record = json.loads((folder / RUN).read_text())
+def _read_folder(folder: Path) -> ModelResults:
+    record = json.loads((folder / RECORD).read_text())
     paths = [folder / f"{name}.json" for name in record["questions"]]
-    unfinished = [path for path in paths if not path.exists()]
-    if unfinished:
-        raise UserError(f"{unfinished[0]} is not there: the run was stopped; give its command again to finish it")
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise UserError(f"{missing[0]} does not exist: the run was interrupted; repeat its command to finish it")
     return ModelResults(record["name"], [read_results(str(path)) for path in paths], record)
 
 
-def clear_majority(votes: str) -> set[str]:
+def clear_majority_images(votes: str) -> set[str]:
     """Names of the FER+ images whose votes have a majority for an emotion, by the rule of Microsoft's FERPlus code.
 
-    ``votes`` is the file `fer2013new.csv`. Raises UserError for another one.
+    ``votes`` is the file `fer2013new.csv`. Raises UserError for any other file.
     """
     try:
         with open(votes, encoding="utf-8-sig", newline="") as file:
@@ -74,6 +75,6 @@ def clear_majority(votes: str) -> set[str]:
     return {name for name, winner in winners.items() if winner in EMOTIONS}
 
 
-def only_clear(file: ResultsFile, clear: set[str]) -> ResultsFile:
-    """The results whose image has a clear majority."""
-    return replace(file, results=[result for result in file.results if posixpath.basename(result.path) in clear])
+def filter_images(file: ResultsFile, names: set[str]) -> ResultsFile:
+    """Only the results of the images with these file names."""
+    return replace(file, results=[result for result in file.results if posixpath.basename(result.path) in names])

@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the same questions: paired, with the strict protocol's verdicts."""
+"""Paired comparison of models on the questions that they share, in the strict protocol."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from scipy.stats import binomtest
 
 from fer.evaluation.bootstrap import Estimate, bootstrap_sums, with_interval
 from fer.ferbench.collect import ModelResults
-from fer.ferbench.predictions import predictions
+from fer.ferbench.predictions import predicted_labels
 
-Verdicts = Mapping[tuple[str, str], bool]
-"""Whether the answer to each question, by data set and image, is right."""
+Correctness = Mapping[tuple[str, str], bool]
+"""Whether the response to each question, keyed by data set and image, is correct."""
 
 
 class Comparison(BaseModel):
-    """Two models on the questions that both were asked."""
+    """Two models on the questions that they share."""
 
     first: str
     second: str
     questions: int
     difference: Estimate
-    """Accuracy of the first less that of the second, in [-1, 1], with a paired bootstrap interval."""
+    """Accuracy of the first minus that of the second, in [-1, 1], with a paired bootstrap interval."""
     only_first: int
-    """Questions that the first answered rightly and the second did not."""
+    """Questions that only the first model answers correctly."""
     only_second: int
     p: float
-    """McNemar's exact test (McNemar, 1947) of whether either is right more often."""
+    """p-value of McNemar's exact test (McNemar, 1947) that neither is correct more often."""
     adjusted_p: float
-    """After Holm (1979), for all pairs together."""
+    """Adjusted for all pairs by Holm's method (1979)."""
 
 
-def compare(models: Sequence[ModelResults], seed: int = 0) -> list[Comparison]:
-    """Every pair of models that have questions in common, in the order of the models."""
-    verdicts = {model.name: _verdicts(model) for model in models}
-    found = [_pair(one, other, verdicts[one], verdicts[other], seed) for one, other in combinations(verdicts, 2)]
+def compare_models(models: Sequence[ModelResults], seed: int = 0) -> list[Comparison]:
+    """All pairs of models that share questions, in the order of the models."""
+    correct = {model.name: _correctness(model) for model in models}
+    found = [_compare_pair(one, other, correct[one], correct[other], seed) for one, other in combinations(correct, 2)]
     pairs = [comparison for comparison in found if comparison is not None]
     for comparison, adjusted in zip(pairs, holm([pair.p for pair in pairs]), strict=True):
         comparison.adjusted_p = adjusted
     return pairs
 
 
-def _verdicts(model: ModelResults) -> Verdicts:
-    right: dict[tuple[str, str], bool] = {}
+def _correctness(model: ModelResults) -> Correctness:
+    correct: dict[tuple[str, str], bool] = {}
     for file in model.files:
-        predicted = predictions(file, "strict")
+        predicted = predicted_labels(file, "strict")
         assert predicted is not None
         for result, label in zip(file.results, predicted, strict=True):
-            right[file.name, result.path] = label == result.label
-    return right
+            correct[file.name, result.path] = label == result.label
+    return correct
 
 
-def _pair(first: str, second: str, one: Verdicts, other: Verdicts, seed: int) -> Comparison | None:
+def _compare_pair(first: str, second: str, one: Correctness, other: Correctness, seed: int) -> Comparison | None:
     shared = [question for question in one if question in other]
     if not shared:
         return None
@@ -63,8 +63,8 @@ def _pair(first: str, second: str, one: Verdicts, other: Verdicts, seed: int) ->
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
     difference = a.astype(np.float64) - b
     resampled = bootstrap_sums(difference[:, None], None, seed)[:, 0] / len(shared)
-    unlike = only_first + only_second
-    p = float(binomtest(only_first, unlike).pvalue) if unlike else 1.0
+    discordant = only_first + only_second
+    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
     return Comparison(
         first=first,
         second=second,
@@ -78,7 +78,7 @@ def _pair(first: str, second: str, one: Verdicts, other: Verdicts, seed: int) ->
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values adjusted for being several (Holm, 1979): the k-th smallest of n times n - k + 1, never falling."""
+    """p-values adjusted for multiple tests (Holm, 1979): the k-th smallest of n times n - k + 1, made monotonic."""
     order = sorted(range(len(values)), key=values.__getitem__)
     adjusted = [0.0] * len(values)
     largest = 0.0

@@ -1,4 +1,4 @@
-"""FERBench's four data sets, told apart by their candidate labels, and RAF-DB's compound part."""
+"""FERBench's four data sets and RAF-DB's compound part, identified by their labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from fer.labels import SPACES
 
-FOUR = ("rafdb", "ferplus", "affectnet", "sfew")
+FERBENCH_DATASETS = ("rafdb", "ferplus", "affectnet", "sfew")
 COMPOUND = "rafdb-compound"
 TITLES: Mapping[str, str] = {
     "rafdb": "RAF-DB",
@@ -15,30 +15,30 @@ TITLES: Mapping[str, str] = {
     "sfew": "SFEW 2.0",
     COMPOUND: "RAF-DB compound",
 }
-_BY_LABELS = {frozenset(SPACES[name].labels): name for name in FOUR}
+_BY_LABELS = {frozenset(SPACES[name].labels): name for name in FERBENCH_DATASETS}
 
-# Two of the four say angry, happy and sad; the figure over all of them calls these by the others' names.
-COMMON_NAMES: Mapping[str, str] = {"angry": "anger", "happy": "happiness", "sad": "sadness"}
+# Two of the four data sets say angry, happy and sad; pooled metrics use the other two's names.
+COMMON_LABELS: Mapping[str, str] = {"angry": "anger", "happy": "happiness", "sad": "sadness"}
 
 
-def dataset_of(candidate_labels: Iterable[str], true_labels: Iterable[str]) -> str | None:
-    """Which data set has these labels; None for any other.
+def identify_dataset(candidate_labels: Iterable[str], true_labels: Iterable[str]) -> str | None:
+    """The data set with these labels; None if there is none.
 
-    Compound questions offer the basic labels, and are known by the labels that are true of them.
+    Compound questions offer the basic labels, so they are identified by their true labels.
     """
     if set(true_labels) <= set(SPACES[COMPOUND].labels):
         return COMPOUND
     return _BY_LABELS.get(frozenset(candidate_labels))
 
 
-def labels_of(dataset: str) -> tuple[str, ...]:
+def dataset_labels(dataset: str) -> tuple[str, ...]:
     """A data set's labels in their published order."""
     return SPACES[dataset].labels
 
 
-def common_name(label: str) -> str:
-    """A label's name in figures over several data sets."""
-    return COMMON_NAMES.get(label, label)
+def common_label(label: str) -> str:
+    """A label's name in metrics over several data sets."""
+    return COMMON_LABELS.get(label, label)
 
 
-POOLED_LABELS = tuple(sorted({common_name(label) for name in FOUR for label in labels_of(name)}))
+POOLED_LABELS = tuple(sorted({common_label(label) for name in FERBENCH_DATASETS for label in dataset_labels(name)}))

@@ -1,4 +1,4 @@
-"""What is measured of predictions that may be "unknown" or missing; knows nothing of files or models.
+"""Metrics of predictions that may be "unknown" or missing. Independent of files and models.
 
 Values come from scikit-learn, intervals from the bootstrap over questions.
 """
@@ -19,45 +19,45 @@ from fer.ferbench.predictions import Protocol
 HEADLINES = ("accuracy", "precision", "recall", "f1")
 
 
-class Scores(BaseModel):
-    """Figures in [0, 1] with their intervals, and counts."""
+class ProtocolMetrics(BaseModel):
+    """Metrics in [0, 1] with their intervals, and counts, under one protocol."""
 
     protocol: Protocol
     rows: int
-    """The denominator: all questions, or in UniFER's protocol those without an error."""
+    """The denominator: all questions; in UniFER's protocol those without an error."""
     errors: int
     unknowns: int
-    """Answers without a label that the protocol can read."""
+    """Responses from which the protocol parses no label."""
     accuracy: Estimate
     precision: Estimate
-    """Macro average, and so are recall and F1: over the classes that the data has; in UniFER's protocol also over
-    those that were only predicted, "unknown" being one."""
+    """Macro average, like recall and F1: over the classes that occur in the data; in UniFER's protocol also over
+    those that are only predicted, "unknown" included."""
     recall: Estimate
     f1: Estimate
     uar: Estimate
-    """Unweighted average recall: over the classes that the data has, in both protocols."""
+    """Unweighted average recall: over the classes that occur in the data, in both protocols."""
     classes: list[ClassMetrics]
     labels: list[str]
     confusion: list[list[int]]
-    """Rows: true class; columns: predicted class, and "unknown" last."""
+    """Rows are true classes, columns predicted ones; the last column is "unknown"."""
 
 
-def score(
+def protocol_metrics(
     labels: Sequence[str], true: Sequence[str], predicted: Sequence[str | None], protocol: Protocol, seed: int = 0
-) -> Scores | None:
-    """Judge predictions against true labels, each among ``labels``. None where UniFER's protocol leaves no row.
+) -> ProtocolMetrics | None:
+    """Compare predictions with true labels, both among ``labels``. None if UniFER's protocol excludes every row.
 
-    A prediction is a label, "unknown", or None after an error: UniFER's protocol leaves such a row out, the strict one
-    takes it for wrong.
+    A prediction is a label, "unknown", or None after an error, which UniFER's protocol excludes and the strict one
+    counts as wrong.
     """
     errors = sum(label is None for label in predicted)
     rows = [(t, p) for t, p in zip(true, predicted, strict=True) if protocol == "strict" or p is not None]
     if not rows:
         return None
     names = [*labels, UNKNOWN]
-    number = {name: i for i, name in enumerate(names)}
-    t = np.array([number[label] for label, _ in rows])
-    p = np.array([number[label or UNKNOWN] for _, label in rows])
+    index = {name: i for i, name in enumerate(names)}
+    t = np.array([index[label] for label, _ in rows])
+    p = np.array([index[label or UNKNOWN] for _, label in rows])
     present = np.unique(t)
     averaged = present if protocol == "strict" else np.union1d(t, p)
     macro = precision_recall_fscore_support(t, p, labels=averaged, average="macro", zero_division=0)
@@ -68,7 +68,7 @@ def score(
     }
     resampled = _resample(t, p, len(names), protocol, seed)
     counts = confusion_matrix(t, p, labels=np.arange(len(names)))
-    return Scores(
+    return ProtocolMetrics(
         protocol=protocol,
         rows=len(rows),
         errors=errors,
@@ -81,12 +81,12 @@ def score(
 
 
 def _resample(t: np.ndarray, p: np.ndarray, names: int, protocol: Protocol, seed: int) -> dict[str, np.ndarray]:
-    """Figures of each bootstrap resample, (R,), and of each class in it, (R, names); NaN for a class without a row."""
+    """Metrics of each bootstrap resample (R,), and of its classes (R, names), NaN for a class without rows."""
     cells = np.zeros((len(t), names * names), np.float32)
     cells[np.arange(len(t)), t * names + p] = 1
     sums = bootstrap_sums(cells, None, seed).reshape(-1, names, names).astype(np.float64)
     hits, support, predicted = np.diagonal(sums, axis1=1, axis2=2), sums.sum(axis=2), sums.sum(axis=1)
-    shares = {
+    ratios = {
         "precision": hits / np.maximum(predicted, 1),
         "recall": hits / np.maximum(support, 1),
         "f1": 2 * hits / np.maximum(support + predicted, 1),
@@ -95,9 +95,9 @@ def _resample(t: np.ndarray, p: np.ndarray, names: int, protocol: Protocol, seed
     averaged = present if protocol == "strict" else present | (predicted > 0)
     return {
         "accuracy": hits.sum(axis=1) / support.sum(axis=1),
-        **{name: np.nanmean(np.where(averaged, share, np.nan), axis=1) for name, share in shares.items()},
-        "uar": np.nanmean(np.where(present, shares["recall"], np.nan), axis=1),
-        **{f"class {name}": np.where(present, share, np.nan) for name, share in shares.items()},
+        **{name: np.nanmean(np.where(averaged, ratio, np.nan), axis=1) for name, ratio in ratios.items()},
+        "uar": np.nanmean(np.where(present, ratios["recall"], np.nan), axis=1),
+        **{f"class {name}": np.where(present, ratio, np.nan) for name, ratio in ratios.items()},
     }
 
 
@@ -108,9 +108,9 @@ def _classes(
     classes = []
     for i, label in enumerate(labels):
         support = int(counts[i].sum())
-        figures = {
+        metrics = {
             name: with_interval(values[i], resampled[f"class {name}"][:, i], 0, 1) if support else None
             for name, values in zip(("precision", "recall", "f1"), found, strict=True)
         }
-        classes.append(ClassMetrics(label=label, support=support, predicted=int(counts[:, i].sum()), **figures))
+        classes.append(ClassMetrics(label=label, support=support, predicted=int(counts[:, i].sum()), **metrics))
     return classes

@@ -1,4 +1,4 @@
-"""Which models are judged, and what kind each is: vision-language model, endpoint or classifier."""
+"""The models to evaluate, and their kinds: vision-language model, endpoint or classifier."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import yaml
 from pydantic import ValidationError
 
 from fer.errors import UserError
-from fer.ferbench.options import JudgedModel, RunConfig
+from fer.ferbench.options import BenchmarkModel, FerbenchRunConfig
 from fer.options import describe_errors
 from fer.tracking import TrackingOptions, resolve_model
 
 
-def models_of(config: RunConfig) -> list[JudgedModel]:
-    """MODEL, or the models of the file ``--models``, each with a name of its own. Raises UserError."""
+def list_models(config: FerbenchRunConfig) -> list[BenchmarkModel]:
+    """MODEL, or the models of the file ``--models``, each with its own name. Raises UserError."""
     entries: Any
     if config.models is None:
-        entries = [config.model_dump(include=set(JudgedModel.model_fields))]
+        entries = [config.model_dump(include=set(BenchmarkModel.model_fields))]
     else:
         try:
             document = yaml.safe_load(Path(config.models).read_text(encoding="utf-8"))
@@ -32,43 +32,43 @@ def models_of(config: RunConfig) -> list[JudgedModel]:
     models = []
     for number, entry in enumerate(entries, 1):
         try:
-            model = JudgedModel.model_validate(entry)
+            model = BenchmarkModel.model_validate(entry)
         except ValidationError as error:
             raise UserError(f"--models {config.models}, entry {number}: {describe_errors(error)}") from None
         if model.model is None:
             raise UserError(f"--models {config.models}, entry {number}: --model is required")
-        models.append(model.model_copy(update={"name": model.name or _name(model.model)}))
+        models.append(model.model_copy(update={"name": model.name or _default_name(model.model)}))
     names = [model.name for model in models]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"two models are called {twice[0]!r}: give each a `name` of its own")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two models are named {repeated[0]!r}: give each its own `name`")
     return models
 
 
-def _name(model: str) -> str:
-    """The last part of a path or hub name that says something: "first" for runs/first/model."""
+def _default_name(model: str) -> str:
+    """The last distinctive part of a path or hub name: "first" for runs/first/model."""
     parts = [part for part in re.split(r"[/\\]", model.rstrip("/")) if part not in ("model", "merged", "")]
     return re.sub(r"[^\w.-]+", "-", parts[-1] if parts else model).strip("-.") or "model"
 
 
-def locate_model(model: JudgedModel, tracking: TrackingOptions) -> tuple[str, str]:
-    """What kind of model it is (endpoint, vllm or classifier), and where. An adapter is merged. Raises UserError."""
+def resolve_kind(model: BenchmarkModel, tracking: TrackingOptions) -> tuple[str, str]:
+    """A model's kind (endpoint, vllm or classifier) and its path or name. Merges adapters. Raises UserError."""
     assert model.model is not None
     if model.endpoint:
         return "endpoint", model.model
     from fer.vlm.model import load_processor, resolve_vlm
 
-    place = resolve_vlm(model.model, tracking)
-    on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", place) and not Path(place).exists()
-    if (Path(place) / "adapter_config.json").is_file():
-        place = str(_merged(Path(place), model))
-    elif not on_hub and not (Path(place) / "config.json").is_file():
+    path = resolve_vlm(model.model, tracking)
+    on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not Path(path).exists()
+    if (Path(path) / "adapter_config.json").is_file():
+        path = str(_merged(Path(path), model))
+    elif not on_hub and not (Path(path) / "config.json").is_file():
         return "classifier", str(resolve_model(model.model, tracking).absolute())
-    load_processor(place, model.trust_remote_code)  # a model that is no use is refused before an engine starts
-    return "vllm", place
+    load_processor(path, model.trust_remote_code)  # an unusable model is rejected before an engine starts
+    return "vllm", path
 
 
-def _merged(adapter: Path, model: JudgedModel) -> Path:
-    """An adapter and its base as one model, beside the adapter; made once."""
+def _merged(adapter: Path, model: BenchmarkModel) -> Path:
+    """The adapter merged with its base model, in a folder beside it; merged only once."""
     from fer.vlm.merge import merge_adapter
     from fer.vlm.options import MergeConfig
 

@@ -1,13 +1,13 @@
-"""UniFER's protocol: reads a label out of a response exactly as the published evaluation scripts do.
+"""UniFER's protocol: parses a label from a response exactly like the published evaluation scripts.
 
 The rules are those of `eval_*/code/eval_unifer.py` and `eval_total/code/eval_unifer.py` of github.com/zfkarl/UniFER,
-commit 08c2ed6. Some surprise, and are kept because published figures follow from them:
+commit 08c2ed6. Some are surprising, but published metrics depend on them:
 
-- A label counts wherever its letters are: "unhappy" is happy, and "made" is mad, which is anger.
-- The first candidate label that is found wins, whatever the response says later or more often.
-- The answer tag is read within one line; SFEW's own script reads several, but minds the tag's case. The script for the
-  figure over all four reads SFEW's responses as it does the others'.
-- A response with no label is "unknown": a class of its own, which the macro averages count.
+- A label counts wherever its letters occur: "unhappy" is happy, and "made" contains mad, which is anger.
+- The first candidate label that is found wins, whatever else the response says.
+- The answer tag must be on one line. SFEW's own script allows several, but its tag is case-sensitive. The script for
+  all four data sets together treats SFEW like the others.
+- A response without a label is "unknown", a class of its own in the macro averages.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from fer.answers import UNKNOWN
 
 @dataclass(frozen=True)
 class Rules:
-    """What the script of one data set looks for."""
+    """The parsing rules of one data set's script."""
 
     tag: re.Pattern[str]
     synonyms: Mapping[str, Sequence[str]]
-    """Searched in this order where no candidate label is found."""
+    """Searched in this order if no candidate label is found."""
 
 
 _ONE_LINE = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.IGNORECASE)
 _MANY_LINES = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
-# What all four tables have.
+# Common to the four tables.
 _DISGUST, _FEAR = ("revulsion", "repulsion"), ("terror", "fright")
 _NEUTRAL, _SURPRISE = ("normal", "calm", "blank"), ("shock", "astonishment")
 _CONTEMPT = ("scorn", "disdain")
@@ -89,15 +89,15 @@ RULES: Mapping[str, Rules] = {
     ),
 }
 POOLED_RULES: Mapping[str, Rules] = {**RULES, "sfew": Rules(_ONE_LINE, RULES["sfew"].synonyms)}
-"""Those of the script for the figure over all data sets."""
+"""Those of the script for all data sets together."""
 
 
 def parse_label_unifer(response: str, labels: Sequence[str], rules: Rules) -> str:
-    """The label that the published script takes ``response`` to mean, or "unknown".
+    """The label that the published script parses from ``response``, or "unknown".
 
-    First the tagged answer is searched for the labels in their order, then the whole response, then the synonyms.
-    (The scripts search the response for whole words before parts of words, label by label; the second search finds
-    whatever the first does, so that it alone decides.)
+    It searches the tagged answer for the labels in their order, then the whole response, then the response for
+    synonyms. (The scripts search the response for whole words before substrings, label by label; the substring search
+    finds whatever the other does, so it alone decides.)
     """
     tagged = rules.tag.search(response)
     if tagged and (found := _first([(label.lower(), label) for label in labels], tagged.group(1).lower())):

@@ -7,17 +7,17 @@ import pytest
 from scipy.stats import binom
 
 from fer.ferbench.collect import ModelResults
-from fer.ferbench.compare import compare, holm
-from fer.ferbench.datasets import labels_of
+from fer.ferbench.compare import compare_models, holm
+from fer.ferbench.datasets import dataset_labels
 from fer.ferbench.results import Result, ResultsFile
 
 
-def model(name: str, right: list[bool], first: int = 0) -> ModelResults:
-    """A model that answers "fear" where it is right and "anger" elsewhere."""
-    labels = labels_of("rafdb")
+def model(name: str, correct: list[bool], first: int = 0) -> ModelResults:
+    """A model whose responses are "fear" where they are correct and "anger" elsewhere."""
+    labels = dataset_labels("rafdb")
     results = [
-        Result(f"{first + i}.png", "fear", labels, ("fear" if is_right else "anger",), None, None)
-        for i, is_right in enumerate(right)
+        Result(f"{first + i}.png", "fear", labels, ("fear" if is_correct else "anger",), None, None)
+        for i, is_correct in enumerate(correct)
     ]
     return ModelResults(name, [ResultsFile(str(Path(name)), "rafdb", results)], {})
 
@@ -25,20 +25,20 @@ def model(name: str, right: list[bool], first: int = 0) -> ModelResults:
 def test_pairs_are_compared_on_the_questions_that_they_share() -> None:
     one = model("one", [True] * 90 + [False] * 10)
     other = model("other", [True] * 70 + [False] * 30, first=10)
-    [pair] = compare([one, other])
+    [pair] = compare_models([one, other])
     assert pair.questions == 90
-    # Shared are 10 to 99: the first is right to 89, the second to 79.
+    # They share 10 to 99: the first is correct up to 89, the second up to 79.
     assert (pair.only_first, pair.only_second) == (10, 0)
     assert pair.difference.value == pytest.approx(10 / 90)
     assert pair.difference.low < pair.difference.value < pair.difference.high
     assert pair.p == pytest.approx(2 * binom.pmf(0, 10, 0.5))
 
 
-def test_equal_models_and_strangers() -> None:
+def test_equal_models_and_models_without_shared_questions() -> None:
     same = [True, False] * 20
-    [pair] = compare([model("one", same), model("other", same)])
+    [pair] = compare_models([model("one", same), model("other", same)])
     assert (pair.p, pair.difference.value) == (1, 0)
-    assert compare([model("one", same), model("other", same, first=1000)]) == []
+    assert compare_models([model("one", same), model("other", same, first=1000)]) == []
 
 
 def test_differences_by_chance_are_rarely_significant() -> None:
@@ -46,7 +46,7 @@ def test_differences_by_chance_are_rarely_significant() -> None:
     found = []
     for _ in range(200):
         sides = random.random((2, 60)) < 0.6
-        [pair] = compare([model("one", sides[0].tolist()), model("other", sides[1].tolist())])
+        [pair] = compare_models([model("one", sides[0].tolist()), model("other", sides[1].tolist())])
         found.append(pair.p < 0.05)
     assert np.mean(found) < 0.08
 

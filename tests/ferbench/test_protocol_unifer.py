@@ -1,11 +1,11 @@
-"""UniFER's protocol against labels that follow from the published rules, worked out by hand or by construction."""
+"""UniFER's protocol against expected labels, derived from the published rules by hand or by construction."""
 
 from __future__ import annotations
 
 import pytest
 
 from fer.answers import UNKNOWN
-from fer.ferbench.datasets import FOUR, labels_of
+from fer.ferbench.datasets import FERBENCH_DATASETS, dataset_labels
 from fer.ferbench.protocol_unifer import POOLED_RULES, RULES, parse_label_unifer
 
 # The order of the candidate labels decides, so it is written out.
@@ -17,9 +17,9 @@ ORDER = {
 }
 LONG = "The light falls from the left and the head is turned to one side. " * 400
 
-# A response, and what it means on RAF-DB, FERPlus, AffectNet and SFEW 2.0.
+# A response, and its labels on RAF-DB, FERPlus, AffectNet and SFEW 2.0.
 BY_HAND = [
-    # the tag first, searched for parts of words in the order of the candidates
+    # the tag first, searched for substrings in the order of the candidates
     ("<think>Wide eyes, a hint of fear.</think><answer>surprise</answer>", "surprise surprise surprise surprise"),
     ("<answer>happiness</answer>", "happiness happy happiness happy"),
     ("<answer>happy</answer>", "happiness happy happiness happy"),
@@ -38,11 +38,11 @@ BY_HAND = [
     ("<answer><answer>disgust</answer></answer>", "disgust disgust disgust disgust"),
     ("<answer></answer>", "unknown unknown unknown unknown"),
     ("<answer>   </answer> neutral", "neutral neutral neutral neutral"),
-    # a tag of several lines is read for SFEW alone; the others then search the whole response
+    # only SFEW accepts a tag of several lines; the others then search the whole response
     ("<think>Not fear.</think><answer>\nneutral\n</answer>", "neutral neutral neutral neutral"),
     ("<think>Not fear.</think><answer>It is\nneutral</answer>", "fear fear neutral neutral"),
     ("<think>Not disgust.</think><answer>a\nb surprise</answer>", "surprise disgust surprise surprise"),
-    # SFEW's tag minds its case, the others' does not
+    # SFEW's tag is case-sensitive, the others' is not
     ("<think>Not fear.</think><ANSWER>neutral</ANSWER>", "neutral neutral neutral fear"),
     ("<think>disgust?</think><Answer>surprise</Answer>", "surprise surprise surprise disgust"),
     # a tag without a label: the whole response decides
@@ -60,7 +60,7 @@ BY_HAND = [
     ("The person looks fearless", "fear fear fear fear"),
     ("an unsurprised look", "surprise surprise surprise surprise"),
     ("FEAR\nFEAR\nNEUTRAL", "fear fear neutral fear"),
-    # parts of words
+    # substrings
     ("unhappy", "happiness happy happiness happy"),
     ("<answer>unhappy</answer>", "happiness happy happiness happy"),
     ("He is made of stone", "unknown unknown anger angry"),
@@ -91,12 +91,12 @@ BY_HAND = [
     ("an angry and joyful face", "anger angry anger angry"),
     ("sad but happy", "happiness happy happiness happy"),
     ("<answer>joy</answer>", "happiness happy happiness happy"),
-    # candidates come before synonyms, wherever they stand
+    # candidates come before synonyms, wherever they are
     ("joy, perhaps fear", "fear fear fear fear"),
     ("a shock, then contempt", "surprise contempt contempt surprise"),
     ("contempt", "unknown contempt contempt unknown"),
     ("<answer>contempt</answer>", "unknown contempt contempt unknown"),
-    # nothing to read
+    # no label
     ("", "unknown unknown unknown unknown"),
     ("   \n\t ", "unknown unknown unknown unknown"),
     ("I can't tell.", "unknown unknown unknown unknown"),
@@ -121,18 +121,20 @@ BY_HAND = [
 
 
 def test_the_order_of_the_candidates_is_the_published_one() -> None:
-    assert {name: tuple(text.split()) for name, text in ORDER.items()} == {name: labels_of(name) for name in FOUR}
+    assert {name: tuple(text.split()) for name, text in ORDER.items()} == {
+        name: dataset_labels(name) for name in FERBENCH_DATASETS
+    }
 
 
 @pytest.mark.parametrize("number", range(len(BY_HAND)))
-def test_responses_read_by_hand(number: int) -> None:
+def test_responses_labelled_by_hand(number: int) -> None:
     response, expected = BY_HAND[number]
     found = [parse_label_unifer(response, ORDER[name].split(), RULES[name]) for name in ORDER]
     assert found == expected.split()
 
 
 def constructed(labels: list[str]) -> list[tuple[str, str]]:
-    """Responses whose label follows from how they are made, and that label."""
+    """Responses with the label that follows from their construction."""
     cases = []
     for position, label in enumerate(labels):
         other = labels[position - 1]
@@ -157,30 +159,32 @@ def constructed(labels: list[str]) -> list[tuple[str, str]]:
     return cases
 
 
-@pytest.mark.parametrize("name", FOUR)
-def test_responses_made_to_mean_a_label(name: str) -> None:
+@pytest.mark.parametrize("name", FERBENCH_DATASETS)
+def test_constructed_responses(name: str) -> None:
     cases = constructed(ORDER[name].split())
     wrong = [
-        (said, label) for said, label in cases if parse_label_unifer(said, ORDER[name].split(), RULES[name]) != label
+        (response, label)
+        for response, label in cases
+        if parse_label_unifer(response, ORDER[name].split(), RULES[name]) != label
     ]
     assert not wrong
-    assert len(BY_HAND) * 4 + sum(len(constructed(ORDER[each].split())) for each in FOUR) >= 300
+    assert len(BY_HAND) * 4 + sum(len(constructed(ORDER[each].split())) for each in FERBENCH_DATASETS) >= 300
 
 
-@pytest.mark.parametrize("name", FOUR)
-def test_every_synonym_stands_for_its_label(name: str) -> None:
+@pytest.mark.parametrize("name", FERBENCH_DATASETS)
+def test_every_synonym_maps_to_its_label(name: str) -> None:
     for label, words in RULES[name].synonyms.items():
         assert label in ORDER[name].split()
         for word in words:
-            said = parse_label_unifer(f"a {word} look", ORDER[name].split(), RULES[name])
-            # "unhappy" is a synonym of sad that is never reached, because it has the letters of happy.
-            assert said == ("happy" if word == "unhappy" else label)
+            response = parse_label_unifer(f"a {word} look", ORDER[name].split(), RULES[name])
+            # "unhappy" is a synonym of sad that is never reached, because it contains happy.
+            assert response == ("happy" if word == "unhappy" else label)
 
 
-def test_the_pooled_script_reads_sfew_as_it_does_the_others() -> None:
-    said = "<think>Not fear.</think><ANSWER>neutral</ANSWER>"
+def test_the_pooled_script_treats_sfew_like_the_others() -> None:
+    response = "<think>Not fear.</think><ANSWER>neutral</ANSWER>"
     labels = ORDER["sfew"].split()
-    assert parse_label_unifer(said, labels, RULES["sfew"]) == "fear"
-    assert parse_label_unifer(said, labels, POOLED_RULES["sfew"]) == "neutral"
-    assert all(POOLED_RULES[name] is RULES[name] for name in FOUR if name != "sfew")
+    assert parse_label_unifer(response, labels, RULES["sfew"]) == "fear"
+    assert parse_label_unifer(response, labels, POOLED_RULES["sfew"]) == "neutral"
+    assert all(POOLED_RULES[name] is RULES[name] for name in FERBENCH_DATASETS if name != "sfew")
     assert parse_label_unifer("", labels, POOLED_RULES["sfew"]) == UNKNOWN

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer.answers import answer_part, parse_label
-from fer.ferbench.datasets import FOUR, labels_of
+from fer.ferbench.datasets import FERBENCH_DATASETS, dataset_labels
 
-RAFDB, FERPLUS = labels_of("rafdb"), labels_of("ferplus")
+RAFDB, FERPLUS = dataset_labels("rafdb"), dataset_labels("ferplus")
 
 
 @pytest.mark.parametrize(
@@ -46,21 +46,21 @@ RAFDB, FERPLUS = labels_of("rafdb"), labels_of("ferplus")
         ("很 happy！", "happiness"),
     ],
 )
-def test_only_the_answer_is_read_and_only_whole_words(response: str, label: str) -> None:
+def test_only_whole_words_of_the_answer_count(response: str, label: str) -> None:
     assert parse_label(response, RAFDB) == label
 
 
-def test_labels_keep_their_data_sets_spelling() -> None:
+def test_labels_keep_the_spelling_of_their_data_set() -> None:
     assert parse_label("happiness", FERPLUS) == "happy"
     assert parse_label("Anger", FERPLUS) == "angry"
     assert parse_label("very confused", ("confused", "bored")) == "confused"
 
 
-@pytest.mark.parametrize("name", FOUR)
-def test_every_label_is_read_in_every_form(name: str) -> None:
-    for label in labels_of(name):
-        for said in (label, label.upper(), f"<answer>{label}</answer>", json.dumps({"label": label})):
-            assert parse_label(said, labels_of(name)) == label
+@pytest.mark.parametrize("name", FERBENCH_DATASETS)
+def test_every_label_is_parsed_in_every_form(name: str) -> None:
+    for label in dataset_labels(name):
+        for response in (label, label.upper(), f"<answer>{label}</answer>", json.dumps({"label": label})):
+            assert parse_label(response, dataset_labels(name)) == label
 
 
 @given(st.text())

@@ -18,8 +18,8 @@ from fer.data.images import encode_png
 from fer.data.vqa.prompts import ferbench_prompt, first_turn_prompt
 from fer.data.vqa.questions import Turn
 from fer.errors import UserError
-from fer.ferbench.models import locate_model
-from fer.ferbench.options import JudgedModel
+from fer.ferbench.models import resolve_kind
+from fer.ferbench.options import BenchmarkModel
 from fer.inference.base import Request, SamplingParams
 from fer.inference.batch import BatchItem, BatchWorker, InferenceConfig, run_batch
 from fer.inference.journal import JournalWriter, read_journal
@@ -122,23 +122,23 @@ def sizes(requests: list[dict[str, Any]]) -> set[tuple[int, int]]:
 
 def test_an_adapter_is_merged_once(merged_model: Path, tmp_path: Path) -> None:
     adapter = shutil.copytree(merged_model.parent / "adapter", tmp_path / "run/model")
-    model = JudgedModel(model=str(tmp_path / "run"))
-    kind, place = locate_model(model, TrackingOptions())
+    model = BenchmarkModel(model=str(tmp_path / "run"))
+    kind, place = resolve_kind(model, TrackingOptions())
     assert (kind, Path(place)) == ("vllm", adapter.parent / "merged")
     made = (adapter.parent / "merged/config.json").stat()
-    assert locate_model(model, TrackingOptions()) == (kind, place)
+    assert resolve_kind(model, TrackingOptions()) == (kind, place)
     assert (adapter.parent / "merged/config.json").stat() == made
 
 
 def test_kinds_of_models(tiny_models: Path, make_classifier: Callable[..., Path], tmp_path: Path) -> None:
     tracking = TrackingOptions(out_dir=str(tmp_path))
-    assert locate_model(JudgedModel(model="gpt", endpoint="http://x"), tracking) == ("endpoint", "gpt")
-    assert locate_model(JudgedModel(model=str(tiny_models / "smolvlm")), tracking)[0] == "vllm"
-    assert locate_model(JudgedModel(model="tiny:smolvlm"), tracking) == ("vllm", str(tmp_path / "tiny/smolvlm"))
+    assert resolve_kind(BenchmarkModel(model="gpt", endpoint="http://x"), tracking) == ("endpoint", "gpt")
+    assert resolve_kind(BenchmarkModel(model=str(tiny_models / "smolvlm")), tracking)[0] == "vllm"
+    assert resolve_kind(BenchmarkModel(model="tiny:smolvlm"), tracking) == ("vllm", str(tmp_path / "tiny/smolvlm"))
     make_classifier(tmp_path / "first/model")
-    assert locate_model(JudgedModel(model="first"), tracking) == ("classifier", str(tmp_path / "first/model"))
+    assert resolve_kind(BenchmarkModel(model="first"), tracking) == ("classifier", str(tmp_path / "first/model"))
     with pytest.raises(UserError, match="nowhere"):
-        locate_model(JudgedModel(model="nowhere"), tracking)
+        resolve_kind(BenchmarkModel(model="nowhere"), tracking)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`fer ferbench` as a person runs it: a classifier on Ray, endpoints, kills, scores and the report."""
+"""`fer ferbench` from the command line: a classifier on Ray, endpoints, killed processes, metrics and the report."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ FACES = 60
 
 
 @pytest.fixture
-def place(make_classifier: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in: a classifier, sixty images (one broken), and SFEW questions about them."""
+def workspace(make_classifier: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a classifier, sixty images (one broken), and SFEW questions about them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     make_classifier(tmp_path / "one")
@@ -60,60 +60,60 @@ def results(path: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_a_classifier_answers_on_ray(place: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_classifier_runs_on_ray(workspace: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("one", "--device", "cpu") == 0
     rows = results("out/one/sfew_qa.json")
     assert [row["image_path"] for row in rows] == [f"/SFEW/{i}.png" for i in range(FACES)]
     assert [i for i, row in enumerate(rows) if row.get("error")] == [7]
     assert rows[7]["model_response"] == "ERROR: not an image of a supported format"
     assert {row["model_response"] for row in rows if not row.get("error")} <= {f"<answer>{e}</answer>" for e in SFEW}
-    assert "of which 1 have errors" in capsys.readouterr().out
+    assert "60 questions, 1 with errors" in capsys.readouterr().out
 
 
-def test_only_errors_are_tried_again(place: Path, chat_server: Callable[..., Any]) -> None:
-    server = chat_server(says)
+def test_only_errors_are_retried(workspace: Path, chat_server: Callable[..., Any]) -> None:
+    server = chat_server(respond)
     assert run("m", "--endpoint", server.url) == 0
     rows = results("out/m/sfew_qa.json")
     assert len(server.requests) == FACES - 1
     assert run("m", "--endpoint", server.url) == 0
     assert len(server.requests) == FACES - 1
     assert results("out/m/sfew_qa.json") == rows
-    (place / "images/7.png").write_bytes((place / "images/8.png").read_bytes())
+    (workspace / "images/7.png").write_bytes((workspace / "images/8.png").read_bytes())
     assert run("m", "--endpoint", server.url) == 0
     assert len(server.requests) == FACES
-    mended = results("out/m/sfew_qa.json")
-    assert mended[7]["model_response"] == mended[8]["model_response"]
-    assert mended[:7] + mended[8:] == rows[:7] + rows[8:]
+    repaired = results("out/m/sfew_qa.json")
+    assert repaired[7]["model_response"] == repaired[8]["model_response"]
+    assert repaired[:7] + repaired[8:] == rows[:7] + rows[8:]
 
 
-def test_models_are_scored_and_reported_side_by_side(
-    place: Path, chat_server: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+def test_models_are_evaluated_and_reported_side_by_side(
+    workspace: Path, chat_server: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("one", "--endpoint", chat_server(says).url) == 0
+    assert run("one", "--endpoint", chat_server(respond).url) == 0
     assert run("two", "--endpoint", chat_server(lambda request: "unhappy").url) == 0
     capsys.readouterr()
-    assert main(["ferbench", "score", "out", "--json", "scores.json"]) == 0
-    shown = capsys.readouterr().out
-    assert "Scores, unifer" in shown
-    assert "Scores, strict" in shown
-    scores = json.loads(Path("scores.json").read_text())
-    one, two = (model["parts"][0] for model in scores["models"])
+    assert main(["ferbench", "score", "out", "--json", "metrics.json"]) == 0
+    output = capsys.readouterr().out
+    assert "Metrics, unifer" in output
+    assert "Metrics, strict" in output
+    metrics = json.loads(Path("metrics.json").read_text())
+    one, two = (model["subsets"][0] for model in metrics["models"])
     rows = results("out/one/sfew_qa.json")
-    right = sum(row["model_response"].endswith(f"<answer>{row['true_label']}</answer>") for row in rows)
-    assert one["strict"]["accuracy"]["value"] == pytest.approx(right / FACES)
-    assert one["unifer"]["accuracy"]["value"] == pytest.approx(right / (FACES - 1))
+    correct = sum(row["model_response"].endswith(f"<answer>{row['true_label']}</answer>") for row in rows)
+    assert one["strict"]["accuracy"]["value"] == pytest.approx(correct / FACES)
+    assert one["unifer"]["accuracy"]["value"] == pytest.approx(correct / (FACES - 1))
     assert one["strict"]["errors"] == 1
     assert (two["strict"]["accuracy"]["value"], two["strict"]["unknowns"]) == (0, FACES - 1)
     happy = sum(row["true_label"] == "happy" for row in rows if not row.get("error"))
     assert two["unifer"]["accuracy"]["value"] == pytest.approx(happy / (FACES - 1))
     assert [each["rows"] for each in two["differences"]] == [FACES - 1, 1]
-    assert scores["comparisons"][0]["questions"] == FACES
+    assert metrics["comparisons"][0]["questions"] == FACES
 
     assert main(["ferbench", "score", "out", "--protocol", "strict"]) == 0
-    assert "Scores, unifer" not in capsys.readouterr().out
+    assert "Metrics, unifer" not in capsys.readouterr().out
     assert main(["ferbench", "report", "out", "--out", "page", "--samples", "3"]) == 0
     page = Path("page/report.html").read_text()
-    assert page.count("<details>") == 6 + 3  # the second model is never right
+    assert page.count("<details>") == 6 + 3  # the second model is never correct
     assert "SFEW 2.0" in page
     assert "| one |" in Path("page/leaderboard.md").read_text()
     assert main(["ferbench", "report", "out", "--out", "bare", "--no-thumbnails"]) == 0
@@ -121,20 +121,20 @@ def test_models_are_scored_and_reported_side_by_side(
 
 
 @pytest.mark.slow
-def test_an_engine_that_dies_is_replaced(
-    place: Path, ray_cluster: None, own_processes: Callable[[str], list[int]]
+def test_a_killed_worker_is_replaced(
+    workspace: Path, ray_cluster: None, own_processes: Callable[[str], list[int]]
 ) -> None:
-    """Its process is killed once it has answered some; in the end there are the same results."""
-    assert run("one", "--device", "cpu", "--name", "calm") == 0
+    """Its process is killed after some responses; the results are the same in the end."""
+    assert run("one", "--device", "cpu", "--name", "undisturbed") == 0
     many = results("sfew_qa.json") * 30
-    (place / "many.json").write_text(json.dumps(many))
+    (workspace / "many.json").write_text(json.dumps(many))
     killed: list[int] = []
 
     def kill() -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            parts = list(Path("out/hit/parts").glob("*.jsonl"))
-            if parts and len(parts[0].read_bytes().splitlines()) > 100:
+            journals = list(Path("out/killed/journal").glob("*.jsonl"))
+            if journals and len(journals[0].read_bytes().splitlines()) > 100:
                 found = own_processes("MapWorker")
                 for pid in found:
                     os.kill(pid, signal.SIGKILL)
@@ -144,14 +144,14 @@ def test_an_engine_that_dies_is_replaced(
 
     thread = threading.Thread(target=kill)
     thread.start()
-    assert run("one", "--device", "cpu", "--name", "hit", "--max-bad-fraction", "1", questions="many.json") == 0
+    assert run("one", "--device", "cpu", "--name", "killed", "--max-bad-fraction", "1", questions="many.json") == 0
     thread.join()
     assert killed
-    assert results("out/hit/many.json") == results("out/calm/sfew_qa.json") * 30
+    assert results("out/killed/many.json") == results("out/undisturbed/sfew_qa.json") * 30
 
 
 @pytest.mark.slow
-def test_compound_expressions_take_two_turns(place: Path, ray_cluster: None) -> None:
+def test_compound_expressions_take_two_turns(workspace: Path, ray_cluster: None) -> None:
     basic = get_space("rafdb").labels
     rows = []
     for i in range(22):
@@ -161,43 +161,43 @@ def test_compound_expressions_take_two_turns(place: Path, ray_cluster: None) -> 
             {"question": second_turn_prompt("fear", basic), "response": "anger"},
         ]
         rows.append({"image_path": f"{i}.png", "turns": turns, "answer": label, "candidate_labels": list(basic)})
-    (place / "compound.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (workspace / "compound.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert run("one", "--device", "cpu", "--max-bad-fraction", "0.1", questions="compound.jsonl") == 0
     found = results("out/one/compound.json")
     assert all(len(set(row["model_responses"])) == 2 for row in found if not row.get("error"))
-    assert main(["ferbench", "score", "out", "--json", "scores.json"]) == 0
-    [part] = json.loads(Path("scores.json").read_text())["models"][0]["parts"]
-    assert (part["name"], part["unifer"], part["questions"]) == ("rafdb-compound", None, 22)
-    assert len(part["strict"]["labels"]) == 11
+    assert main(["ferbench", "score", "out", "--json", "metrics.json"]) == 0
+    [subset] = json.loads(Path("metrics.json").read_text())["models"][0]["subsets"]
+    assert (subset["name"], subset["unifer"], subset["questions"]) == ("rafdb-compound", None, 22)
+    assert len(subset["strict"]["labels"]) == 11
 
 
-def row_image(request: dict[str, Any]) -> bytes:
+def image_of(request: dict[str, Any]) -> bytes:
     return base64.b64decode(request["messages"][0]["content"][0]["image_url"]["url"].partition(",")[2])
 
 
-def says(request: dict[str, Any]) -> str:
-    """An answer that follows from the image."""
-    digest = hashlib.sha256(row_image(request)).digest()
+def respond(request: dict[str, Any]) -> str:
+    """A response that is a function of the image."""
+    digest = hashlib.sha256(image_of(request)).digest()
     return f"<think>{digest.hex()[: digest[0]]}</think><answer>{SFEW[digest[1] % 7]}</answer>"
 
 
-def test_many_models_in_one_call(place: Path, chat_server: Callable[..., Any]) -> None:
-    server = chat_server(says)
+def test_many_models_in_one_call(workspace: Path, chat_server: Callable[..., Any]) -> None:
+    server = chat_server(respond)
     entries = [
         {"model": "org/large", "endpoint": server.url, "concurrency": 4, "price_in": 1, "price_out": 4},
         {"model": "org/small", "name": "tiny", "endpoint": server.url, "requests_per_minute": 6000},
     ]
-    (place / "models.yaml").write_text(yaml.safe_dump({"models": entries}))
+    (workspace / "models.yaml").write_text(yaml.safe_dump({"models": entries}))
     assert run("--models", "models.yaml") == 0
     assert results("out/large/sfew_qa.json") == results("out/tiny/sfew_qa.json")
     assert Counter(request["model"] for request in server.requests) == {"org/large": FACES - 1, "org/small": FACES - 1}
     usage = json.loads(Path("out/large/run.json").read_text())["usage"]
     assert usage["cost"] == pytest.approx((FACES - 1) * (80 * 1 + 5 * 4) / 1e6)
-    assert usage["answers"] == FACES - 1
+    assert usage["responses"] == FACES - 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "fault"),
+    ("arguments", "message"),
     [
         (["run"], "--questions is required"),
         (["run", "--questions", "sfew_qa.json", "--image-root", "images", "--out", "o"], "name one MODEL"),
@@ -212,50 +212,63 @@ def test_many_models_in_one_call(place: Path, chat_server: Callable[..., Any]) -
         (["judge"], "unknown command 'judge'"),
     ],
 )
-def test_mistakes_are_one_line(
-    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], fault: str
+def test_mistakes_are_one_line_errors(
+    workspace: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert main(["ferbench", *arguments]) == 2
-    said = capsys.readouterr().err.strip()
-    assert fault in said
-    assert len(said.splitlines()) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
 
 
-def test_two_files_of_questions_need_two_names(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (place / "more").mkdir()
-    (place / "more/sfew_qa.json").write_bytes((place / "sfew_qa.json").read_bytes())
+def test_two_files_of_questions_need_two_names(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workspace / "more").mkdir()
+    (workspace / "more/sfew_qa.json").write_bytes((workspace / "sfew_qa.json").read_bytes())
     arguments = ["--questions", "sfew_qa.json", "more/sfew_qa.json", "--image-root", "images", "--out", "out"]
     assert main(["ferbench", "run", "one", *arguments]) == 2
-    assert "two files are called sfew_qa" in capsys.readouterr().err
+    assert "two files are named sfew_qa" in capsys.readouterr().err
 
 
-def test_other_labels_have_no_unifer_figures(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_labels_have_no_unifer_metrics(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"image_path": "x", "prompt": "?", "true_label": "bored", "candidate_labels": ["bored", "keen"]}
-    (place / "mine.json").write_text(json.dumps([row | {"model_response": "bored"}]))
+    (workspace / "mine.json").write_text(json.dumps([row | {"model_response": "bored"}]))
     assert main(["ferbench", "score", "mine.json", "--protocol", "unifer"]) == 2
     assert "use strict" in capsys.readouterr().err
     assert main(["ferbench", "score", "mine.json"]) == 0
     assert "100.0%" in capsys.readouterr().out
 
 
-def test_answers_of_other_settings_are_not_mixed(
-    place: Path, chat_server: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+def test_an_error_without_a_message_is_scored_as_an_error(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = results("sfew_qa.json")[:4]
+    scored = [row | {"model_response": f"<answer>{row['true_label']}</answer>"} for row in rows[:2]]
+    scored += [rows[2] | {"model_response": "ERROR: ", "error": True}, rows[3] | {"model_response": "", "error": True}]
+    (workspace / "scored.json").write_text(json.dumps(scored))
+    assert main(["ferbench", "score", "scored.json", "--json", "metrics.json"]) == 0
+    [model] = json.loads(Path("metrics.json").read_text())["models"]
+    [subset] = model["subsets"]
+    assert (subset["strict"]["errors"], subset["strict"]["rows"], subset["strict"]["accuracy"]["value"]) == (2, 4, 0.5)
+    assert (subset["unifer"]["errors"], subset["unifer"]["rows"], subset["unifer"]["accuracy"]["value"]) == (2, 2, 1)
+    assert main(["ferbench", "report", "scored.json", "--out", "page"]) == 0
+
+
+def test_results_of_other_settings_are_not_mixed(
+    workspace: Path, chat_server: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    endpoint = ("m", "--endpoint", chat_server(says).url)
+    endpoint = ("m", "--endpoint", chat_server(respond).url)
     assert run(*endpoint) == 0
     assert run(*endpoint, "--image-size", "448") == 2
     assert "image_size" in capsys.readouterr().err
-    (place / "sfew_qa.json").write_text(json.dumps(results("sfew_qa.json")[:30]))
+    (workspace / "sfew_qa.json").write_text(json.dumps(results("sfew_qa.json")[:30]))
     assert run(*endpoint) == 2
     assert "sfew_qa" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_killed_three_times_it_ends_as_if_undisturbed(
+def test_a_run_that_is_killed_three_times_has_the_same_results(
     shared_data: Path, tmp_path: Path, chat_server: Callable[..., Any]
 ) -> None:
-    """All questions of FERPlus, at random moments: nothing is asked twice but what was under way, nothing is lost."""
-    server = chat_server(says)
+    """All questions of FERPlus, killed at random moments: only running requests are repeated, and none is lost."""
+    server = chat_server(respond)
     concurrency = 8
 
     def start(out: str) -> subprocess.Popen[bytes]:
@@ -276,12 +289,12 @@ def test_killed_three_times_it_ends_as_if_undisturbed(
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert start("killed").wait() == 0
-    asked = Counter(hashlib.sha256(row_image(request)).digest() for request in server.requests)
+    sent = Counter(hashlib.sha256(image_of(request)).digest() for request in server.requests)
     assert len(server.requests) <= 3573 + 3 * concurrency, f"stopped at {stops}"
 
     server.requests.clear()
-    assert start("calm").wait() == 0
-    assert asked.keys() == {hashlib.sha256(row_image(request)).digest() for request in server.requests}
-    one, other = (tmp_path / name / "m/ferplus_qa.json" for name in ("killed", "calm"))
+    assert start("undisturbed").wait() == 0
+    assert sent.keys() == {hashlib.sha256(image_of(request)).digest() for request in server.requests}
+    one, other = (tmp_path / name / "m/ferplus_qa.json" for name in ("killed", "undisturbed"))
     assert one.read_bytes() == other.read_bytes()
     assert len(results(str(one))) == 3573
