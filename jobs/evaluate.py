@@ -1,4 +1,4 @@
-"""`fer evaluate`: judge a model on a labelled data set, with intervals, plots and a report."""
+"""`fer evaluate`: evaluate a model on a labelled data set, with intervals, plots and a report."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Config = EvaluateConfig
 
 
 def main(config: EvaluateConfig) -> None:
-    """Judge ``config.model`` on ``config.data``, print the figures, and write them with a report."""
+    """Evaluate ``config.model`` on ``config.data``, print the metrics, and write them with a report."""
     import rich
 
     from fer.classifier.evaluate.evaluator import default_split, evaluate
-    from fer.classifier.evaluate.results import Subject, find_history, write_results
-    from fer.classifier.evaluate.summary import console, coverage_sentences
+    from fer.classifier.evaluate.results import EvaluationSetup, find_history, write_results
+    from fer.classifier.evaluate.summary import console_tables, describe_coverage
     from fer.classifier.predictor import Predictor
     from fer.data.prepare import open_dataset
     from fer.tracking import resolve_model
@@ -30,17 +30,17 @@ def main(config: EvaluateConfig) -> None:
     spec = predictor.specs[0]
     history = find_history(folder, spec, config.out_dir)
     settings = config.model_dump(include={"filter", "tta", "seed", "label_space"}) | {"device": str(predictor.device)}
-    subject = Subject(config.model, folder, spec, config.data, dataset, settings, history)
-    report = write_results(evaluation, subject, results_folder(config, folder, split), config.thumbnails)
+    setup = EvaluationSetup(config.model, folder, spec, config.data, dataset, settings, history)
+    report = write_results(evaluation, setup, output_folder(config, folder, split), config.thumbnails)
 
-    print(" ".join(coverage_sentences(evaluation)), end="\n\n")
-    rich.print(console(evaluation))
+    print(" ".join(describe_coverage(evaluation)), end="\n\n")
+    rich.print(console_tables(evaluation))
     print(f"\nReport:  {report}")
-    print(f"Figures, predictions and plots are beside it, in {report.parent}")
+    print(f"Metrics, predictions and plots: {report.parent}")
 
 
-def results_folder(config: EvaluateConfig, model: Path, split: str) -> Path:
-    """``--out``; else a folder beside the model, named after what was judged. A registered model's is in --out-dir."""
+def output_folder(config: EvaluateConfig, model: Path, split: str) -> Path:
+    """``--out``, else a folder beside the model, named by data and split; for a registered model, in ``--out-dir``."""
     if config.out is not None:
         return Path(config.out)
     words = ["evaluation", Path(config.data.rstrip("/")).stem, split, config.filter or "", "tta" if config.tta else ""]

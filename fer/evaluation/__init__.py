@@ -1,1 +1,1 @@
-"""Judging models: metrics with intervals, plots and the HTML report."""
+"""Evaluation of any model: metrics with bootstrap intervals, plots and the HTML report."""

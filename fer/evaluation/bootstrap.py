@@ -1,7 +1,6 @@
-"""Bootstrap intervals for figures that are functions of sums over rows, which nearly all metrics are.
+"""Bootstrap intervals for metrics that are functions of sums over rows, as nearly all are.
 
-Resampling then needs no loop over resamples: the counts of how often each row was drawn, times the rows' quantities,
-are the sums of all resamples at once.
+Resampling is then one matrix product: how often each resample draws each row, times the quantities of the rows.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import numpy as np
 from pydantic import BaseModel
 
 RESAMPLES = 1000
-_DRAWS_AT_ONCE = 4_000_000
+_DRAWS_PER_CHUNK = 4_000_000
 
 
 class Estimate(BaseModel):
-    """A measured value and its 95% interval."""
+    """A metric with its 95% interval."""
 
     value: float
     low: float
@@ -28,27 +27,27 @@ def bootstrap_sums(
 ) -> np.ndarray:
     """Sums of per-row ``quantities`` (N, F) over bootstrap resamples of the rows: (resamples, F).
 
-    With ``groups`` (subjects, videos), whole groups are drawn, because their rows are alike; a row whose group is None
-    is a group of its own.
+    With ``groups`` (subjects, videos), whole groups are resampled, because their rows are not independent; a row whose
+    group is None is its own group.
     """
     units = quantities if groups is None else _sum_by_group(quantities, groups)
     count = len(units)
     random = np.random.default_rng(seed)
     sums = np.empty((resamples, units.shape[1]), units.dtype)
-    step = max(1, _DRAWS_AT_ONCE // count)
+    step = max(1, _DRAWS_PER_CHUNK // count)
     for start in range(0, resamples, step):
         part = min(step, resamples - start)
-        drawn = random.integers(0, count, (part, count)) + np.arange(part)[:, None] * count
-        times = np.bincount(drawn.ravel(), minlength=part * count).reshape(part, count)
-        sums[start : start + part] = times.astype(units.dtype) @ units
+        indices = random.integers(0, count, (part, count)) + np.arange(part)[:, None] * count
+        draws = np.bincount(indices.ravel(), minlength=part * count).reshape(part, count)
+        sums[start : start + part] = draws.astype(units.dtype) @ units
     return sums
 
 
 def with_interval(value: float, resampled: np.ndarray, lowest: float, highest: float) -> Estimate:
-    """``value`` with the percentile interval of its resamples (R,), moved by their bias and kept within its range.
+    """``value`` with the percentile interval of its resamples (R,), bias-corrected and clipped to its range.
 
-    Calibration error is biased upward under resampling, so that its plain percentile interval can miss the value; for
-    the other figures the bias is next to nothing. Resamples without a value (NaN) are left out.
+    The calibration error is biased upwards under resampling, so that its plain percentile interval can miss the value;
+    for the other metrics the bias is negligible. Resamples that are NaN are ignored.
     """
     resampled = resampled[~np.isnan(resampled)]
     bias = resampled.mean() - value

@@ -1,7 +1,7 @@
-"""What is measured of a classifier and of valence-arousal estimates; knows nothing of models or data sets.
+"""Metrics of class probabilities and of valence-arousal estimates, independent of models and data sets.
 
-Values come from scikit-learn and torchmetrics. Headline figures have 95% bootstrap intervals. Macro averages run over
-the classes that the data has: a class without a single row has no recall, and is left out instead of counting as zero.
+Values come from scikit-learn and torchmetrics, with 95% bootstrap intervals. Macro averages cover the classes that the
+data has: a class without rows has no recall, and is left out instead of counting as zero.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BINS = 15
 
 
 class ClassMetrics(BaseModel):
-    """One class. Figures are None where the data has no row of it."""
+    """Metrics of one class, None if the data has no row of it."""
 
     label: str
     support: int
@@ -32,22 +32,23 @@ class ClassMetrics(BaseModel):
 
 
 class CalibrationBin(BaseModel):
-    """Predictions whose confidence lies in [low, high)."""
+    """Predictions with a confidence in [low, high)."""
 
     low: float
     high: float
     rows: int
     confidence: float
+    """Mean confidence of the predictions."""
     accuracy: float
 
 
 class ClassificationMetrics(BaseModel):
-    """How well labels are predicted. All figures but the counts are in [0, 1]."""
+    """Metrics of predicted labels. All but the counts are in [0, 1]."""
 
     labels: list[str]
     rows: int
     groups: int | None
-    """Groups that were resampled whole for the intervals; None: rows were."""
+    """Groups that were resampled for the intervals; None if rows were."""
     accuracy: Estimate
     macro_f1: Estimate
     weighted_f1: Estimate
@@ -64,18 +65,18 @@ class ClassificationMetrics(BaseModel):
 
 
 class RegressionMetrics(BaseModel):
-    """How well one value in [-1, 1] is estimated (valence or arousal); the measures of AffectNet (arXiv 1708.03985)."""
+    """Metrics of estimates of a value in [-1, 1] (valence or arousal), those of AffectNet (arXiv 1708.03985)."""
 
     rows: int
     unlabelled: int
-    """Rows that were judged for something else and have no such value."""
+    """Rows without a true value, which the metrics leave out."""
     ccc: Estimate
     """Lin's concordance correlation coefficient, in [-1, 1]."""
     pearson: Estimate
-    """In [-1, 1]; 0 where either side is constant."""
+    """Pearson correlation, in [-1, 1]; 0 if either side is constant."""
     rmse: Estimate
     sign_agreement: Estimate
-    """Share of rows whose estimate has the sign of the value (SAGR)."""
+    """Fraction of estimates with the sign of the true value (SAGR)."""
 
 
 def classification_metrics(
@@ -85,9 +86,9 @@ def classification_metrics(
     groups: Sequence[str | None] | None = None,
     seed: int = 0,
 ) -> ClassificationMetrics:
-    """Judge class probabilities (N, K), their rows summing to 1, against true class indices (N,), N > 0.
+    """Compare class probabilities (N, K) with true class indices (N,), N > 0.
 
-    ``labels`` are the K names. Where ``groups`` (N) holds names, intervals are those of drawing whole groups.
+    ``labels`` are the K names. With ``groups`` (N), the intervals resample whole groups; ``seed`` is the bootstrap's.
     """
     assert len(true) == len(probabilities) > 0, "metrics need rows"
     assert probabilities.shape[1] == len(labels), "one probability per label"
@@ -117,13 +118,13 @@ def classification_metrics(
             torch.from_numpy(probabilities), torch.from_numpy(true), num_classes=len(labels), n_bins=BINS
         ).item(),
     }
-    figures = {name: with_interval(value, resampled[name], 0, 1) for name, value in values.items()}
+    metrics = {name: with_interval(value, resampled[name], 0, 1) for name, value in values.items()}
     return ClassificationMetrics(
         labels=list(labels),
         rows=len(true),
         groups=len(set(groups)) if groups else None,
-        **figures,
-        balanced_accuracy=figures["uar"],
+        **metrics,
+        balanced_accuracy=metrics["uar"],
         classes=_classes(labels, true, predicted, counts, resampled),
         confusion=counts.tolist(),
         reliability=_reliability(confidence, predicted == true, bins),
@@ -133,9 +134,9 @@ def classification_metrics(
 def regression_metrics(
     true: np.ndarray, predicted: np.ndarray, groups: Sequence[str | None] | None = None, seed: int = 0
 ) -> RegressionMetrics:
-    """Judge estimates (N,) of a value in [-1, 1] against the true ones (N,); NaN in ``true`` is a row without one.
+    """Compare estimates (N,) of a value in [-1, 1] with the true values (N,); rows with NaN in ``true`` are left out.
 
-    At least one row must have a value.
+    At least one row must have a true value. ``groups`` and ``seed`` are those of `classification_metrics`.
     """
     known = ~np.isnan(true)
     assert known.any(), "metrics need rows"
@@ -160,7 +161,7 @@ def regression_metrics(
 def _quantities(
     classes: int, true: np.ndarray, predicted: np.ndarray, in_two: np.ndarray, confidence: np.ndarray, bins: np.ndarray
 ) -> np.ndarray:
-    """Of each row: its cell of the confusion matrix, whether the top two hold the truth, its overconfidence by bin."""
+    """Per row: one-hot cell of the confusion matrix, whether the top two include the truth, overconfidence by bin."""
     rows = np.arange(len(true))
     quantities = np.zeros((len(true), classes * classes + 1 + BINS), np.float32)
     quantities[rows, true * classes + predicted] = 1
@@ -170,7 +171,7 @@ def _quantities(
 
 
 def _from_sums(sums: np.ndarray, classes: int) -> dict[str, np.ndarray]:
-    """Figures of each resample, (R,), and of each class in it, (R, K); NaN for a class that it has no row of."""
+    """Metrics of each resample (R,) and of its classes (R, K), NaN for a class without rows."""
     cells = sums[:, : classes * classes].reshape(-1, classes, classes).astype(np.float64)
     hits, support, predicted = np.diagonal(cells, axis1=1, axis2=2), cells.sum(axis=2), cells.sum(axis=1)
     rows = support.sum(axis=1)
@@ -202,11 +203,11 @@ def _classes(
     classes = []
     for index, label in enumerate(labels):
         support = int(counts[index].sum())
-        figures = {
+        metrics = {
             name: with_interval(score[index], resampled[name][:, index], 0, 1) if support else None
             for name, score in zip(("precision", "recall", "f1"), scores[:3], strict=True)
         }
-        classes.append(ClassMetrics(label=label, support=support, predicted=int(counts[:, index].sum()), **figures))
+        classes.append(ClassMetrics(label=label, support=support, predicted=int(counts[:, index].sum()), **metrics))
     return classes
 
 
@@ -224,10 +225,10 @@ def _reliability(confidence: np.ndarray, correct: np.ndarray, bins: np.ndarray) 
 
 
 def _correlations(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """Figures of each resample from sums of 1, x, y, x², y², xy, (x-y)² and sign agreement; 0 for a constant side."""
+    """Metrics of each resample from its sums of 1, x, y, x², y², xy, (x-y)² and sign agreement."""
     rows = sums[:, 0]
     mean_x, mean_y, square_x, square_y, product, error, agreed = (sums[:, 1:] / rows[:, None]).T
-    unbiased = rows / np.maximum(rows - 1, 1)  # as torchmetrics does it
+    unbiased = rows / np.maximum(rows - 1, 1)  # as in torchmetrics
     variance_x = np.maximum(square_x - mean_x**2, 0) * unbiased
     variance_y = np.maximum(square_y - mean_y**2, 0) * unbiased
     covariance = (product - mean_x * mean_y) * unbiased

@@ -1,4 +1,4 @@
-"""The figures of a report. Each function returns a matplotlib figure of its own; no global state is touched."""
+"""Plots of the reports, as matplotlib figures without global state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INK, GRID = "#30343b", "#e4e7eb"
 
 
 def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Figure:
-    """Counts (K, K), true classes in rows; colour and percentage are the share of the true class."""
+    """Counts (K, K), true classes in rows; colours and percentages are fractions of the row."""
     table = np.asarray(counts)
     support = table.sum(axis=1, keepdims=True)
     share = table / np.maximum(support, 1)
@@ -47,7 +47,7 @@ def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> 
 
 
 def heatmap(rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequence[float]]) -> Figure:
-    """Shares (R, C) in [0, 1] as colour and percentage; NaN is left empty."""
+    """Fractions (R, C) in [0, 1] as colours and percentages; NaN is left empty."""
     table = np.asarray(shares, float)
     figure, (axes,) = new_figure(2.6 + 1.0 * len(columns), 1.4 + 0.45 * len(rows), 1)
     axes.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -63,16 +63,18 @@ def heatmap(rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequen
 
 
 def class_bars(classes: Sequence[ClassMetrics]) -> Figure:
-    """Precision, recall and F1 of each class that the data has, with their intervals."""
+    """Precision, recall and F1 of each class that the data has, with 95% intervals."""
     shown = [each for each in classes if each.support]
     figure, (axes,) = new_figure(1.8 + 1.1 * len(shown), 4, 1)
     for offset, name, colour in ((-0.27, "precision", BLUE), (0.0, "recall", ORANGE), (0.27, "f1", GREEN)):
-        figures = [getattr(each, name) for each in shown]
-        values = np.array([each.value for each in figures])
-        reach = [np.maximum(values - [f.low for f in figures], 0), np.maximum([f.high for f in figures] - values, 0)]
+        estimates = [getattr(each, name) for each in shown]
+        values, low, high = np.array([(each.value, each.low, each.high) for each in estimates]).T
+        intervals = np.maximum([values - low, high - values], 0)
         error = {"elinewidth": 1, "ecolor": INK, "capsize": 2}
         label = "F1" if name == "f1" else name
-        axes.bar(np.arange(len(shown)) + offset, values, 0.25, yerr=reach, color=colour, error_kw=error, label=label)
+        axes.bar(
+            np.arange(len(shown)) + offset, values, 0.25, yerr=intervals, color=colour, error_kw=error, label=label
+        )
     axes.set_xticks(range(len(shown)), [f"{each.label}\n{each.support:,} rows" for each in shown])
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(0, 1.02)
@@ -83,7 +85,7 @@ def class_bars(classes: Sequence[ClassMetrics]) -> Figure:
 
 
 def reliability_diagram(bins: Sequence[CalibrationBin]) -> Figure:
-    """Accuracy against confidence, and how many predictions have each confidence."""
+    """Accuracy by confidence, above a histogram of the confidence."""
     figure, (axes, below) = new_figure(5, 5.4, 2, height_ratios=(4, 1), sharex=True)
     middle = [(each.low + each.high) / 2 for each in bins]
     width = [each.high - each.low for each in bins]
@@ -108,19 +110,19 @@ def reliability_diagram(bins: Sequence[CalibrationBin]) -> Figure:
 
 
 def training_curves(history: Sequence[Mapping[str, float]]) -> Figure | None:
-    """Losses, and scores from 0 to 1, by epoch: what the entries of `history.json` have of them; or None."""
+    """Losses and scores by epoch, of the entries of `history.json`; None if they have neither."""
     names = list(dict.fromkeys(name for entry in history for name in entry))
     losses = [name for name in names if name.endswith("loss")]
     scores = [name for name in names if name.endswith(("accuracy", "f1", "uar", "ccc"))]
-    panels = [(title, chosen) for title, chosen in (("loss", losses), ("score", scores)) if chosen]
+    panels = [(title, series) for title, series in (("loss", losses), ("score", scores)) if series]
     if not panels:
         return None
     figure, all_axes = new_figure(4.6 * len(panels), 3.4, len(panels), across=True)
-    for axes, (title, chosen) in zip(all_axes, panels, strict=True):
-        for name, colour in zip(chosen, (BLUE, ORANGE, GREEN, GREY, "#7b6aa8", "#b0566b"), strict=False):
+    for axes, (title, series) in zip(all_axes, panels, strict=True):
+        for name, colour in zip(series, (BLUE, ORANGE, GREEN, GREY, "#7b6aa8", "#b0566b"), strict=False):
             points = [(entry["epoch"], entry[name]) for entry in history if entry.get(name) is not None]
             marker = "o" if len(points) < 15 else None
-            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, ms=3, label=_words(name))
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, ms=3, label=_legend(name))
         axes.set_xlabel("epoch")
         axes.set_ylabel(title)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -130,12 +132,12 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure | None:
 
 
 def valence_arousal(true: np.ndarray, predicted: np.ndarray) -> Figure:
-    """Estimates against true values, both (N, 2) in [-1, 1]; NaN in ``true`` is not drawn."""
+    """Scatter plots of estimates by true values, both (N, 2) in [-1, 1]; rows with NaN in ``true`` are left out."""
     figure, all_axes = new_figure(8.6, 4.3, 2, across=True)
     for column, (axes, name) in enumerate(zip(all_axes, ("valence", "arousal"), strict=True)):
         known = ~np.isnan(true[:, column])
-        strength = float(np.clip(600 / max(known.sum(), 1), 0.1, 0.7))
-        axes.scatter(true[known, column], predicted[known, column], s=12, color=BLUE, alpha=strength, linewidths=0)
+        alpha = float(np.clip(600 / max(known.sum(), 1), 0.1, 0.7))
+        axes.scatter(true[known, column], predicted[known, column], s=12, color=BLUE, alpha=alpha, linewidths=0)
         axes.plot([-1, 1], [-1, 1], color=GREY, linestyle="--", linewidth=1)
         axes.axhline(0, color=GRID, zorder=0)
         axes.axvline(0, color=GRID, zorder=0)
@@ -146,10 +148,10 @@ def valence_arousal(true: np.ndarray, predicted: np.ndarray) -> Figure:
 
 
 def to_png(figure: Figure, dpi: int = 130) -> bytes:
-    """The figure as a PNG file's bytes."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi)
-    return file.getvalue()
+    """The figure as an encoded PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
 
 
 def new_figure(
@@ -161,7 +163,7 @@ def new_figure(
     sharex: bool = False,
     sharey: bool = False,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of so many panels, one below the other or side by side, and their axes, in the style of all reports."""
+    """A figure in the style of the reports, with its axes: panels in one column, or ``across`` in one row."""
     figure = Figure(figsize=(width, height), layout="constrained")
     rows, columns = (1, panels) if across else (panels, 1)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey, height_ratios=height_ratios)
@@ -175,5 +177,5 @@ def new_figure(
     return figure, list(grid.flat)
 
 
-def _words(name: str) -> str:
+def _legend(name: str) -> str:
     return name.replace("_", " ").replace("val ", "validation ").replace("f1", "F1").replace("ccc", "CCC")

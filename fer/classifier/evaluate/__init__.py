@@ -1,1 +1,1 @@
-"""Evaluation of a classifier on labelled data: metrics, results on disk, report."""
+"""Evaluation of a classifier on labelled data: metrics, output files and report."""

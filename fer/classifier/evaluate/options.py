@@ -1,4 +1,4 @@
-"""Options of `fer evaluate`: which model is judged on what, and where the results go."""
+"""Options of `fer evaluate`: model, data and output."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from fer.tracking import TrackingOptions
 
 
 class EvaluateConfig(DataOptions, TrackingOptions):
-    """Evaluate a model on a labelled data set: metrics with 95% intervals, plots, and one HTML report."""
+    """Evaluate a model on a labelled data set: metrics with 95% intervals, plots and an HTML report."""
 
     model: CliPositionalArg[str] = Field(
         description="Model: a folder or checkpoint, a run, runs:/ID/model or models:/NAME@ALIAS"
     )
-    split: str | None = Field(
-        None, description="Part of the data that is judged; unset: test if there is one, else val"
-    )
+    split: str | None = Field(None, description="Split to evaluate on; unset: test if there is one, else val")
     filter: str | None = Field(
-        None, description="Evaluate only rows whose path matches this glob pattern, such as '*PrivateTest*'"
+        None, description="Evaluate only rows whose path matches this glob pattern, for example '*PrivateTest*'"
     )
-    tta: bool = Field(False, description="Average each answer with that of the mirror image")
-    batch_size: int = Field(64, ge=1, description="Images that the network sees at once")
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="What to compute on; auto: a GPU if there is one")
+    tta: bool = Field(
+        False, description="Test-time augmentation: average each prediction with that of the mirror image"
+    )
+    batch_size: int = Field(64, ge=1, description="Images per batch")
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Compute device; auto: a GPU if available")
     seed: int = Field(0, ge=0, description="Seed of the bootstrap")
     out: str | None = Field(
         None,
-        description="Folder for the results; unset: evaluation-DATA-SPLIT beside the model "
+        description="Output folder; unset: evaluation-DATA-SPLIT beside the model "
         "(in --out-dir for a registered model)",
     )
     thumbnails: bool = Field(
-        True, description="Show the worst mistakes as pictures in the report; leave them out before you share it"
+        True, description="Show images of the worst mistakes in the report; turn this off before you share it"
     )

@@ -1,4 +1,4 @@
-"""The files that an evaluation of a classifier leaves: metrics.json, predictions.csv, plots and report.html."""
+"""The output files of an evaluation: metrics.json, predictions.csv, plots and report.html."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow.csv
-from matplotlib.figure import Figure as Drawing
+from matplotlib.figure import Figure
 
-from fer.classifier.evaluate.evaluator import AFFECT, Evaluation
-from fer.classifier.evaluate.summary import class_table, coverage_sentences, headlines
+from fer.classifier.evaluate.evaluator import Evaluation
+from fer.classifier.evaluate.rows import AFFECT
+from fer.classifier.evaluate.summary import class_table, describe_coverage, headline_metrics
 from fer.classifier.model import ModelSpec
 from fer.data.manifest import ShardedDataset
 from fer.evaluation import plots
@@ -21,35 +22,35 @@ from fer.evaluation.report import Plot, Report, Thumbnail, render_html
 from fer.training.run import commit, versions
 
 CAPTIONS = {
-    "Confusion matrix": "Rows are true labels; colour and percentage are shares of the row.",
+    "Confusion matrix": "Rows are true labels; colours and percentages are fractions of the row.",
     "Classes": "Precision, recall and F1 with 95% intervals.",
-    "Reliability": "How often the model is right at each confidence; a line above its bar is overconfidence.",
-    "Training": "From the run that made the model.",
-    "Valence and arousal": "Each dot is a row; on the dashed line, the estimate is the annotated value.",
+    "Reliability": "Accuracy by confidence; a line above its bar is overconfidence.",
+    "Training": "Metrics of the training run.",
+    "Valence and arousal": "Each dot is a row; on the dashed line, the estimate is exact.",
 }
 
 
 @dataclass
-class Subject:
-    """What was judged, on what, and how."""
+class EvaluationSetup:
+    """Model, data and settings of an evaluation."""
 
     model: str
-    """The reference that was given."""
+    """The model reference, as given."""
     folder: Path
     spec: ModelSpec
     data: str
     dataset: ShardedDataset
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Options that change the figures, such as ``tta`` and the seed."""
+    """Options that affect the metrics, such as ``tta`` and the seed."""
     history: Sequence[Mapping[str, float]] = ()
-    """Entries of the training run's `history.json`, if there is one."""
+    """Epochs of the training run's `history.json`; empty if there is none."""
 
 
-def write_results(evaluation: Evaluation, subject: Subject, out: Path, thumbnails: bool = True) -> Path:
-    """Write all files into the folder ``out``; return the report's path."""
+def write_results(evaluation: Evaluation, setup: EvaluationSetup, out: Path, thumbnails: bool = True) -> Path:
+    """Write all files to the folder ``out``; return the path of the report."""
     out.mkdir(parents=True, exist_ok=True)
-    sections = facts(subject)
-    affect = {name: figures.model_dump() for name, figures in evaluation.affect.items()}
+    sections = describe_setup(setup)
+    affect = {name: values.model_dump() for name, values in evaluation.affect.items()}
     metrics = {
         "coverage": evaluation.coverage.model_dump(),
         "expression": evaluation.expression.model_dump() if evaluation.expression else None,
@@ -58,18 +59,18 @@ def write_results(evaluation: Evaluation, subject: Subject, out: Path, thumbnail
     }
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
     pyarrow.csv.write_csv(evaluation.predictions, out / "predictions.csv")
-    pictures = {title: plots.to_png(drawing) for title, drawing in drawings(evaluation, subject.history).items()}
-    for title, picture in pictures.items():
-        (out / f"{title.lower().replace(' ', '-')}.png").write_bytes(picture)
+    images = {title: plots.to_png(figure) for title, figure in make_plots(evaluation, setup.history).items()}
+    for title, png in images.items():
+        (out / f"{title.lower().replace(' ', '-')}.png").write_bytes(png)
     classes = class_table(evaluation)
     report = Report(
-        title=f"{subject.spec.options.backbone} on {Path(subject.data).name}, {evaluation.coverage.split}",
-        summary=coverage_sentences(evaluation),
-        headlines=headlines(evaluation),
+        title=f"{setup.spec.options.backbone} on {Path(setup.data).name}, {evaluation.coverage.split}",
+        summary=describe_coverage(evaluation),
+        headlines=headline_metrics(evaluation),
         tables=[classes] if classes else [],
-        plots=[Plot(title, picture, CAPTIONS[title]) for title, picture in pictures.items()],
+        plots=[Plot(title, png, CAPTIONS[title]) for title, png in images.items()],
         thumbnails=_thumbnails(evaluation) if thumbnails else [],
-        thumbnails_title="Worst mistakes" if evaluation.expression else "Estimates furthest off",
+        thumbnails_title="Worst mistakes" if evaluation.expression else "Largest errors",
         sections=sections,
     )
     (out / "report.html").write_text(render_html(report), encoding="utf-8")
@@ -77,59 +78,56 @@ def write_results(evaluation: Evaluation, subject: Subject, out: Path, thumbnail
 
 
 def find_history(folder: Path, spec: ModelSpec, out_dir: str) -> list[dict[str, float]]:
-    """`history.json` of the run that made a model: beside its folder or in it, or in the run's folder; else nothing."""
-    for place in (folder, folder.parent, Path(out_dir) / str(spec.training.get("run", ""))):
-        if (place / "history.json").is_file():
-            return json.loads((place / "history.json").read_text())
+    """`history.json` of the training run: in the model folder, beside it, or in the run's folder; else empty."""
+    for location in (folder, folder.parent, Path(out_dir) / str(spec.training.get("run", ""))):
+        if (location / "history.json").is_file():
+            return json.loads((location / "history.json").read_text())
     return []
 
 
-def facts(subject: Subject) -> dict[str, dict[str, Any]]:
-    """Model, data, settings and versions as names and values."""
-    spec, manifest = subject.spec, subject.dataset.manifest
+def describe_setup(setup: EvaluationSetup) -> dict[str, dict[str, Any]]:
+    """Model, data, settings and versions: names and values by heading."""
+    spec, manifest = setup.spec, setup.dataset.manifest
     options = spec.options
-    trained = {f"training {name}": str(value) for name, value in spec.training.items()}
+    training = {f"training {name}": str(value) for name, value in spec.training.items()}
     return {
         "Model": {
-            "model": subject.model,
-            "folder": str(subject.folder),
+            "model": setup.model,
+            "folder": str(setup.folder),
             "backbone": options.backbone,
             "head": options.head,
             "input": f"{options.img_size}x{options.img_size}, {'grey' if options.in_chans == 1 else 'colour'}",
             "labels": ", ".join(spec.labels),
-            **trained,
+            **training,
         },
         "Data": {
-            "data": subject.data,
-            "shards": subject.dataset.root,
+            "data": setup.data,
+            "shards": setup.dataset.root,
             "labels": ", ".join(manifest.labels),
             "content hash": manifest.content_hash,
-            "set aside when the shards were made": "; ".join(
-                f"{rows:,}: {why}" for why, rows in manifest.rejected.items()
-            )
-            or "nothing",
+            "rejected rows": "; ".join(f"{rows:,}: {reason}" for reason, rows in manifest.rejected.items()) or "none",
         },
-        "Settings": dict(subject.settings),
+        "Settings": dict(setup.settings),
         "Versions": {**versions(), "commit": commit() or "not from a repository"},
     }
 
 
-def drawings(evaluation: Evaluation, history: Sequence[Mapping[str, float]]) -> dict[str, Drawing]:
-    """The plots that there is data for, by title."""
-    found: dict[str, Drawing] = {}
+def make_plots(evaluation: Evaluation, history: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
+    """The plots, by title, that the evaluation has data for."""
+    figures: dict[str, Figure] = {}
     if (expression := evaluation.expression) is not None:
-        found["Confusion matrix"] = plots.confusion_matrix(expression.labels, expression.confusion)
-        found["Reliability"] = plots.reliability_diagram(expression.reliability)
-        found["Classes"] = plots.class_bars(expression.classes)
+        figures["Confusion matrix"] = plots.confusion_matrix(expression.labels, expression.confusion)
+        figures["Reliability"] = plots.reliability_diagram(expression.reliability)
+        figures["Classes"] = plots.class_bars(expression.classes)
     if evaluation.affect:
         true, estimated = (
             np.stack([evaluation.predictions[prefix + name].to_numpy() for name in AFFECT], axis=1)
             for prefix in ("", "estimated_")
         )
-        found["Valence and arousal"] = plots.valence_arousal(true, estimated)
+        figures["Valence and arousal"] = plots.valence_arousal(true, estimated)
     if (curves := plots.training_curves(history)) is not None:
-        found["Training"] = curves
-    return found
+        figures["Training"] = curves
+    return figures
 
 
 def _thumbnails(evaluation: Evaluation) -> list[Thumbnail]:

@@ -1,4 +1,4 @@
-"""An evaluation of a classifier in words and tables, for the terminal and for the report."""
+"""The results of an evaluation as text and tables, for the terminal and the report."""
 
 from __future__ import annotations
 
@@ -9,57 +9,64 @@ from fer.classifier.evaluate.evaluator import Evaluation
 from fer.evaluation.report import Headline, Table, format_estimate
 
 
-def headlines(evaluation: Evaluation) -> list[Headline]:
-    """The figures to look at first."""
-    found = []
+def headline_metrics(evaluation: Evaluation) -> list[Headline]:
+    """The most important metrics."""
+    headlines = []
     if (expression := evaluation.expression) is not None:
-        found = [
-            Headline("Accuracy", expression.accuracy, description="share of right labels"),
+        headlines = [
+            Headline("Accuracy", expression.accuracy, description="fraction of correct labels"),
             Headline("Macro F1", expression.macro_f1, description="mean F1 of the classes"),
             Headline("Weighted F1", expression.weighted_f1, description="F1 of the classes, weighted by rows"),
-            Headline("UAR", expression.uar, description="mean recall of the classes: balanced accuracy"),
-            Headline("Top-2 accuracy", expression.top2_accuracy, description="right label among the two most probable"),
+            Headline("UAR", expression.uar, description="mean recall of the classes (balanced accuracy)"),
+            Headline(
+                "Top-2 accuracy", expression.top2_accuracy, description="correct label among the two most probable"
+            ),
             Headline("Calibration error", expression.ece, description="expected calibration error, 15 bins"),
         ]
-    for name, figures in evaluation.affect.items():
-        found += [
-            Headline(f"CCC, {name}", figures.ccc, False, "concordance correlation coefficient"),
-            Headline(f"Pearson, {name}", figures.pearson, False, "correlation coefficient"),
-            Headline(f"RMSE, {name}", figures.rmse, False, "root mean square error; values are in [-1, 1]"),
-            Headline(f"Sign agreement, {name}", figures.sign_agreement, description="share with the right sign (SAGR)"),
+    for name, metrics in evaluation.affect.items():
+        headlines += [
+            Headline(f"CCC, {name}", metrics.ccc, False, "concordance correlation coefficient"),
+            Headline(f"Pearson, {name}", metrics.pearson, False, "correlation coefficient"),
+            Headline(f"RMSE, {name}", metrics.rmse, False, "root mean square error; values are in [-1, 1]"),
+            Headline(
+                f"Sign agreement, {name}",
+                metrics.sign_agreement,
+                description="fraction of estimates with the correct sign (SAGR)",
+            ),
         ]
-    return found
+    return headlines
 
 
-def coverage_sentences(evaluation: Evaluation) -> list[str]:
-    """What was judged and what was not, in plain words."""
+def describe_coverage(evaluation: Evaluation) -> list[str]:
+    """Sentences on which rows were evaluated, and which were left out."""
     coverage, expression = evaluation.coverage, evaluation.expression
-    said = [f"{coverage.rows:,} of the {coverage.split_rows:,} rows of the split {coverage.split!r} were judged."]
+    sentences = [f"Evaluated {coverage.rows:,} of the {coverage.split_rows:,} rows of the split {coverage.split!r}."]
     if coverage.filter is not None:
-        said.append(f"{coverage.filtered:,} rows were left out because their path does not match {coverage.filter!r}.")
+        sentences.append(f"{coverage.filtered:,} rows are left out: their path does not match {coverage.filter!r}.")
     renamed = [f"{label} as {known}" for label, known in coverage.mapping.items() if known not in (None, label)]
     if renamed:
-        said.append(f"Labels were mapped to the model's: {', '.join(renamed)}.")
+        sentences.append(f"Labels are mapped to the model's: {', '.join(renamed)}.")
     if coverage.unknown_labels:
         dropped = ", ".join(f"{label} ({rows:,})" for label, rows in coverage.unknown_labels.most_common())
-        said.append(f"Rows with labels that the model does not know are not in the expression figures: {dropped}.")
+        sentences.append(f"Rows with labels that the model does not have are not in the expression metrics: {dropped}.")
     if coverage.missing_classes:
-        said.append(
-            f"No judged row is labelled {', '.join(coverage.missing_classes)}. The model said so "
-            f"{coverage.predicted_missing:,} times, which count as mistakes; macro averages run over the other classes."
+        sentences.append(
+            f"No evaluated row is labelled {', '.join(coverage.missing_classes)}. The model predicted these labels "
+            f"{coverage.predicted_missing:,} times, each a mistake; macro averages cover the other classes."
         )
-    for name, figures in evaluation.affect.items():
-        if figures.unlabelled:
-            said.append(f"{figures.unlabelled:,} judged rows have no {name} and are not in its figures.")
+    for name, metrics in evaluation.affect.items():
+        if metrics.unlabelled:
+            sentences.append(f"{metrics.unlabelled:,} evaluated rows have no {name} and are not in its metrics.")
     if coverage.unreadable:
         path, reason = coverage.unreadable[0]
-        said.append(f"{len(coverage.unreadable):,} images could not be read ({path}: {reason}).")
+        sentences.append(f"{len(coverage.unreadable):,} images can't be read ({path}: {reason}).")
     if expression is not None and expression.groups is not None:
-        said.append(f"Intervals resample {expression.groups:,} groups (subjects or videos), not single rows.")
-    return said
+        sentences.append(f"Intervals resample {expression.groups:,} groups (subjects or videos), not single rows.")
+    return sentences
 
 
 def class_table(evaluation: Evaluation) -> Table | None:
+    """Metrics per class; None without an expression head."""
     if evaluation.expression is None:
         return None
     rows = [
@@ -76,10 +83,10 @@ def class_table(evaluation: Evaluation) -> Table | None:
     return Table("Classes", ("class", "precision", "recall", "F1", "rows", "predicted"), rows)
 
 
-def console(evaluation: Evaluation) -> RenderableType:
-    """The headline figures and the classes, for a terminal."""
-    top = RichTable("figure", "value", "95% interval", box=None, header_style="bold")
-    for headline in headlines(evaluation):
+def console_tables(evaluation: Evaluation) -> RenderableType:
+    """The headline metrics and the metrics per class, for the terminal."""
+    top = RichTable("metric", "value", "95% interval", box=None, header_style="bold")
+    for headline in headline_metrics(evaluation):
         value, _, interval = format_estimate(headline.estimate, headline.percent).partition(" ")
         top.add_row(headline.name, value, interval.strip("()"))
     if evaluation.expression is None:
@@ -89,7 +96,7 @@ def console(evaluation: Evaluation) -> RenderableType:
     )
     for each in evaluation.expression.classes:
         value, _, interval = format_estimate(each.f1).partition(" ")
-        precision, recall = (format_estimate(figure, interval=False) for figure in (each.precision, each.recall))
+        precision, recall = (format_estimate(estimate, interval=False) for estimate in (each.precision, each.recall))
         counts = f"{each.support:,}", f"{each.predicted:,}"
         classes.add_row(each.label, precision, recall, value, interval.strip("()"), *counts)
     return Group(top, "", classes)

@@ -1,4 +1,4 @@
-"""`fer evaluate` on tiny models and hand-made shards: mapping, dropping, filtering, both heads, files."""
+"""`fer evaluate` on tiny models and hand-made shards: label mapping, filters, both heads, output files."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fer.classifier.evaluate.evaluator import WORST, default_split, evaluate
+from fer.classifier.evaluate.evaluator import default_split, evaluate
+from fer.classifier.evaluate.mistakes import MAX_MISTAKES
 from fer.classifier.evaluate.options import EvaluateConfig
-from fer.classifier.evaluate.results import Subject, find_history, write_results
-from fer.classifier.evaluate.summary import coverage_sentences
+from fer.classifier.evaluate.results import EvaluationSetup, find_history, write_results
+from fer.classifier.evaluate.summary import describe_coverage
 from fer.classifier.predictor import Predictor
 from fer.data.images import decode_rgb
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
 from fer.labels import LabelSpace, get_space
-from jobs.evaluate import results_folder
+from jobs.evaluate import output_folder
 
 Make = Callable[..., Any]
 FER2013 = get_space("fer2013")
@@ -32,7 +33,7 @@ def model(make_classifier: Make, tmp_path: Path) -> Path:
     return make_classifier(tmp_path / "run/model")
 
 
-def test_every_row_is_judged_once_and_in_order(model: Path, make_rows: Make, make_shards: Make) -> None:
+def test_every_row_is_evaluated_once_and_in_order(model: Path, make_rows: Make, make_shards: Make) -> None:
     rows = make_rows(FER2013.labels, 50)
     predictor = Predictor([model], CPU, batch_size=8)
     found = evaluate(predictor, make_shards({"test": rows}, FER2013), "test")
@@ -49,19 +50,19 @@ def test_every_row_is_judged_once_and_in_order(model: Path, make_rows: Make, mak
     )
 
 
-def test_the_worst_mistakes_are_kept_with_their_pictures(model: Path, make_rows: Make, make_shards: Make) -> None:
+def test_the_worst_mistakes_are_kept_with_their_images(model: Path, make_rows: Make, make_shards: Make) -> None:
     rows = make_rows(FER2013.labels, 80)
     found = evaluate(Predictor([model], CPU, batch_size=16), make_shards({"test": rows}, FER2013), "test")
     table = found.predictions.to_pylist()
     wrong = sorted((row["confidence"] for row in table if row["predicted"] != row["true"]), reverse=True)
-    assert [mistake.severity for mistake in found.mistakes] == pytest.approx(wrong[:WORST])
+    assert [mistake.severity for mistake in found.mistakes] == pytest.approx(wrong[:MAX_MISTAKES])
     pictures = {row["path"]: row["image"] for row in rows}
     assert all(
         mistake.image == pictures[mistake.path] and mistake.true != mistake.predicted for mistake in found.mistakes
     )
 
 
-def test_other_label_spaces_are_mapped_and_what_has_no_counterpart_is_counted(
+def test_other_label_spaces_are_mapped_and_labels_without_a_counterpart_are_counted(
     model: Path, make_rows: Make, make_shards: Make
 ) -> None:
     affectnet = get_space("affectnet")
@@ -77,19 +78,19 @@ def test_other_label_spaces_are_mapped_and_what_has_no_counterpart_is_counted(
     assert found.coverage.predicted_missing == sum(label in found.coverage.missing_classes for label in predicted) > 0
     assert set(found.predictions["true"].to_pylist()) == {"happy", "sad", "surprise"}
     assert set(found.predictions["label"].to_pylist()) == {"happiness", "sadness", "surprise"}
-    said = " ".join(coverage_sentences(found))
-    assert "contempt (20)" in said
-    assert "happiness as happy" in said
-    assert f"said so {found.coverage.predicted_missing} times" in said
+    text = " ".join(describe_coverage(found))
+    assert "contempt (20)" in text
+    assert "happiness as happy" in text
+    assert f"predicted these labels {found.coverage.predicted_missing} times" in text
 
 
-def test_a_model_that_knows_no_label_is_an_error(model: Path, make_rows: Make, make_shards: Make) -> None:
+def test_a_model_without_any_of_the_labels_is_an_error(model: Path, make_rows: Make, make_shards: Make) -> None:
     dataset = make_shards({"test": make_rows(("cat", "dog"), 4)}, LabelSpace("custom", ("cat", "dog")))
-    with pytest.raises(UserError, match=r"knows none of the data's labels \(cat, dog\)"):
+    with pytest.raises(UserError, match=r"has none of the data's labels \(cat, dog\)"):
         evaluate(Predictor([model], CPU), dataset, "test")
 
 
-def test_the_filter_judges_matching_paths_only(model: Path, make_rows: Make, make_shards: Make) -> None:
+def test_the_filter_selects_matching_paths(model: Path, make_rows: Make, make_shards: Make) -> None:
     rows = make_rows(FER2013.labels, 30)
     for number, row in enumerate(rows):
         row["path"] = f"test/{'PrivateTest' if number % 3 else 'PublicTest'}_{number}.png"
@@ -102,13 +103,13 @@ def test_the_filter_judges_matching_paths_only(model: Path, make_rows: Make, mak
         evaluate(predictor, dataset, "test", "nothing")
 
 
-def test_test_is_judged_where_there_is_one_else_val(make_rows: Make, make_shards: Make) -> None:
+def test_the_default_split_is_test_else_val(make_rows: Make, make_shards: Make) -> None:
     rows = make_rows(FER2013.labels, 4)
     assert default_split(make_shards({"train": rows, "val": rows, "test": rows}, FER2013, "three")) == "test"
     assert default_split(make_shards({"train": rows, "val": rows}, FER2013, "two")) == "val"
 
 
-def test_unreadable_images_cost_their_row_or_stop_the_job(model: Path, make_rows: Make, make_shards: Make) -> None:
+def test_unreadable_images_are_left_out_or_stop_the_job(model: Path, make_rows: Make, make_shards: Make) -> None:
     rows = make_rows(FER2013.labels, 20)
     rows[3]["image"] = b"not an image"
     dataset, predictor = make_shards({"test": rows}, FER2013), Predictor([model], CPU)
@@ -145,7 +146,7 @@ def test_valence_and_arousal(
         assert found.coverage.mapping == {}
         severities = [mistake.severity for mistake in found.mistakes]
         assert severities == sorted(severities, reverse=True)
-    report = write_results(found, subject(folder, predictor, dataset), tmp_path / "out")
+    report = write_results(found, setup_for(folder, predictor, dataset), tmp_path / "out")
     assert "CCC, valence" in report.read_text()
     assert (report.parent / "valence-and-arousal.png").is_file()
 
@@ -161,11 +162,11 @@ def test_a_valence_arousal_model_needs_such_values(
     assert found.affect == {}
 
 
-def subject(folder: Path, predictor: Predictor, dataset: ShardedDataset, **options: Any) -> Subject:
-    return Subject("a model", folder, predictor.specs[0], "a data set", dataset, {"tta": False}, **options)
+def setup_for(folder: Path, predictor: Predictor, dataset: ShardedDataset, **options: Any) -> EvaluationSetup:
+    return EvaluationSetup("a model", folder, predictor.specs[0], "a data set", dataset, {"tta": False}, **options)
 
 
-def test_the_files(model: Path, make_rows: Make, make_shards: Make, tmp_path: Path) -> None:
+def test_output_files(model: Path, make_rows: Make, make_shards: Make, tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>.png"
     rows = make_rows(FER2013.labels, 30, group=[f"subject {number % 5}" for number in range(30)])
     for row in rows:
@@ -175,13 +176,13 @@ def test_the_files(model: Path, make_rows: Make, make_shards: Make, tmp_path: Pa
     predictor = Predictor([folder], CPU)
     found = evaluate(predictor, dataset, "test")
     history = find_history(folder, predictor.specs[0], "runs")
-    report = write_results(found, subject(folder, predictor, dataset, history=history), tmp_path / "out")
+    report = write_results(found, setup_for(folder, predictor, dataset, history=history), tmp_path / "out")
 
     names = {path.name for path in report.parent.iterdir()}
     pictures = {"confusion-matrix.png", "reliability.png", "classes.png", "training.png"}
     assert names == {"report.html", "metrics.json", "predictions.csv"} | pictures
     page = report.read_text()
-    assert page.count("data:image/png;base64,") == 4 + min(WORST, len(found.mistakes))
+    assert page.count("data:image/png;base64,") == 4 + min(MAX_MISTAKES, len(found.mistakes))
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "5 groups" in page
@@ -195,7 +196,7 @@ def test_the_files(model: Path, make_rows: Make, make_shards: Make, tmp_path: Pa
     assert [line["path"] for line in lines] == [row["path"] for row in rows]
     assert sum(float(lines[0][f"p_{label}"]) for label in FER2013.labels) == pytest.approx(1, abs=1e-5)
 
-    private = write_results(found, subject(folder, predictor, dataset), tmp_path / "out2", thumbnails=False)
+    private = write_results(found, setup_for(folder, predictor, dataset), tmp_path / "out2", thumbnails=False)
     assert private.read_text().count("data:image/png;base64,") == 3
     assert evil.removeprefix("<script>") not in private.read_text(), "paths can name people too"
 
@@ -209,9 +210,9 @@ def test_the_files(model: Path, make_rows: Make, make_shards: Make, tmp_path: Pa
         ({"out": "here"}, "here"),
     ],
 )
-def test_where_results_go(options: dict[str, Any], folder: str) -> None:
+def test_the_output_folder(options: dict[str, Any], folder: str) -> None:
     config = EvaluateConfig(**{"model": "m", "data": "sets/fer2013.zip", "out_dir": "results"} | options)
-    assert results_folder(config, Path("runs/first/model"), "test") == Path(folder)
+    assert output_folder(config, Path("runs/first/model"), "test") == Path(folder)
 
 
 def test_the_command(
@@ -227,7 +228,7 @@ def test_the_command(
     report = tmp_path / "runs" / "first" / "evaluation-faces-val-tta" / "report.html"
     assert str(report) in said
     assert report.is_file()
-    for words in ("30 of the 30 rows of the split 'val'", "Accuracy", "95% interval", "surprise"):
+    for words in ("Evaluated 30 of the 30 rows of the split 'val'", "Accuracy", "95% interval", "surprise"):
         assert words in said
     assert main([*common, "--split", "test"]) == 2
     assert "has no split 'test'; it has: val" in capsys.readouterr().err
