@@ -187,7 +187,7 @@ def test_recipes_parse(recipe: Path, fault: Callable[[Command], str | None]) -> 
         ("fer train --epochs 3", "--data is required"),
         ("fer train --data DIR --epoch 3", "--epoch"),
         ("fer train --data DIR --epochs three", "--epochs: input should be a valid integer"),
-        ("fer train --data DIR --config fer2013-gpu", "no recipe of that name"),
+        ("fer train --data DIR --config fer2013-gpu", "fer2013-gpu"),
         ("fer teach --data DIR", "unknown command 'teach'"),
         ("fer ferbench run --model M --data D ...", "--model"),
         ("fer ferbench grade DIR", "unknown command 'grade'"),

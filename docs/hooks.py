@@ -1,4 +1,4 @@
-"""MkDocs hook: an API page for each sub-package of `fer`, made from the docstrings of its modules."""
+"""MkDocs hook: API pages of `fer`, made from its docstrings, and the repository's CONTRIBUTING.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-FER = Path(__file__).parents[1] / "fer"
+ROOT = Path(__file__).parents[1]
+FER = ROOT / "fer"
 
 
 def pages() -> dict[str, list[Path]]:
@@ -33,13 +34,13 @@ def content(name: str, files: list[Path]) -> str:
     """Markdown of a page; mkdocstrings replaces each `:::` by the documentation of a module."""
     if len(files) == 1 and name == module(files[0]):
         return f"::: {name}\n    options: {{heading_level: 1}}\n"
-    purpose = ast.get_docstring(ast.parse(FER.parent.joinpath(*name.split("."), "__init__.py").read_text()))
+    purpose = ast.get_docstring(ast.parse(ROOT.joinpath(*name.split("."), "__init__.py").read_text()))
     sections = [f"::: {module(file)}\n    options: {{heading_level: 2}}\n" for file in files]
     return "\n\n".join([f"# {name}", purpose or "", *sections])
 
 
 def module(file: Path) -> str:
-    return ".".join(file.relative_to(FER.parent).with_suffix("").parts).removesuffix(".__init__")
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -50,6 +51,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages to the site."""
+    contributing = (ROOT / "CONTRIBUTING.md").read_text().replace("](docs/", "](")
+    files.append(File.generated(config, "contributing.md", content=contributing))
     for name, modules in pages().items():
         files.append(File.generated(config, path(name), content=content(name, modules)))
     return files
