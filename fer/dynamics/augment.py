@@ -19,7 +19,7 @@ from fer.dynamics.frames import FramePair
 from fer.dynamics.options import FrameAugmentOptions
 
 
-class Sample(NamedTuple):
+class FrameSample(NamedTuple):
     """The network's input for one frame."""
 
     flow_image: np.ndarray
@@ -30,9 +30,9 @@ class Sample(NamedTuple):
     """Landmarks of the baseline frame, likewise."""
 
 
-def unaugmented(pair: FramePair) -> Sample:
+def unaugmented(pair: FramePair) -> FrameSample:
     """A frame without augmentation."""
-    return Sample(decode_rgb(pair.flow), pair.expression, pair.baseline)
+    return FrameSample(decode_rgb(pair.flow), pair.expression, pair.baseline)
 
 
 class FrameAugment:
@@ -44,7 +44,7 @@ class FrameAugment:
     def __init__(self, options: FrameAugmentOptions) -> None:
         self.options = options
 
-    def __call__(self, pair: FramePair, seed: int) -> Sample:
+    def __call__(self, pair: FramePair, seed: int) -> FrameSample:
         rng = np.random.default_rng(seed)
         flipped = bool(rng.random() < self.options.hflip)
         matrix = self._random_affine(rng, flipped)
@@ -56,7 +56,7 @@ class FrameAugment:
             moved = transform_landmarks(points, matrix, flipped)
             sigma = self.options.landmark_noise * np.ptp(moved[:, 0])
             landmarks.append(moved + rng.normal(0, sigma, moved.shape).astype(np.float32))
-        return Sample(image, *landmarks)
+        return FrameSample(image, *landmarks)
 
     def _random_affine(self, rng: np.random.Generator, flipped: bool) -> np.ndarray:
         """The (2, 3) map of image pixels: flip, rotation and scaling about the centre, then shift."""

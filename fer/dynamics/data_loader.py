@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fer.dynamics.augment import FrameAugment, Sample, unaugmented
+from fer.dynamics.augment import FrameAugment, FrameSample, unaugmented
 from fer.dynamics.frames import FramePair
 from fer.dynamics.options import DynamicsConfig
 from fer.training.seeding import derive_seed
@@ -41,11 +41,11 @@ class FramePairDataLoader:
         order = np.random.default_rng(seed).permutation(len(self.frames))[self.rank :: self.world_size].tolist()
         size = self.config.batch_size
 
-        def augment(row: int) -> Sample:
+        def augment(row: int) -> FrameSample:
             return self.augment(self.frames[row], derive_seed(seed, row))
 
         with ThreadPoolExecutor(THREADS, thread_name_prefix="augment") as pool:
-            pending: deque[tuple[list[int], Iterator[Sample]]] = deque()
+            pending: deque[tuple[list[int], Iterator[FrameSample]]] = deque()
             for start in range(0, self.batches_per_epoch * size, size):
                 rows = order[start : start + size]
                 pending.append((rows, pool.map(augment, rows)))
@@ -54,7 +54,7 @@ class FramePairDataLoader:
             while pending:
                 yield self._collate(*pending.popleft())
 
-    def _collate(self, rows: list[int], samples: Iterator[Sample]) -> FrameBatch:
+    def _collate(self, rows: list[int], samples: Iterator[FrameSample]) -> FrameBatch:
         return collate_frames(list(samples), [self.frames[row] for row in rows])
 
 
@@ -65,7 +65,7 @@ def inference_batches(frames: Sequence[FramePair], batch_size: int) -> Iterator[
         yield collate_frames([unaugmented(pair) for pair in pairs], pairs)
 
 
-def collate_frames(samples: Sequence[Sample], pairs: Sequence[FramePair]) -> FrameBatch:
+def collate_frames(samples: Sequence[FrameSample], pairs: Sequence[FramePair]) -> FrameBatch:
     """Samples as tensors; with ``scores`` if every frame is labelled."""
     images = torch.from_numpy(np.stack([sample.flow_image for sample in samples])).permute(0, 3, 1, 2)
     batch = {
