@@ -15,25 +15,25 @@ from collections.abc import Mapping, Sequence
 from fer.labels import EMOTIONS, emotion
 
 UNKNOWN = "unknown"
-"""The label of a response that names no candidate label, or several."""
+"""The label of a response that names no candidate label or several."""
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 RESPONSE_FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 
 
 def extract_answer(text: str) -> str | None:
-    """What stands between the first ``<answer>`` and ``</answer>``, stripped; None without them."""
+    """The text between the first ``<answer>`` and ``</answer>``, stripped; None without these tags."""
     found = _ANSWER.search(text)
     return found.group(1).strip() if found else None
 
 
 def well_formed(text: str) -> bool:
-    """Whether the whole text is ``<think>...</think><answer>...</answer>``, UniFER's form (arXiv 2511.00389)."""
+    """Whether the whole text has UniFER's format ``<think>...</think><answer>...</answer>`` (arXiv 2511.00389)."""
     return RESPONSE_FORMAT.fullmatch(text.strip()) is not None
 
 
 def same_label(one: str, other: str) -> bool:
-    """Whether two labels mean the same: equal but for case and spaces, or names of the same emotion."""
+    """Whether two labels are equal up to case and whitespace, or names of the same emotion."""
     one, other = " ".join(one.lower().split()), " ".join(other.lower().split())
     return one == other or (emotion(one) is not None and emotion(one) == emotion(other))
 
@@ -44,7 +44,7 @@ def is_correct(text: str, label: str) -> bool:
     return answer is not None and same_label(answer, label)
 
 
-# Other forms of a label's own word. Synonyms such as "joy" are other words, and no candidate label.
+# Inflections of each label. Synonyms such as "joy" are different words and don't count.
 WORD_FORMS: Mapping[str, tuple[str, ...]] = {
     "anger": ("anger", "angry"),
     "contempt": ("contempt", "contemptuous"),
@@ -64,18 +64,18 @@ _FIELDS = ("answer", "label", "expression", "emotion")
 
 
 def parse_label(response: str, labels: Sequence[str]) -> str:
-    """The one candidate label that the response's answer names, or "unknown"."""
-    named = names_of(answer_part(response).lower(), labels)
+    """The one candidate label that the answer part names; "unknown" if there are none or several."""
+    named = named_labels(answer_part(response).lower(), labels)
     return named[0] if len(named) == 1 else UNKNOWN
 
 
-def names_of(answer: str, labels: Sequence[str]) -> list[str]:
-    """The candidate labels that a lower-case answer names as whole words, in their order."""
+def named_labels(answer: str, labels: Sequence[str]) -> list[str]:
+    """The candidate labels that occur as whole words in a lower-case answer, in the order of ``labels``."""
     return [label for label in labels if any(_whole_word(word, answer) for word in _words(label))]
 
 
 def answer_part(response: str) -> str:
-    """What stands in the answer tags, all of them; else a JSON object's answer; else all but the reasoning."""
+    """The content of all answer tags; else the answer field of a JSON object; else everything but the reasoning."""
     tagged = _ALL_TAGGED.findall(response)
     if tagged:
         return "\n".join(tagged)
@@ -85,7 +85,7 @@ def answer_part(response: str) -> str:
 
 
 def _json_object(text: str) -> dict[str, object] | None:
-    """The JSON object that the text is, by itself or in a code fence; None where it is something else."""
+    """The text as a JSON object, bare or in a code fence, with lower-case keys; None if it is not one."""
     fenced = _FENCE.match(text)
     try:
         value = json.loads(fenced.group(1) if fenced else text)

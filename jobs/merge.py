@@ -8,6 +8,7 @@ Config = MergeConfig
 
 
 def main(config: MergeConfig) -> None:
+    """Merge and save the model."""
     from fer.vlm.merge import merge_adapter
 
     print(f"Merged model: {merge_adapter(config)}")

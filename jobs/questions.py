@@ -1,4 +1,4 @@
-"""`fer questions`: make questions about faces from any data set of faces."""
+"""`fer questions`: build questions from any data set of faces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main(config: QuestionsConfig) -> None:
         builder = BUILDERS[config.kind]
         count = write_jsonl((builder(row, space) for row in rows), config.out)
         print(f"Wrote {count:,} questions ({config.kind}, label space {space.name}) to {config.out}")
-    print(f"Next: fer prepare --format vqa --data {config.out} --image-root {config.data} --out DIR")
+    print(f"Next:    fer prepare --format vqa --data {config.out} --image-root {config.data} --out DIR")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from fer.answers import UNKNOWN, answer_part, names_of
+from fer.answers import UNKNOWN, answer_part, named_labels
 from fer.ferbench.datasets import common_label
 from fer.ferbench.metrics import HEADLINES, ProtocolMetrics
 from fer.ferbench.results import Result
@@ -79,7 +79,7 @@ def _reason(result: Result, unifer: str) -> str:
         return ERROR
     response = result.responses[-1]
     answer = answer_part(response).lower()
-    named = names_of(answer, result.candidates)
+    named = named_labels(answer, result.candidates)
     if len(named) > 1:
         return SEVERAL
     if unifer == UNKNOWN:

@@ -1,4 +1,4 @@
-"""Options of vision-language training: plain values, no torch."""
+"""Options of vision-language models and their training. No torch."""
 
 from __future__ import annotations
 
@@ -10,37 +10,41 @@ from fer.data.options import QuestionOptions
 from fer.options import Options
 from fer.training.options import CheckpointOptions
 
-Part = Literal["vision", "projector", "language"]
-"""The three parts of every image-text model: image encoder, the bridge from it, and language model."""
+ModelPart = Literal["vision", "projector", "language"]
+"""The parts of every image-text model: image encoder, projector and language model."""
 
 
 class VlmModelOptions(Options):
-    """Which model, and which of its weights learn."""
+    """Which model, and which of its weights are trained."""
 
     model: str = Field(
         "Qwen/Qwen2.5-VL-7B-Instruct",
         description="Image-text model: a folder, a registered model (models:/NAME@ALIAS), a name on the Hugging Face "
-        "hub, or tiny:qwen2.5-vl / tiny:smolvlm, made on the spot with random weights for tests",
+        "hub, or tiny:qwen2.5-vl / tiny:smolvlm, tiny models with random weights for tests",
     )
     trust_remote_code: bool = Field(False, description="Run the Python code that comes with a hub model")
     attention: str = Field(
-        "auto", description="Attention kernel, by transformers' name; auto: flash_attention_2 if installed, else sdpa"
+        "auto", description="Attention implementation of transformers; auto: flash_attention_2 if installed, else sdpa"
     )
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="Type of weights and activations")
-    train: list[Part] = Field(
-        ["projector", "language"], min_length=1, description="Parts whose weights learn; the others stay frozen"
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Data type of weights and activations")
+    train: list[ModelPart] = Field(
+        ["projector", "language"], min_length=1, description="Parts of the model to train; the others are frozen"
     )
     grad_checkpointing: bool = Field(True, description="Recompute activations in the backward pass, to save memory")
 
 
 class ImageOptions(Options):
-    """How large an image the model sees. An image of 224x224 costs Qwen2.5-VL 64 tokens."""
+    """Size of the images that the model sees. Qwen2.5-VL uses 64 tokens for 224x224 pixels."""
 
     image_size: int = Field(224, ge=28, le=2048, description="Side in pixels that images are resized to")
     min_pixels: int | None = Field(
-        None, ge=784, description="Keep each image's shape, with at least so many pixels; instead of --image-size"
+        None,
+        ge=784,
+        description="Keep each image's aspect ratio, with at least this many pixels; instead of --image-size",
     )
-    max_pixels: int | None = Field(None, ge=784, description="Likewise: at most so many pixels")
+    max_pixels: int | None = Field(
+        None, ge=784, description="Keep each image's aspect ratio, with at most this many pixels"
+    )
 
     @property
     def fixed_size(self) -> bool:
@@ -51,32 +55,34 @@ class ImageOptions(Options):
 class LoraOptions(Options):
     """Low-rank adapters (Hu et al., 2021; DoRA: Liu et al., 2024) instead of the weights themselves."""
 
-    lora: Literal["off", "lora", "dora"] = Field("off", description="Train adapters of the parts in --train")
+    lora: Literal["off", "lora", "dora"] = Field(
+        "off", description="Train adapters of the linear layers of --train instead of the weights"
+    )
     lora_rank: int = Field(32, ge=1, description="Rank of the adapters")
     lora_alpha: int = Field(16, ge=1, description="Adapters are scaled by alpha / rank")
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapters' input")
 
 
 class DeepSpeedOptions(Options):
-    """How the loss is minimised."""
+    """Optimizer, learning-rate schedule and DeepSpeed configuration."""
 
     epochs: int = Field(1, ge=1, description="Passes over the training rows")
-    lr: float = Field(1e-5, gt=0, description="Learning rate at its peak")
+    lr: float = Field(1e-5, gt=0, description="Peak learning rate")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay; biases and normalisation are exempt")
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = Field(
         "cosine", description="Learning rate schedule after the warm-up"
     )
-    warmup: float = Field(0.03, ge=0, lt=1, description="Share of all steps in which the learning rate rises")
-    clip_grad: float = Field(1.0, gt=0, description="Largest norm of a step's gradient")
+    warmup: float = Field(0.03, ge=0, lt=1, description="Fraction of all steps with linear warm-up")
+    clip_grad: float = Field(1.0, gt=0, description="Maximum gradient norm")
     deepspeed: str = Field("zero2", description="DeepSpeed configuration: zero2, zero2-offload, zero3, or a JSON file")
 
 
 class VlmTrainingOptions(VlmModelOptions, ImageOptions, LoraOptions, DeepSpeedOptions, CheckpointOptions):
-    """What every training of a vision-language model has."""
+    """Options of every training job of a vision-language model."""
 
-    save_total_limit: int = Field(2, ge=1, description="Checkpoints that are kept")
+    save_total_limit: int = Field(2, ge=1, description="Number of checkpoints to keep")
     peak_tflops: float | None = Field(
-        None, gt=0, description="The device's peak for MFU, in 1e12 operations a second; unset: known for some GPUs"
+        None, gt=0, description="Peak TFLOPS of the device, for MFU; unset: known for some GPUs"
     )
 
     @model_validator(mode="after")
@@ -87,16 +93,18 @@ class VlmTrainingOptions(VlmModelOptions, ImageOptions, LoraOptions, DeepSpeedOp
 
 
 class BatchOptions(Options):
-    """What a step of supervised fine-tuning consists of."""
+    """Batches, sequence length and loss masking."""
 
-    batch_size: int = Field(1, ge=1, description="Rows per worker in one forward pass")
-    grad_accum_steps: int = Field(4, ge=1, description="Forward passes whose gradients make one optimizer step")
+    batch_size: int = Field(1, ge=1, description="Rows per worker and batch")
+    grad_accum_steps: int = Field(4, ge=1, description="Batches whose gradients are accumulated for one optimizer step")
     bucket_batches: int = Field(
         32,
         ge=1,
-        description="Batches are cut from so many batches' rows sorted by length, which saves padding; 1: not sorted",
+        description="Sort rows by length in buckets of this many batches, which reduces padding; 1: no sorting",
     )
-    max_tokens: int = Field(2048, ge=64, description="Longest row in tokens, image included; longer ones are cut short")
+    max_tokens: int = Field(
+        2048, ge=64, description="Maximum length of a row in tokens, image included; longer rows are truncated"
+    )
     loss_on: Literal["assistant", "all"] = Field(
         "assistant", description="Tokens that carry loss: the assistant's turns, or all text (as UniFER's script does)"
     )
@@ -104,27 +112,29 @@ class BatchOptions(Options):
 
 
 class ValidationOptions(Options):
-    """What is looked at while training runs."""
+    """Logging and validation during training."""
 
-    log_every: int = Field(10, ge=1, description="Optimizer steps between two entries in the log")
+    log_every: int = Field(10, ge=1, description="Log metrics every N optimizer steps")
     eval_steps: int = Field(
-        0, ge=0, description="Optimizer steps between two evaluations on the validation rows; 0: each epoch only"
+        0, ge=0, description="Validate every N optimizer steps, besides each epoch; 0: each epoch only"
     )
-    eval_rows: int = Field(512, ge=0, description="Validation rows for the loss, at most")
+    eval_rows: int = Field(512, ge=0, description="Maximum number of validation rows for the loss")
     eval_generations: int = Field(
-        64, ge=0, description="Validation rows that are answered, to judge answers and their form, at most"
+        64,
+        ge=0,
+        description="Maximum number of validation rows to generate responses for, to measure accuracy and format",
     )
-    eval_max_new_tokens: int = Field(512, ge=8, description="Longest generated answer, in tokens")
+    eval_max_new_tokens: int = Field(512, ge=8, description="Maximum length of a generated response in tokens")
 
 
 class SftConfig(QuestionOptions, VlmTrainingOptions, BatchOptions, ValidationOptions):
-    """Fine-tune a vision-language model on questions and answers about faces (SFT), whole or with adapters."""
+    """Fine-tune a vision-language model on questions and answers about faces (SFT), fully or with adapters."""
 
 
 class MergeConfig(Options):
-    """Merge an adapter into its base model: one folder that vLLM and transformers load without PEFT."""
+    """Merge an adapter into its base model, into a folder that vLLM and transformers load without PEFT."""
 
-    adapter: str = Field(description="Folder of the adapter, or of the run that made it")
+    adapter: str = Field(description="Adapter: a folder, a run or models:/NAME@ALIAS")
     out: str = Field(description="Folder for the merged model")
-    base: str | None = Field(None, description="Base model; unset: the one that the adapter was trained on")
+    base: str | None = Field(None, description="Base model; unset: the one the adapter was trained on")
     trust_remote_code: bool = Field(False, description="Run the Python code that comes with a hub model")

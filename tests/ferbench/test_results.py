@@ -69,7 +69,7 @@ def test_other_labels_have_the_strict_protocol_only(tmp_path: Path) -> None:
         ('[{"image_path": "x", "prompt": "y", "true_label": "fear", "candidate_labels": ["fear"]}]', "model_response"),
         ('[{"image_path": "x", "prompt": "y", "model_response": "z"}]', "true_label"),
         ("nonsense", "neither a JSON array"),
-        ('[{"image_path": "x"', "not JSON to its end"),
+        ('[{"image_path": "x"', "not valid JSON"),
     ],
 )
 def test_an_invalid_file_is_a_one_line_error(content: str, message: str, tmp_path: Path) -> None:

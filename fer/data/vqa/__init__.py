@@ -1,1 +1,1 @@
-"""Questions about faces: prompts, building them from labelled faces, and preparing them as shards."""
+"""Questions about faces: prompts, question rows built from labelled faces, and their shards."""

@@ -1,4 +1,4 @@
-"""Questions from faces: one builder for each kind of training or test file, from any data set of faces."""
+"""Building questions from labelled faces: one builder per kind of training or test file, for any data set of faces."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from fer.labels import LabelSpace, compound_parts, get_space
 Builder = Callable[[FaceRow, LabelSpace], dict[str, Any]]
 
 
-def ferbench(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
-    """A row of FERBench's question files."""
+def ferbench_row(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
+    """A row in the form of FERBench's question files."""
     return {
         "image_path": row.path,
         "true_label": row.label,
@@ -29,8 +29,8 @@ def ferbench(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
     }
 
 
-def grpo(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
-    """A row of UniFER-RLVR-360K's form."""
+def grpo_row(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
+    """A row in the form of UniFER-RLVR-360K."""
     return {
         "image_path": row.path,
         "problem": ferbench_prompt(space.labels),
@@ -39,8 +39,8 @@ def grpo(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
     }
 
 
-def sft(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
-    """A row of UniFER-CoT-230K's form, answered by a template: it teaches the form of an answer."""
+def sft_row(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
+    """A row in the form of UniFER-CoT-230K, with a template response that teaches the format only."""
     key = int.from_bytes(hashlib.sha256(row.path.encode()).digest()[:4])
     return {
         "image_path": row.path,
@@ -50,11 +50,11 @@ def sft(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
     }
 
 
-def chain_of_affect(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
-    """Chain-of-Affect's conversation: one turn for a basic label, two for one of RAF-DB's compound labels.
+def chain_of_affect_row(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
+    """A conversation of Chain-of-Affect: one turn for a basic label, two for a compound label of RAF-DB.
 
-    A compound label such as "happily surprised" names two basic expressions. RAF-DB does not say which is stronger: the
-    noun-like second word is taken as the first answer, the adverb as the second, and evaluation compares them as a set.
+    A compound label such as "happily surprised" names two basic expressions. RAF-DB does not say which is stronger. The
+    second word is the first response, and the adverb the second response; evaluation compares them as a set.
     """
     basic = get_space("rafdb").labels
     if space.name != "rafdb-compound":
@@ -69,33 +69,33 @@ def chain_of_affect(row: FaceRow, space: LabelSpace) -> dict[str, Any]:
 
 
 BUILDERS: Mapping[str, Builder] = {
-    "ferbench": ferbench,
-    "grpo": grpo,
-    "sft": sft,
-    "chain-of-affect": chain_of_affect,
+    "ferbench": ferbench_row,
+    "grpo": grpo_row,
+    "sft": sft_row,
+    "chain-of-affect": chain_of_affect_row,
 }
 
 
 def load_faces(config: QuestionsConfig) -> tuple[LabelSpace, Iterator[FaceRow]]:
-    """The label space, and the usable rows of the chosen part in an order that the seed shuffles.
+    """The label space, and the usable rows of the selected split, shuffled by the seed.
 
-    Splits are those that `fer train` would make of the same data with the same options.
+    The splits equal those of `fer train` for the same data and options.
     """
     source = open_source(config)
     space = get_space(config.label_space) if config.label_space else source.space
     rows = sorted(map_rows(source.rows(), source.space, space), key=lambda row: row.path)
     usable = [row for row in rows if not row.error and not row.excluded]
     if len(usable) < len(rows):
-        print(f"left out: {len(rows) - len(usable)} of {len(rows)} rows (run `fer prepare` for each one's reason)")
+        print(f"skipped {len(rows) - len(usable)} of {len(rows)} rows; `fer prepare` lists them with their reasons")
     splits = assign_splits(usable, val_split=config.val_split, test_split=config.test_split, seed=config.split_seed)
-    chosen = [row for row, split in zip(usable, splits, strict=True) if config.split in ("all", split)]
-    if not chosen:
-        raise UserError(f"{config.data} has no rows in its {config.split} part")
-    chosen.sort(key=lambda row: hashlib.sha256(f"{config.split_seed}/{row.path}".encode()).digest())
-    return space, iter(chosen[: config.limit or None])
+    selected = [row for row, split in zip(usable, splits, strict=True) if config.split in ("all", split)]
+    if not selected:
+        raise UserError(f"{config.data} has no rows in its {config.split} split")
+    selected.sort(key=lambda row: hashlib.sha256(f"{config.split_seed}/{row.path}".encode()).digest())
+    return space, iter(selected[: config.limit or None])
 
 
 def write_jsonl(rows: Iterator[dict[str, Any]], out: str) -> int:
-    """Write rows as JSON lines; how many."""
+    """Write rows as JSON lines; return their number."""
     with open(out, "w", encoding="utf-8") as file:
         return sum(file.write(json.dumps(row, ensure_ascii=False) + "\n") > 0 for row in rows)

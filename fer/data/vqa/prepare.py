@@ -1,7 +1,7 @@
-"""`fer prepare --format vqa`: from a file of questions and a root of images to shuffled Parquet shards.
+"""`fer prepare --format vqa`: from a file of questions and a folder of images to shuffled Parquet shards.
 
-Rows are laid down in a scratch file as they are read, and written from there in shuffled order: memory holds a few
-bytes of each, however long their answers are.
+Rows are copied to a temporary file as they are read, and shuffled from there: memory holds only a few bytes per row,
+however long the responses are.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from fer.data.stream.prefetch import prefetch, read_verified
 from fer.data.vqa.questions import QUESTION_SCHEMA, ImageRoot, Question, Turn, read_questions
 from fer.errors import BadRow, UserError
 
-UNANSWERED = "(no label)"
-"""What rows without a label are counted under."""
+UNLABELLED = "(no label)"
+"""The label under which rows without one are counted."""
 
 
 def prepare_questions(options: PrepareOptions) -> ShardedDataset:
-    """Write the questions' shards to ``options.out``, or say that they are there already.
+    """Write the shards of a file of questions to ``options.out``, unless they exist already.
 
-    Raises UserError for a file that can't be read, too many bad rows, or an ``out`` that holds something else.
+    Raises UserError for an unreadable file, too many bad rows, or an ``out`` with other content.
     """
     input_hash = _input_hash(options)
     if is_prepared(options.out, input_hash, options.overwrite):
@@ -45,8 +45,8 @@ def prepare_questions(options: PrepareOptions) -> ShardedDataset:
         return ShardedDataset(options.out)
     images = ImageRoot(options.image_root or posixpath.dirname(options.data) or posixpath.curdir)
     rejected = RejectedRows(options)
-    with tempfile.TemporaryFile() as scratch:
-        rows = _Rows(scratch, options, rejected)
+    with tempfile.TemporaryFile() as spool:
+        rows = _SpooledRows(spool, options, rejected)
         rejected.check_bad_fraction()
         with staged_output(options.out) as (fs, root):
             splits, content_hash = _write(fs, root, rows, images, rejected, options)
@@ -71,59 +71,59 @@ def prepare_questions(options: PrepareOptions) -> ShardedDataset:
 
 
 def open_questions(options: QuestionOptions, cache: str) -> ShardedDataset:
-    """Open shards of questions, or prepare a file of them into a folder of ``cache`` once and open that."""
+    """Open shards of questions, or prepare a file of questions once in a folder of ``cache`` and open that."""
     if is_sharded(options.data):
         dataset = ShardedDataset(options.data)
         if dataset.manifest.kind != "questions":
-            raise UserError(f"{options.data} holds faces without questions: make some with `fer questions`")
+            raise UserError(f"{options.data} holds faces, not questions: build questions with `fer questions`")
         return dataset
     if not options.data.lower().endswith((".json", ".jsonl")):
         raise UserError(
-            f"{options.data} is neither shards of questions nor a .json or .jsonl file of them; from a data set of "
-            f"faces, `fer questions --data {options.data} --out questions.jsonl` makes one"
+            f"{options.data} is neither shards of questions nor a .json or .jsonl file of them; build one from a data "
+            f"set of faces with `fer questions --data {options.data} --out questions.jsonl`"
         )
-    chosen = options.model_dump(include=set(QuestionOptions.model_fields))
-    input_hash = _input_hash(PrepareOptions(**chosen, out=cache))
+    shared = options.model_dump(include=set(QuestionOptions.model_fields))
+    input_hash = _input_hash(PrepareOptions(**shared, out=cache))
     stem = posixpath.splitext(posixpath.basename(get_filesystem(options.data)[1]))[0]
     name = re.sub(r"[^\w.-]+", "-", stem) or "questions"
     out = f"{cache.rstrip('/')}/{name}-{input_hash[:12]}"
-    return prepare_questions(PrepareOptions(**chosen, format="vqa", out=out))
+    return prepare_questions(PrepareOptions(**shared, format="vqa", out=out))
 
 
-class _Rows:
-    """The good rows of a file: where each lies in the scratch file, and its split."""
+class _SpooledRows:
+    """The valid rows of a file: the offset of each in the temporary file, and its split."""
 
-    def __init__(self, scratch: BinaryIO, options: PrepareOptions, rejected: RejectedRows) -> None:
-        self.scratch = scratch
+    def __init__(self, spool: BinaryIO, options: PrepareOptions, rejected: RejectedRows) -> None:
+        self.spool = spool
         offsets, keys = [], []
         for number, row in enumerate(read_questions(options.data), 1):
             rejected.candidates += 1
             if isinstance(row, BadRow):
                 rejected.add(f"{options.data}, row {number}", str(row), bad=True)
                 continue
-            offsets.append(scratch.tell())
-            scratch.write(json.dumps([row.path, [[t.prompt, t.response] for t in row.turns], row.answer,
+            offsets.append(spool.tell())
+            spool.write(json.dumps([row.path, [[t.prompt, t.response] for t in row.turns], row.answer,
                                       row.candidate_labels]).encode() + b"\n")  # fmt: skip
             # All questions about one image stay in one split.
-            keys.append(FaceRow(f"{number}", row.answer or UNANSWERED, read=bytes, group=row.path))
+            keys.append(FaceRow(f"{number}", row.answer or UNLABELLED, read=bytes, group=row.path))
         self.offsets = offsets
         self.splits = assign_splits(
             keys, val_split=options.val_split, test_split=options.test_split, seed=options.split_seed
         )
 
-    def of(self, split: str, seed: tuple[int, ...]) -> Iterator[Question]:
-        """The split's rows, shuffled."""
-        members = [offset for offset, its in zip(self.offsets, self.splits, strict=True) if its == split]
+    def shuffled(self, split: str, seed: tuple[int, ...]) -> Iterator[Question]:
+        """The rows of a split, shuffled."""
+        members = [offset for offset, name in zip(self.offsets, self.splits, strict=True) if name == split]
         for i in np.random.default_rng(seed).permutation(len(members)):
-            self.scratch.seek(members[i])
-            path, turns, answer, labels = json.loads(self.scratch.readline())
+            self.spool.seek(members[i])
+            path, turns, answer, labels = json.loads(self.spool.readline())
             yield Question(path, tuple(Turn(*turn) for turn in turns), answer, tuple(labels))
 
 
 def _write(
     fs: fsspec.AbstractFileSystem,
     root: str,
-    rows: _Rows,
+    rows: _SpooledRows,
     images: ImageRoot,
     rejected: RejectedRows,
     options: PrepareOptions,
@@ -138,7 +138,7 @@ def _write(
     with progress:
         for number, split in enumerate(SPLITS):
             writer = ShardWriter(fs, root, split, QUESTION_SCHEMA, options.shard_mb * 2**20)
-            for row, image in prefetch(load, rows.of(split, (options.split_seed, number))):
+            for row, image in prefetch(load, rows.shuffled(split, (options.split_seed, number))):
                 progress.update()
                 if isinstance(image, BadRow):
                     rejected.add(row.path, str(image), bad=True)
@@ -147,8 +147,8 @@ def _write(
                 if not options.embed_images:
                     values["path"] = images.locate(row.path)
                 text = json.dumps([split, row.columns()], sort_keys=True).encode()
-                writer.add(values, row.answer or UNANSWERED, len(text) + (len(image) if options.embed_images else 0))
-                # A sum does not depend on the order, so nothing needs to be kept and sorted.
+                writer.add(values, row.answer or UNLABELLED, len(text) + (len(image) if options.embed_images else 0))
+                # A sum of hashes does not depend on the order of the rows.
                 total += int.from_bytes(hashlib.sha256(text + image).digest())
             done = writer.close()
             if done.rows:
@@ -162,6 +162,5 @@ def _input_hash(options: PrepareOptions) -> str:
         raise UserError(f"no such file: {options.data}")
     with fs.open(path, "rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    chosen = options.model_dump(exclude={"data", "format", "out", "overwrite", "label_space"})
-    facts = [content, chosen]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    settings = options.model_dump(exclude={"data", "format", "out", "overwrite", "label_space"})
+    return hashlib.sha256(json.dumps([content, settings], sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The words: UniFER's question, Chain-of-Affect's two turns, and template answers in UniFER's form."""
+"""Prompts of UniFER and of Chain-of-Affect's two turns, and template responses in UniFER's format."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fer.labels import emotion
 
-# The question of FERBench and of UniFER's training sets, word for word (arXiv 2511.00389).
+# The prompt of FERBench and of UniFER's training sets, word for word (arXiv 2511.00389).
 FERBENCH = (
     "As an expert in facial expression recognition, which expression is most prominent in this image? Please select "
     "your answer from the following candidate labels: {labels}. Provide your detailed reasoning between the "
     "<think></think> tags, and then give your final answer between the <answer></answer> tags."
 )
 
-# Chain-of-Affect asks twice: for the strongest expression, then, naming it, for the next strongest among the rest.
+# Chain-of-Affect has two turns: the strongest expression, then the next strongest of the remaining labels.
 FIRST_TURN = (
     "Look at the face in this image. Which one of these basic expressions does it show most strongly: {labels}? "
     "Answer with the label alone."
@@ -23,8 +23,8 @@ SECOND_TURN = (
     "{labels}? Answer with the label alone."
 )
 
-# What the muscles do in each expression, after the action units of the Facial Action Coding System that Ekman and
-# Friesen's EMFACS (1983) associates with it. A template says it of any face with that label: it has not looked.
+# Muscle movements of each expression, after the action units of the Facial Action Coding System that EMFACS (Ekman and
+# Friesen, 1983) associates with it. Templates state them for every face with the label, without looking at the image.
 CUES: Mapping[str, Sequence[str]] = {
     "anger": (
         "The brows are lowered and drawn together.",
@@ -68,19 +68,19 @@ CUES: Mapping[str, Sequence[str]] = {
 
 
 def ferbench_prompt(labels: Iterable[str]) -> str:
-    """UniFER's question with these candidate labels, in their order."""
+    """UniFER's prompt with these candidate labels, in their order."""
     return FERBENCH.format(labels=", ".join(labels))
 
 
 def format_response(reasoning: str, label: str) -> str:
-    """An answer in UniFER's form."""
+    """A response in UniFER's format."""
     return f"<think>{reasoning}</think><answer>{label}</answer>"
 
 
 def template_response(label: str, key: int) -> str:
-    """An answer in UniFER's form whose reasoning follows from the label alone; ``key`` chooses among its variants.
+    """A response in UniFER's format whose reasoning depends on the label alone; ``key`` selects one of its variants.
 
-    It teaches the form, and nothing about faces. Labels that name no emotion get a sentence without cues.
+    It teaches the format, and nothing about faces. Labels that name no emotion get a sentence without cues.
     """
     cues = CUES.get(emotion(label) or "", ())
     chosen = [cue for i, cue in enumerate(cues) if key >> i & 1] or list(cues[:1])
@@ -88,10 +88,10 @@ def template_response(label: str, key: int) -> str:
 
 
 def first_turn_prompt(labels: Sequence[str]) -> str:
-    """Chain-of-Affect's first question."""
+    """The prompt of Chain-of-Affect's first turn."""
     return FIRST_TURN.format(labels=", ".join(labels))
 
 
 def second_turn_prompt(first: str, labels: Sequence[str]) -> str:
-    """Chain-of-Affect's second question, after the answer ``first``."""
+    """The prompt of Chain-of-Affect's second turn, after the response ``first``."""
     return SECOND_TURN.format(first=first, labels=", ".join(label for label in labels if label != first))

@@ -1,12 +1,12 @@
-"""The question row: a face, a question about it, and its answer. And the files that hold such rows.
+"""Question rows (a face, a prompt about it, and the answer), and reading files of them.
 
-UniFER (arXiv 2511.00389) publishes three forms, as JSON arrays or JSON lines, and Ferry reads and writes the same:
+UniFER (arXiv 2511.00389) publishes three forms, as JSON arrays or JSON lines, which Ferry reads and writes:
 
     SFT        {image_path, question, response}
     GRPO       {image_path, problem, solution}
     FERBench   {image_path, prompt, true_label, candidate_labels}
 
-and one of our own for conversations of several turns: ``{image_path, turns: [{question, response}, ...]}``.
+Ferry adds a fourth, for conversations of several turns: ``{image_path, turns: [{question, response}, ...]}``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fer.errors import BadRow, UserError
 
 _TURN = pa.struct([pa.field("prompt", pa.string(), nullable=False), pa.field("response", pa.string())])
 
-# One Parquet row. `image` is null where the shards only name the images; `path` can then be opened by every worker.
+# One Parquet row. `image` is null if images are not embedded; every worker can then open `path`.
 QUESTION_SCHEMA = pa.schema(
     [
         pa.field("image", pa.binary()),
@@ -43,7 +43,7 @@ QUESTION_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question, and its answer where it is known."""
+    """A prompt, and its response if there is one."""
 
     prompt: str
     response: str | None = None
@@ -51,7 +51,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One row: an image, one or more turns about it, and the label that the last answer should name."""
+    """One row: an image, one or more turns about it, and the label that the last response should name."""
 
     path: str
     turns: tuple[Turn, ...]
@@ -72,7 +72,7 @@ class Question:
 
 
 def parse_question(raw: Any) -> Question:
-    """A published row of any form. Raises BadRow that says what is missing or of the wrong type."""
+    """Parse a row of any form. Raises BadRow that says what is missing or of the wrong type."""
     if not isinstance(raw, dict):
         raise BadRow("not a JSON object")
     path = _text(raw, "image_path")
@@ -96,7 +96,7 @@ def _turns(raw: Any) -> tuple[Turn, ...]:
 
 
 def _answer(raw: dict[str, Any], turns: tuple[Turn, ...]) -> str | None:
-    """The label: of its own field, or what the last response has in its answer tag."""
+    """The label: from its own field, or from the answer tag of the last response."""
     for name in ("answer", "solution", "true_label"):
         if name in raw:
             text = _text(raw, name)
@@ -113,9 +113,9 @@ def _text(raw: dict[str, Any], name: str) -> str:
 
 
 def read_questions(location: str) -> Iterator[Question | BadRow]:
-    """Every row of a .json or .jsonl file, one at a time, in order; a bad one as the reason why it is bad.
+    """The rows of a .json or .jsonl file, streamed in order; a bad row as a BadRow with the reason.
 
-    Raises UserError for a file that is neither.
+    Raises UserError for any other file.
     """
     for raw in read_objects(location):
         try:
@@ -125,7 +125,7 @@ def read_questions(location: str) -> Iterator[Question | BadRow]:
 
 
 def read_objects(location: str) -> Iterator[Any | BadRow]:
-    """Every row of a .json or .jsonl file as it stands there. Raises UserError for a file that is neither."""
+    """The raw rows of a .json or .jsonl file. Raises UserError for any other file."""
     fs, path = get_filesystem(location)
     if not fs.isfile(path):
         raise UserError(f"no such file: {location}")
@@ -142,7 +142,7 @@ def _objects(file: BinaryIO, location: str) -> Iterator[Any]:
         try:
             yield from ijson.items(file, "item", use_float=True)
         except ijson.JSONError as error:
-            raise UserError(f"{location} is not JSON to its end: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{location} is not valid JSON: {str(error).splitlines()[0]}") from None
     elif start == b"{":
         for line in filter(bytes.strip, file):
             try:
@@ -154,10 +154,10 @@ def _objects(file: BinaryIO, location: str) -> Iterator[Any]:
 
 
 class ImageRoot:
-    """Finds the images that rows name, in a folder or a zip.
+    """Finds the images of question rows in a folder or a zip.
 
-    A published path such as ``/FERPlus/test/angry/fer0032225.png`` is looked for as it stands, and then by its file
-    name, if only one image under the root has it: people unpack data sets into folders of their own.
+    A published path such as ``/FERPlus/test/angry/fer0032225.png`` is first looked up as it is, then by its file name
+    if that is unique under the root, because unpacked data sets differ in their folders.
     """
 
     def __init__(self, location: str) -> None:
@@ -168,7 +168,7 @@ class ImageRoot:
         }
 
     def find(self, path: str) -> str:
-        """The path in the tree. Raises BadRow if the image is not there, or several could be meant."""
+        """The path in the tree. Raises BadRow if the image is missing or ambiguous."""
         relative = posixpath.normpath(path.replace("\\", "/")).lstrip("/")
         inside = relative.removeprefix(f"{self.tree.name}/")
         for candidate in (relative, inside, self._unique.get(posixpath.basename(relative))):
@@ -181,9 +181,9 @@ class ImageRoot:
         return self.tree.read(self.find(path))
 
     def locate(self, path: str) -> str:
-        """The path or URI that other processes can open. Raises BadRow; UserError for images in a zip."""
+        """The path or URI for other processes to open. Raises BadRow, and UserError for images in a zip."""
         if self.tree.location.lower().endswith(".zip"):
             raise UserError(
-                f"images inside {self.tree.location} can't be named one by one: leave out --no-embed-images"
+                f"images inside {self.tree.location} can't be opened one by one: leave out --no-embed-images"
             )
         return f"{self.tree.location}/{self.find(path)}"

@@ -18,7 +18,7 @@ from jobs import questions as job
 FACE = FaceRow("a/0.png", "fear", read=bytes)
 
 
-def test_the_prompt_is_the_published_one_word_for_word(shared_data: Path) -> None:
+def test_the_prompt_equals_the_published_one(shared_data: Path) -> None:
     spaces = {"rafdb": "rafdb", "ferplus": "ferplus", "affectnet": "affectnet", "sfew_2.0": "sfew"}
     for name, space in spaces.items():
         for row in json.loads((shared_data / f"ferbench/{name}_qa.json").read_text()):
@@ -27,7 +27,7 @@ def test_the_prompt_is_the_published_one_word_for_word(shared_data: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
-def test_every_kind_of_row_can_be_read_back(kind: str) -> None:
+def test_every_kind_of_row_can_be_parsed(kind: str) -> None:
     row = parse_question(BUILDERS[kind](FACE, get_space("rafdb")))
     assert row.path == "a/0.png"
     if kind != "chain-of-affect":
@@ -36,13 +36,13 @@ def test_every_kind_of_row_can_be_read_back(kind: str) -> None:
 
 
 @pytest.mark.parametrize("emotion", EMOTIONS)
-def test_template_answers_are_formed_and_right(emotion: str) -> None:
-    answers = {template_response(emotion, key) for key in range(64)}
-    assert len(answers) > 2
-    assert all(well_formed(answer) and is_correct(answer, emotion) for answer in answers)
+def test_template_responses_are_well_formed_and_correct(emotion: str) -> None:
+    responses = {template_response(emotion, key) for key in range(64)}
+    assert len(responses) > 2
+    assert all(well_formed(response) and is_correct(response, emotion) for response in responses)
 
 
-def test_chain_of_affect_asks_for_the_rest_in_its_second_turn() -> None:
+def test_the_second_turn_of_chain_of_affect_excludes_the_first_label() -> None:
     row = parse_question(
         BUILDERS["chain-of-affect"](FaceRow("x", "happily surprised", bytes), get_space("rafdb-compound"))
     )
@@ -61,7 +61,7 @@ def test_compound_labels_name_two_basic_ones() -> None:
         assert len(set(compound_parts(label))) == 2
 
 
-def test_compound_rafdb_is_read_with_its_codes(tmp_path: Path) -> None:
+def test_the_compound_labels_of_rafdb_are_read(tmp_path: Path) -> None:
     (tmp_path / "EmoLabel").mkdir()
     (tmp_path / "EmoLabel/list_patition_label.txt").write_text("train_0001.jpg 1\ntest_0002.jpg 11\n")
     config = QuestionsConfig(
@@ -71,20 +71,20 @@ def test_compound_rafdb_is_read_with_its_codes(tmp_path: Path) -> None:
     assert {row.label for row in rows} == {"happily surprised", "disgustedly surprised"}
 
 
-def test_the_job_writes_the_chosen_part(face_folder: Path, tmp_path: Path) -> None:
-    def made(split: str) -> list[str]:
+def test_the_job_writes_the_selected_split(face_folder: Path, tmp_path: Path) -> None:
+    def build(split: str) -> list[str]:
         out = tmp_path / f"{split}.jsonl"
         job.main(QuestionsConfig(data=str(face_folder), out=str(out), split=split, val_split=0.25, kind="ferbench"))
         return [json.loads(line)["image_path"] for line in out.read_text().splitlines()]
 
-    train, val = made("train"), made("val")
+    train, val = build("train"), build("val")
     assert (len(train), len(val)) == (84, 28)
     assert not set(train) & set(val)
-    with pytest.raises(UserError, match="no rows in its test part"):
-        made("test")
+    with pytest.raises(UserError, match="no rows in its test split"):
+        build("test")
 
 
-def test_a_limit_takes_a_sample_of_every_label(face_folder: Path) -> None:
-    chosen = QuestionsConfig(data=str(face_folder), out="x.jsonl", split="all", val_split=0, limit=70)
-    _, rows = load_faces(chosen)
+def test_a_limited_sample_has_every_label(face_folder: Path) -> None:
+    config = QuestionsConfig(data=str(face_folder), out="x.jsonl", split="all", val_split=0, limit=70)
+    _, rows = load_faces(config)
     assert len({row.label for row in rows}) == 7

@@ -35,7 +35,7 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def stored(dataset: ShardedDataset, split: str) -> list[dict[str, object]]:
+def read_rows(dataset: ShardedDataset, split: str) -> list[dict[str, object]]:
     paths = [dataset.path(shard) for shard in dataset.split(split).shards]
     return pa.concat_tables([pq.ParquetFile(path).read() for path in paths]).to_pylist()
 
@@ -74,7 +74,7 @@ def test_conversations_keep_their_turns() -> None:
         ({"image_path": "x", "turns": [{"question": "a"}]}, "response is missing"),
     ],
 )
-def test_bad_rows_say_why(raw: object, reason: str) -> None:
+def test_bad_rows_have_a_reason(raw: object, reason: str) -> None:
     with pytest.raises(BadRow, match=reason):
         parse_question(raw)
 
@@ -86,18 +86,18 @@ def test_any_json_is_a_row_or_a_bad_row(raw: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
-def test_arrays_and_lines_read_the_same(tmp_path: Path, name: str) -> None:
+def test_arrays_and_lines_are_read_alike(tmp_path: Path, name: str) -> None:
     rows = list(read_questions(write(tmp_path / name, [SFT, GRPO, {"image_path": 1}, BENCH])))
     assert rows[0] == parse_question(SFT)
     assert isinstance(rows[2], BadRow)
     assert rows[3] == parse_question(BENCH)
 
 
-def test_files_that_are_no_questions(tmp_path: Path) -> None:
+def test_invalid_files_are_one_line_errors(tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text('[{"image_path": "x", "prom')
     (tmp_path / "text.json").write_text("hello")
-    for name, what in (("cut.json", "not JSON to its end"), ("text.json", "neither"), ("none.json", "no such file")):
-        with pytest.raises(UserError, match=what):
+    for name, message in (("cut.json", "not valid JSON"), ("text.json", "neither"), ("none.json", "no such file")):
+        with pytest.raises(UserError, match=message):
             list(read_questions(str(tmp_path / name)))
 
 
@@ -116,7 +116,7 @@ def test_ferplus_questions_find_their_images_in_the_zip(shared_data: Path) -> No
         assert root.find(row.path)
 
 
-def test_an_image_is_found_by_path_then_by_name(images: Path) -> None:
+def test_images_are_found_by_path_then_by_name(images: Path) -> None:
     root = ImageRoot(str(images))
     assert root.find("/a/3.png") == root.find("images/a/3.png") == root.find("/elsewhere/3.png") == "a/3.png"
     (images / "b").mkdir()
@@ -131,10 +131,15 @@ def rows_for(number: int) -> list[dict[str, object]]:
     return [{**SFT, "image_path": f"/a/{i}.png", "question": f"Which, {i}?"} for i in range(number)]
 
 
-def options(tmp_path: Path, images: Path, rows: list[dict[str, object]], **more: object) -> PrepareOptions:
+def options(tmp_path: Path, images: Path, rows: list[dict[str, object]], **overrides: object) -> PrepareOptions:
     data = write(tmp_path / "rows.jsonl", rows)
-    chosen = {"format": "vqa", "image_root": str(images), "out": str(tmp_path / "shards"), "val_split": 0.2} | more
-    return PrepareOptions(data=data, **chosen)
+    settings = {
+        "format": "vqa",
+        "image_root": str(images),
+        "out": str(tmp_path / "shards"),
+        "val_split": 0.2,
+    } | overrides
+    return PrepareOptions(data=data, **settings)
 
 
 def test_prepare_embeds_images_and_splits(tmp_path: Path, images: Path) -> None:
@@ -142,14 +147,14 @@ def test_prepare_embeds_images_and_splits(tmp_path: Path, images: Path) -> None:
     assert {name: split.rows for name, split in dataset.manifest.splits.items()} == {"train": 16, "val": 4}
     assert dataset.manifest.kind == "questions"
     assert dataset.manifest.counts == {"fear": 20}
-    rows = stored(dataset, "train") + stored(dataset, "val")
+    rows = read_rows(dataset, "train") + read_rows(dataset, "val")
     assert {row["path"] for row in rows} == {f"/a/{i}.png" for i in range(20)}
     for row in rows:
         assert row["image"] == (images / str(row["path"]).lstrip("/")).read_bytes()
         assert row["prompt"] == f"Which, {Path(str(row['path'])).stem}?"
 
 
-def test_prepare_again_does_nothing_and_other_rows_are_refused(
+def test_preparing_again_does_nothing_and_other_rows_are_rejected(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = prepare(options(tmp_path, images, rows_for(20)))
@@ -161,7 +166,7 @@ def test_prepare_again_does_nothing_and_other_rows_are_refused(
 
 def test_images_by_reference(tmp_path: Path, images: Path) -> None:
     dataset = prepare(options(tmp_path, images, rows_for(20), embed_images=False))
-    for row in stored(dataset, "train"):
+    for row in read_rows(dataset, "train"):
         assert row["image"] is None
         assert Path(str(row["path"])).read_bytes()
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as file:
@@ -171,7 +176,7 @@ def test_images_by_reference(tmp_path: Path, images: Path) -> None:
         prepare(options(tmp_path, tmp_path / "images.zip", rows_for(20), embed_images=False, out=str(tmp_path / "b")))
 
 
-def test_bad_rows_and_missing_images_are_set_aside_and_counted(tmp_path: Path, images: Path) -> None:
+def test_bad_rows_and_missing_images_are_rejected_and_counted(tmp_path: Path, images: Path) -> None:
     rows = [*rows_for(20), {**SFT, "image_path": "/a/99.png"}, {"image_path": "/a/1.png"}]
     with pytest.raises(UserError, match="max-bad-fraction"):
         prepare(options(tmp_path, images, rows))
@@ -180,15 +185,15 @@ def test_bad_rows_and_missing_images_are_set_aside_and_counted(tmp_path: Path, i
     assert dataset.manifest.counts.total() == 20
 
 
-def test_questions_about_one_image_stay_together(tmp_path: Path, images: Path) -> None:
+def test_questions_about_one_image_share_a_split(tmp_path: Path, images: Path) -> None:
     rows = [{**SFT, "image_path": f"/a/{i % 10}.png", "question": f"Which, {i}?"} for i in range(20)]
     dataset = prepare(options(tmp_path, images, rows, val_split=0.3))
-    train, val = ({row["path"] for row in stored(dataset, split)} for split in ("train", "val"))
+    train, val = ({row["path"] for row in read_rows(dataset, split)} for split in ("train", "val"))
     assert val
     assert not train & val
 
 
-def test_faces_and_questions_are_told_apart(tmp_path: Path, images: Path, small_shards: Path) -> None:
+def test_faces_are_not_accepted_as_questions_or_vice_versa(tmp_path: Path, images: Path, small_shards: Path) -> None:
     dataset = prepare(options(tmp_path, images, rows_for(20)))
     from fer.data.options import DataOptions
 
@@ -202,6 +207,6 @@ def test_faces_and_questions_are_told_apart(tmp_path: Path, images: Path, small_
 
 def test_a_file_of_questions_is_prepared_once(tmp_path: Path, images: Path) -> None:
     data = write(tmp_path / "rows.json", rows_for(20))
-    chosen = QuestionOptions(data=data, image_root=str(images), val_split=0.2)
-    first = open_questions(chosen, cache=str(tmp_path / "cache"))
-    assert open_questions(chosen, cache=str(tmp_path / "cache")).root == first.root
+    options = QuestionOptions(data=data, image_root=str(images), val_split=0.2)
+    first = open_questions(options, cache=str(tmp_path / "cache"))
+    assert open_questions(options, cache=str(tmp_path / "cache")).root == first.root
