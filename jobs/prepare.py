@@ -1,4 +1,4 @@
-"""`fer prepare`: turn a data set into checked, shuffled Parquet shards."""
+"""`fer prepare`: convert a data set to validated, shuffled Parquet shards."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def main(config: Config) -> None:
 
     dataset = prepare(config)
     manifest = dataset.manifest
-    show(manifest)
+    print_counts(manifest)
     if manifest.rejected:
-        print(f"set aside (each row with its reason in {dataset.root}/{REJECTED_ROWS}):")
+        print(f"Rejected rows (listed in {dataset.root}/{REJECTED_ROWS}):")
         for reason, count in manifest.rejected.items():
             print(f"  {count:>7,}  {reason}")
     rows = sum(split.rows for split in manifest.splits.values())
-    print(f"Prepared {rows:,} {manifest.kind} of {config.data} ({manifest.format}) as shards in {dataset.root}")
+    print(f"Prepared {rows:,} {manifest.kind} of {config.data} ({manifest.format}): {dataset.root}")
     if "train" in manifest.splits:
         job = "train" if manifest.kind == "faces" else "sft"
-        print(f"Train on them with: fer {job} --data {dataset.root}")
+        print(f"Next: fer {job} --data {dataset.root}")
 
 
-def show(manifest: Manifest) -> None:
-    """A table of rows per label and split."""
+def print_counts(manifest: Manifest) -> None:
+    """Print a table of rows per label and split."""
     from rich.console import Console
     from rich.table import Table
 

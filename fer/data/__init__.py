@@ -1,1 +1,1 @@
-"""Face data: sources, splits, shards, streaming and synthetic faces."""
+"""Face data: sources, splits, shards, streaming, questions and synthetic faces."""

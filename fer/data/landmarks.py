@@ -1,7 +1,7 @@
-"""The 146 face landmarks that MediaPipe's blendshape graph takes: which they are, how they group, how they mirror.
+"""The 146 face landmarks of MediaPipe's blendshape graph: mesh indices, groups and mirror images.
 
-They are the contours of MediaPipe's face mesh of 478 points, its irises, and eight points of the facial midline, in
-ascending order of their numbers in the mesh. "Left" and "right" are the person's own.
+They are the contours and irises of MediaPipe's face mesh of 478 points, and eight points of the facial midline, in
+ascending order of their mesh index. "Left" and "right" are the person's own.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 
 MESH_POINTS = 478
-"""Points of MediaPipe's face mesh with irises."""
+"""Number of points of MediaPipe's face mesh, irises included."""
 
-# Numbers in the mesh; within a group in the order of `fer.data.synthetic.LANDMARKS` (the nose's are on the midline).
+# Mesh indices; within a group in the order of `fer.data.synthetic.LANDMARKS` (those of the nose are on the midline).
 GROUPS: Mapping[str, tuple[int, ...]] = {
     "face_oval": (
         10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
@@ -35,36 +35,36 @@ GROUPS: Mapping[str, tuple[int, ...]] = {
 }  # fmt: skip
 
 INDICES = np.array(sorted(number for group in GROUPS.values() for number in group))
-"""Which of the mesh's points the 146 are, ascending."""
+"""Mesh indices of the 146 landmarks, ascending."""
 
-_PLACE = {number: place for place, number in enumerate(INDICES.tolist())}
+_POSITION = {number: place for place, number in enumerate(INDICES.tolist())}
 
-RIGID = np.array([_PLACE[number] for number in (*GROUPS["midline"][:4], 33, 133, 362, 263, 10, 127, 356, 234, 454)])
-"""Places among the 146 of points that hardly move with an expression: a face is aligned by them."""
+RIGID = np.array([_POSITION[number] for number in (*GROUPS["midline"][:4], 33, 133, 362, 263, 10, 127, 356, 234, 454)])
+"""Which of the 146 landmarks hardly move with an expression: faces are aligned by them."""
 
 
-def arrange(groups: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Groups of points, each (N, 2) in the order of `GROUPS`, to the (146, 2) in the blendshape graph's order."""
+def from_groups(groups: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The (146, 2) landmarks in the blendshape graph's order, from groups of points (N, 2) in the order of `GROUPS`."""
     points = np.empty((len(INDICES), 2), np.float32)
     for name, numbers in GROUPS.items():
-        points[[_PLACE[number] for number in numbers]] = groups[name]
+        points[[_POSITION[number] for number in numbers]] = groups[name]
     return points
 
 
 def _mirror() -> np.ndarray:
-    """For each of the 146 places, that of the point on the other side of the face."""
+    """For each of the 146 landmarks, the one on the other side of the face."""
     partner = {number: number for number in GROUPS["midline"]}
     for left, right in (("left_brow", "right_brow"), ("left_eye", "right_eye")):
         partner |= dict(zip(GROUPS[left], GROUPS[right], strict=True))
-    # Around an iris the points go centre, image right, bottom, left, top: seen in a mirror, right and left change.
+    # Points of an iris are centre, right, bottom, left and top in the image: a mirror image swaps right and left.
     partner |= dict(zip(GROUPS["left_iris"], (GROUPS["right_iris"][place] for place in (0, 3, 2, 1, 4)), strict=True))
     oval = GROUPS["face_oval"]
     partner |= {number: oval[-place] for place, number in enumerate(oval)}
     for lips in (GROUPS["lips_outer"], GROUPS["lips_inner"]):
         partner |= {number: lips[10 - place] for place, number in enumerate(lips)}
     partner |= {other: number for number, other in partner.items()}
-    return np.array([_PLACE[partner[number]] for number in INDICES.tolist()])
+    return np.array([_POSITION[partner[number]] for number in INDICES.tolist()])
 
 
 MIRROR = _mirror()
-"""``points[MIRROR]`` gives each landmark the place of its counterpart, as a mirror image of the face needs it."""
+"""``points[MIRROR]`` swaps left and right landmarks, as a horizontal flip needs."""

@@ -1,4 +1,4 @@
-"""The manifest of a sharded data set: what it holds, where its rows came from, and which rows were set aside."""
+"""The manifest of a sharded data set: shards, labels, source and rejected rows."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ REJECTED_ROWS = "rejected.jsonl"
 
 
 class Shard(BaseModel):
-    """One Parquet file, its path relative to the data set's folder, and the rows of each of its row groups."""
+    """One Parquet file: its path relative to the data set's folder, and the number of rows of each row group."""
 
     path: str
     row_groups: list[int]
 
 
 class Split(BaseModel):
-    """One split's files and its rows per label."""
+    """Shards of a split, and its number of rows per label."""
 
     shards: list[Shard]
     counts: dict[str, int]
     with_votes: int = 0
-    """Rows with the annotators' votes."""
+    """Number of rows with annotator votes."""
     with_affect: int = 0
-    """Rows with valence and arousal."""
+    """Number of rows with valence and arousal."""
 
     @property
     def rows(self) -> int:
@@ -39,7 +39,7 @@ class Split(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`manifest.json` of a sharded data set."""
+    """Content of `manifest.json`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,11 +51,11 @@ class Manifest(BaseModel):
     labels: list[str]
     splits: dict[str, Split]
     rejected: dict[str, int] = {}
-    """Rows that are not in the shards, by reason; the list is `rejected.jsonl`."""
+    """Number of rejected rows per reason; `rejected.jsonl` lists the rows."""
     content_hash: str
-    """SHA-256 over every kept row's split, path, label and image, in order of path."""
+    """SHA-256 of split, path, label and image of every row, in order of path."""
     input_hash: str
-    """Hash of the source's listing and the options: running `fer prepare` again with the same does nothing."""
+    """Hash of the source's file listing and the options: `fer prepare` skips inputs that it has prepared before."""
 
     @property
     def space(self) -> LabelSpace:
@@ -63,30 +63,30 @@ class Manifest(BaseModel):
 
     @property
     def counts(self) -> Counter[str]:
-        """Rows per label over all splits."""
+        """Number of rows per label over all splits."""
         return sum((Counter(split.counts) for split in self.splits.values()), Counter())
 
 
 class ShardedDataset:
-    """A folder of shards and its manifest, on local disk or any fsspec URI."""
+    """A folder of shards with a manifest, at a local path or any fsspec URI."""
 
     def __init__(self, root: str) -> None:
-        # Training workers, which have a working directory of their own, open the same folder.
+        # Absolute, because training workers have another working directory.
         self.root = root.rstrip("/") if "://" in root else str(Path(root).absolute())
         try:
             with fsspec.open(f"{self.root}/{MANIFEST}", "r") as file:
                 self.manifest = Manifest.model_validate_json(file.read())
         except FileNotFoundError:
             raise UserError(
-                f"{root} has no {MANIFEST}: make shards with `fer prepare --data SOURCE --out {root}`"
+                f"{root} has no {MANIFEST}: create shards with `fer prepare --data SOURCE --out {root}`"
             ) from None
         except ValidationError as error:
             raise UserError(
-                f"{root}/{MANIFEST} is not a manifest that this version reads: {error.errors()[0]['msg']}"
+                f"{root}/{MANIFEST} is not a manifest of this version: {error.errors()[0]['msg']}"
             ) from None
 
     def split(self, name: str) -> Split:
-        """A split by name. Raises UserError that lists the splits there are."""
+        """A split by name. Raises UserError if there is none."""
         if name not in self.manifest.splits:
             raise UserError(f"{self.root} has no split {name!r}; it has: {', '.join(self.manifest.splits)}")
         return self.manifest.splits[name]

@@ -1,4 +1,4 @@
-"""The one place where the labels that files carry become labels of a space, or of another space."""
+"""Labels of rows: raw values to labels, and labels and votes from one label space to another."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fer.labels import LabelSpace, map_labels
 
 
 def map_rows(rows: Iterable[FaceRow], source: LabelSpace, target: LabelSpace) -> Iterator[FaceRow]:
-    """The rows with labels and votes of ``target``, in the same order; none is dropped.
+    """The rows with labels and votes in ``target``, in the same order; no row is dropped.
 
-    A label that ``source`` does not know is the row's ``error``; one without a counterpart in ``target`` leaves the row
-    out.
+    A label that is unknown in ``source`` becomes the row's ``error``; one without a counterpart in ``target`` is the
+    reason why the row is ``excluded``.
     """
     mapped = map_labels(source, target)
     for row in rows:
-        yield row if row.error or row.excluded else _resolve(row, source, target, mapped)
+        yield row if row.error or row.excluded else _map_row(row, source, target, mapped)
 
 
-def _resolve(row: FaceRow, source: LabelSpace, target: LabelSpace, mapped: Mapping[str, str | None]) -> FaceRow:
+def _map_row(row: FaceRow, source: LabelSpace, target: LabelSpace, mapped: Mapping[str, str | None]) -> FaceRow:
     try:
         label = source.resolve(row.label)
     except BadRow as error:
@@ -36,7 +36,7 @@ def _resolve(row: FaceRow, source: LabelSpace, target: LabelSpace, mapped: Mappi
 def map_votes(
     votes: tuple[float, ...], source: LabelSpace, target: LabelSpace, mapped: Mapping[str, str | None]
 ) -> tuple[float, ...]:
-    """A distribution over ``source`` as one over ``target``: votes without a counterpart dropped, the sum 1 again."""
+    """A distribution over ``source`` mapped to ``target``: labels without a counterpart are dropped, the sum is 1."""
     share = dict.fromkeys(target.labels, 0.0)
     for label, vote in zip(source.labels, votes, strict=True):
         counterpart = mapped[label]

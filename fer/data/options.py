@@ -1,4 +1,4 @@
-"""Options of the data layer, shared by `fer prepare`, `fer train` and `fer evaluate`."""
+"""Options of data sets, shared by `fer prepare`, `fer train` and `fer evaluate`."""
 
 from __future__ import annotations
 
@@ -34,69 +34,63 @@ Format = Annotated[str, AfterValidator(_known_format)]
 
 
 class SourceOptions(Options):
-    """Which data set of faces, and in which label space."""
+    """A data set of faces, and its label space."""
 
     data: str = Field(
-        description="Data set: shards made by `fer prepare`, a folder or .zip of images, a CSV file, a mix (.yaml), "
-        "or a URI of any of them (s3://, gs://)"
+        description="Data set: shards written by `fer prepare`, a folder or .zip of images, a CSV file, a mix (.yaml), "
+        "or the URI of one (s3://, gs://)"
     )
     format: Format = Field(
         "auto",
-        description=f"Format of the data set: auto (looks at its files), shards, vqa, {', '.join(SOURCES.builtin)}, "
+        description=f"Format of the data set: auto (detect it), shards, vqa, {', '.join(SOURCES.builtin)}, "
         "that of an installed package, or module:Class of your own",
     )
     label_space: str | None = Field(
         None,
         description="Map labels into this space (fer2013, ferplus, rafdb, affectnet, sfew, six-class, basic); "
-        "rows without a counterpart are left out and counted",
+        "rows whose label has no counterpart are excluded and counted",
     )
 
 
 class SplitOptions(Options):
-    """How rows are split, and how many bad ones are borne."""
+    """How rows are split, and how many may be bad."""
 
     val_split: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="Share of the training rows used for validation, where the data set has no validation part",
+        description="Fraction of the training rows used for validation, if the data set has no validation split",
     )
     test_split: float = Field(
-        0.0, ge=0, lt=1, description="Share of the rows used for testing, where the data set has no test part"
+        0.0, ge=0, lt=1, description="Fraction of the rows used for testing, if the data set has no test split"
     )
-    split_seed: int = Field(0, ge=0, description="Seed of the split: the same seed gives the same split")
-    max_bad_fraction: float = Field(
-        0.01, ge=0, le=1, description="Stop if more than this share of the rows is unusable"
-    )
+    split_seed: int = Field(0, ge=0, description="Random seed of the split")
+    max_bad_fraction: float = Field(0.01, ge=0, le=1, description="Stop if more than this fraction of the rows is bad")
 
 
 class DataOptions(SplitOptions, SourceOptions):
-    """Which faces, and how they are split."""
+    """A data set of faces, and its splits."""
 
 
 class QuestionOptions(SplitOptions):
-    """Which questions about faces, and how they are split."""
+    """A data set of questions about faces, and its splits."""
 
     data: str = Field(
-        description="Questions: shards made by `fer prepare --format vqa`, or a .json or .jsonl file as UniFER "
-        "publishes them (`fer questions` makes them from any data set of faces)"
+        description="Questions: shards written by `fer prepare --format vqa`, or a .json or .jsonl file in UniFER's "
+        "format (`fer questions` writes one from any data set of faces)"
     )
     image_root: str | None = Field(
-        None, description="Folder or .zip that the rows' image paths are relative to; unset: where the file lies"
+        None, description="Folder or .zip that image paths are relative to; unset: the folder of the file"
     )
     embed_images: bool = Field(
-        True, description="Copy the images into the shards; else the shards name them, and every worker must reach them"
+        True, description="Store the images in the shards, instead of paths that every worker must be able to read"
     )
 
 
 class PrepareOptions(QuestionOptions, DataOptions):
-    """Turn a data set into checked, shuffled Parquet shards that training streams from any storage."""
+    """Convert a data set to validated, shuffled Parquet shards, which training streams from any storage."""
 
     data: str = Field(description="Data set of faces, or a .json or .jsonl file of questions (--format vqa)")
-    out: str = Field(description="Where the shards go: a new folder, or a URI (s3://, gs://)")
-    shard_mb: int = Field(
-        96, ge=1, le=4096, description="Size of one shard file, in MB of images; 64 to 128 suits most storage"
-    )
-    overwrite: bool = Field(
-        False, description="Replace the shards that --out holds, if they are of other data or options"
-    )
+    out: str = Field(description="Output folder of the shards, or a URI (s3://, gs://)")
+    shard_mb: int = Field(96, ge=1, le=4096, description="Size of one shard in MB; 64 to 128 suits most storage")
+    overwrite: bool = Field(False, description="Replace shards of other data or options in --out")

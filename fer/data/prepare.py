@@ -1,4 +1,4 @@
-"""`fer prepare`: from a data set in its published form to checked, shuffled Parquet shards with a manifest."""
+"""`fer prepare`: from a data set in its published form to validated, shuffled Parquet shards with a manifest."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ COLUMNS = [name for name in FACE_SCHEMA.names if name != "image"]
 
 
 def prepare(options: PrepareOptions) -> ShardedDataset:
-    """Write the data set's shards to ``options.out``, or say that they are there already.
+    """Write the shards of a data set to ``options.out``, unless they exist already.
 
-    Raises UserError for data that can't be read, too many bad rows, or an ``out`` that holds something else.
+    Raises UserError for data that can't be read, too many bad rows, or an ``out`` with other content.
     """
     if options.format == "vqa":
         return prepare_questions(options)
@@ -40,18 +40,18 @@ def prepare(options: PrepareOptions) -> ShardedDataset:
 
 
 def open_dataset(options: DataOptions, cache: str) -> ShardedDataset:
-    """Open shards, or prepare any other data set into a folder of ``cache`` once and open that.
+    """Open shards; any other data set is prepared once, in a sub-folder of ``cache``.
 
-    Raises UserError as `prepare` does, and for a label space that shards don't have: they can't be mapped any more.
+    Raises UserError as `prepare` does, and for a ``label_space`` other than that of the shards.
     """
     if options.format == "shards" or is_sharded(options.data):
         dataset = ShardedDataset(options.data)
         if dataset.manifest.kind != "faces":
-            raise UserError(f"{options.data} holds {dataset.manifest.kind}: train on them with `fer sft`")
+            raise UserError(f"{options.data} contains {dataset.manifest.kind}: train on them with `fer sft`")
         if options.label_space not in (None, dataset.manifest.label_space):
             raise UserError(
                 f"the shards in {options.data} are in label space {dataset.manifest.label_space}: run "
-                f"`fer prepare --label-space {options.label_space}` on the data set they were made from"
+                f"`fer prepare --label-space {options.label_space}` on the original data set"
             )
         return dataset
     source = open_source(options)
@@ -64,7 +64,7 @@ def open_dataset(options: DataOptions, cache: str) -> ShardedDataset:
 
 def _prepare(source: Source, options: PrepareOptions, input_hash: str) -> ShardedDataset:
     if is_prepared(options.out, input_hash, options.overwrite):
-        print(f"{options.out} holds this data set already: nothing to do", flush=True)
+        print(f"{options.out} is up to date", flush=True)
         return ShardedDataset(options.out)
     space = get_space(options.label_space) if options.label_space else source.space
     rows = sorted(map_rows(source.rows(), source.space, space), key=lambda row: row.path)
@@ -86,7 +86,7 @@ def _prepare(source: Source, options: PrepareOptions, input_hash: str) -> Sharde
 def _write(
     fs: fsspec.AbstractFileSystem, root: str, rows: list[FaceRow], rejected: RejectedRows, options: PrepareOptions
 ) -> tuple[dict[str, Split], str]:
-    """Read, check and write the rows of each split in shuffled order; return the splits and the content hash."""
+    """Read, verify and write the rows of each split in shuffled order; return the splits and the content hash."""
     assigned = assign_splits(rows, val_split=options.val_split, test_split=options.test_split, seed=options.split_seed)
     written: dict[str, Split] = {}
     digests: list[tuple[str, bytes]] = []
@@ -125,7 +125,7 @@ def _manifest(
     options: PrepareOptions,
 ) -> Manifest:
     if "val" not in splits and "test" in splits and not options.val_split:
-        print("warning: no validation part and --val-split 0: the test part is used for validation too", flush=True)
+        print("warning: no validation split and --val-split 0: the test split is used for validation too", flush=True)
         splits = splits | {"val": splits["test"]}
     return Manifest(
         source=options.data,

@@ -1,4 +1,4 @@
-"""The rows that are set aside, each with its path and reason: none is ever lost silently."""
+"""Rejected rows: every row that is not in the shards is listed with its reason."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fer.errors import UserError
 
 
 class RejectedRows:
-    """The rows set aside, each with its reason, and how many of them are bad."""
+    """Rejected rows with their reasons, and the number of bad ones among them."""
 
     def __init__(self, options: PrepareOptions) -> None:
         self._options = options
-        self._rejected = f"{options.out.rstrip('/')}.{REJECTED_ROWS}"
+        self._list = f"{options.out.rstrip('/')}.{REJECTED_ROWS}"
         self._entries: list[tuple[str, str]] = []
         self._bad = 0
         self.candidates = 0
-        """Rows that could be of use: those that are, and the bad ones."""
+        """Rows that count for the bad fraction: all but the excluded ones."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -36,7 +36,7 @@ class RejectedRows:
         self._bad += bad
 
     def filter(self, rows: Iterable[FaceRow]) -> list[FaceRow]:
-        """Take in the rows that are known to be unusable before an image is read; return the others."""
+        """Reject the rows with an ``error`` or a reason to be ``excluded``; return the others."""
         usable = []
         for row in rows:
             if row.error:
@@ -49,19 +49,19 @@ class RejectedRows:
         return usable
 
     def check_bad_fraction(self) -> None:
-        """Raise UserError, naming the list, if more than ``max_bad_fraction`` of the rows are bad, or none is good.
+        """Write the list and raise UserError if more than ``max_bad_fraction`` of the rows are bad, or all are.
 
-        Rows that a published rule leaves out don't count, neither as bad nor among the rows.
+        Excluded rows do not count, neither as bad rows nor as rows.
         """
         limit = self._options.max_bad_fraction
         if self._bad < self.candidates and self._bad <= limit * self.candidates:
             return
-        fs, path = get_filesystem(self._rejected)
+        fs, path = get_filesystem(self._list)
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         self.write(fs, path)
         raise UserError(
-            f"{self._bad} of {self.candidates} rows can't be used (--max-bad-fraction is {limit:g}), and "
-            f"{len(self._entries) - self._bad} are left out; {self._rejected} lists each with its reason: mend, or "
+            f"{self._bad} of {self.candidates} rows are bad (--max-bad-fraction is {limit:g}), and "
+            f"{len(self._entries) - self._bad} are excluded; {self._list} lists them with reasons: fix them, or "
             "raise --max-bad-fraction"
         )
 
@@ -71,7 +71,7 @@ class RejectedRows:
                 file.write(json.dumps({"path": name, "reason": reason}, ensure_ascii=False) + "\n")
 
     def remove_stale(self) -> None:
-        """Remove the list that an earlier, refused run left beside the output."""
-        fs, path = get_filesystem(self._rejected)
+        """Remove the list that an earlier failed run wrote beside the output."""
+        fs, path = get_filesystem(self._list)
         if fs.exists(path):
             fs.rm(path)

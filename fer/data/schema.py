@@ -12,8 +12,8 @@ from fer.labels import LabelSpace
 
 SPLITS = ("train", "val", "test")
 
-# One Parquet row. `votes` is a distribution over the label space (FER+), null where a source has none.
-# `valence` and `arousal` are in [-1, 1] (AffectNet), null where a source has none.
+# Columns of a Parquet row. `votes` is a distribution over the label space (FER+); `valence` and `arousal` are in
+# [-1, 1] (AffectNet). They are null for data sets without them.
 FACE_SCHEMA = pa.schema(
     [
         pa.field("image", pa.binary(), nullable=False),
@@ -29,12 +29,12 @@ FACE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class FaceRow:
-    """One labelled face, its image not read yet.
+    """One labelled face, with an image that is read later.
 
-    ``label`` is the source's own spelling or code: `fer prepare` resolves it and sets the row aside if it can't.
-    ``split`` is None where the source leaves the split to Ferry. ``read`` returns the encoded image, or raises OSError
-    or BadRow. ``error`` says why the row can't be used where the listing shows that already (it counts as bad);
-    ``excluded`` names the published rule by which the data set itself sets the row aside (it does not).
+    ``label`` is the source's own spelling or code; `fer prepare` resolves it, and rejects the row if it is unknown.
+    ``split`` is None if the data set does not define one. ``read`` returns the encoded image, or raises OSError or
+    BadRow. ``error`` is the reason why the row is bad, if it is known before the image is read; ``excluded`` is the
+    data set's own rule that excludes the row, which does not make it bad.
     """
 
     path: str
@@ -56,9 +56,9 @@ class Source(Protocol):
     space: LabelSpace
 
     def rows(self) -> Iterator[FaceRow]:
-        """Every row, in a fixed order. Raises BadRow nowhere: a row's faults are in it, or come out when it is read."""
+        """Every row, in a fixed order. Never raises BadRow: errors are in the row, or raised by its ``read``."""
         ...
 
     def fingerprint(self) -> str:
-        """Hash of the source's listing: the names and sizes of its files."""
+        """Hash of the names and sizes of its files."""
         ...

@@ -1,4 +1,4 @@
-"""Writing Parquet shards: small row groups, one in memory at a time, in a place that appears only when it is whole."""
+"""Parquet shards: small row groups, one in memory at a time, in a folder that appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from fer.errors import UserError
 
 GROUP_ROWS = 512
 GROUP_BYTES = 4 * 2**20
-"""A row group ends at either limit. Training reads random row groups, so small ones shuffle better."""
+"""Limits of a row group. Training reads row groups in random order, so small ones shuffle better."""
 
 
 class ShardWriter:
-    """Writes one split's rows into ``split=NAME/part-00000.parquet`` and on; holds one row group in memory."""
+    """Writes the rows of a split to ``split=NAME/part-00000.parquet`` and so on, with one row group in memory."""
 
     def __init__(
         self, fs: fsspec.AbstractFileSystem, root: str, split: str, schema: pa.Schema, shard_bytes: int
@@ -40,7 +40,7 @@ class ShardWriter:
         self._group_bytes = self._written = 0
 
     def add(self, values: Mapping[str, Any], label: str, size: int) -> None:
-        """Write a row of about ``size`` bytes, counted under ``label``."""
+        """Add a row of about ``size`` bytes, counted under ``label``."""
         self._counts[label] += 1
         self._with_votes += values.get("votes") is not None
         self._with_affect += values.get("valence") is not None and values.get("arousal") is not None
@@ -76,7 +76,7 @@ class ShardWriter:
         path = f"split={self._split}/part-{len(self._shards):05d}.parquet"
         self._fs.makedirs(f"{self._root}/split={self._split}", exist_ok=True)
         self._file = self._fs.open(f"{self._root}/{path}", "wb")
-        # Images are compressed already, and their dictionary or statistics would only cost bytes.
+        # Images are compressed already; a dictionary or statistics of them would only add bytes.
         repeated = [name for name in ("label", "group", "prompt", "answer") if name in self._schema.names]
         self._writer = pq.ParquetWriter(
             self._file, self._schema, compression="none", use_dictionary=repeated, write_statistics=repeated
@@ -94,11 +94,10 @@ class ShardWriter:
 
 @contextmanager
 def staged_output(out: str) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
-    """A file system and a folder to write in, which becomes ``out`` when the block ends well.
+    """A file system and a folder to write to, which replaces ``out`` when the block succeeds.
 
-    On local disk the folder is a sibling that is renamed, and removed if the block fails; what ``out`` held before is
-    replaced. Object stores have no renaming: there the folder is ``out`` itself, whole once the manifest, which is
-    written last, is there.
+    On local disk it is a sibling of ``out`` that is renamed at the end, or removed if the block fails. Object stores
+    can't rename, so there the folder is ``out`` itself; it is complete once the manifest, written last, exists.
     """
     fs, final = get_filesystem(out)
     if not isinstance(fs, LocalFileSystem):
@@ -117,7 +116,7 @@ def staged_output(out: str) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
 
 
 def _remove(fs: fsspec.AbstractFileSystem, folder: str) -> None:
-    """Remove a folder, its manifest first: whatever is left if this is interrupted does not look complete."""
+    """Remove a folder, manifest first, so that an interrupted removal does not leave a complete-looking folder."""
     if fs.exists(f"{folder}/{MANIFEST}"):
         fs.rm(f"{folder}/{MANIFEST}")
     if fs.exists(folder):
@@ -125,19 +124,20 @@ def _remove(fs: fsspec.AbstractFileSystem, folder: str) -> None:
 
 
 def is_sharded(location: str) -> bool:
+    """Whether a location is a folder of shards."""
     fs, root = get_filesystem(location)
     return fs.exists(f"{root}/{MANIFEST}")
 
 
 def is_prepared(out: str, input_hash: str, overwrite: bool) -> bool:
-    """Whether ``out`` holds the shards of these inputs. Raises UserError if it holds what must not be overwritten."""
+    """Whether ``out`` contains the shards of these inputs. Raises UserError if it contains anything else."""
     fs, root = get_filesystem(out)
     if is_sharded(out):
         if ShardedDataset(out).manifest.input_hash == input_hash:
             return True
         if not overwrite:
-            raise UserError(f"{out} holds shards of other data or options: give another --out, or --overwrite")
+            raise UserError(f"{out} contains shards of other data or options: choose another --out, or --overwrite")
     held = [posixpath.basename(path.rstrip("/")) for path in fs.ls(root, detail=False)] if fs.isdir(root) else []
     if fs.isfile(root) or any(not name.startswith("split=") and name not in (MANIFEST, REJECTED_ROWS) for name in held):
-        raise UserError(f"{out} holds other files than shards: give another --out")
+        raise UserError(f"{out} contains other files than shards: choose another --out")
     return False

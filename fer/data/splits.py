@@ -1,4 +1,4 @@
-"""Cutting validation and test parts: stratified by label, deterministic by seed, and never through a group."""
+"""Splits: stratified by label, deterministic by seed, and never through a group."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from fer.data.schema import SPLITS, FaceRow
 
 
 def assign_splits(rows: Sequence[FaceRow], *, val_split: float, test_split: float, seed: int) -> list[str]:
-    """The split of each row, whose labels are resolved: a pure function of the seed and of the set of rows.
+    """The split of each row (with resolved labels): a pure function of the seed and of the set of rows.
 
-    Splits that the data set publishes are kept. Rows that it leaves open are always cut; its training rows are cut
-    only for a part that it does not have at all. ``test_split`` is a share of the rows to cut, ``val_split`` of what
-    the test leaves. Rows without a group are cut to the rounded share of each label; groups come as near to it as they
-    can whole. A share above 0 yields at least one row, if there are two units (groups, or single rows) to cut.
+    Published splits are kept. Rows without one are always divided; published training rows only if the data set lacks
+    that split. ``test_split`` is a fraction of the rows to divide, ``val_split`` of those that remain. Rows without a
+    group are divided to the rounded fraction of each label; whole groups come as near to it as they can. A fraction
+    above 0 yields at least one row, if there are at least two units (groups or ungrouped rows) to divide.
     """
     published = {row.split for row in rows}
     splits = [row.split for row in rows]
     units = _units(rows)
-    for part, share in (("test", test_split), ("val", val_split)):
+    for name, share in (("test", test_split), ("val", val_split)):
         pool = {
-            key: [i for i in members if splits[i] is None or (splits[i] == "train" and part not in published)]
+            key: [i for i in members if splits[i] is None or (splits[i] == "train" and name not in published)]
             for key, members in units.items()
         }
         whole = {key: members for key, members in pool.items() if len(members) == len(units[key])}
-        for i in _cut(rows, whole, share, f"{seed}/{part}"):
-            splits[i] = part
+        for i in _choose_rows(rows, whole, share, f"{seed}/{name}"):
+            splits[i] = name
     for members in units.values():
         taken = {splits[i] for i in members if splits[i]}
         rest = next((split for split in SPLITS if split in taken), "train")
@@ -37,17 +37,17 @@ def assign_splits(rows: Sequence[FaceRow], *, val_split: float, test_split: floa
 
 
 def _units(rows: Sequence[FaceRow]) -> Mapping[str, list[int]]:
-    """What is cut as a whole: each group, and each row without one, by a key that does not depend on the order."""
+    """Rows that stay together: each group, and each ungrouped row, under a key that does not depend on the order."""
     units: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         units[f"row {row.path}" if row.group is None else f"group {row.group}"].append(i)
     return units
 
 
-def _cut(rows: Sequence[FaceRow], units: Mapping[str, list[int]], share: float, seed: str) -> list[int]:
+def _choose_rows(rows: Sequence[FaceRow], units: Mapping[str, list[int]], share: float, seed: str) -> list[int]:
     """Rows of the units that together come nearest to ``share`` of each label, chosen greedily in a seeded order.
 
-    Groups go first, so that single rows fill in what they leave.
+    Groups are chosen first; single rows fill the remainder.
     """
     if not share or len(units) < 2:
         return []
@@ -57,14 +57,14 @@ def _cut(rows: Sequence[FaceRow], units: Mapping[str, list[int]], share: float, 
     order = sorted(labels, key=lambda key: (key.startswith("row "), hashlib.sha256(f"{seed}/{key}".encode()).digest()))
     chosen = []
     for key in order:
-        if _gain(missing, labels[key]) > 0:
+        if _improvement(missing, labels[key]) > 0:
             chosen.append(key)
             for label, count in labels[key].items():
                 missing[label] -= count
-    chosen = chosen or [max(order, key=lambda key: _gain(missing, labels[key]))]
+    chosen = chosen or [max(order, key=lambda key: _improvement(missing, labels[key]))]
     return [i for key in chosen for i in units[key]]
 
 
-def _gain(missing: Mapping[str | int, float], unit: Counter[str | int]) -> float:
-    """How much nearer to the wanted counts the unit brings the cut: positive if it should be taken."""
+def _improvement(missing: Mapping[str | int, float], unit: Counter[str | int]) -> float:
+    """By how much the unit reduces the distance to the target counts: positive if it should be chosen."""
     return sum(abs(missing[label]) - abs(missing[label] - count) for label, count in unit.items())

@@ -15,47 +15,47 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpe
 
 
 class Frame(NamedTuple):
-    """One picture of a video."""
+    """A decoded frame of a video."""
 
     number: int
-    """Place in the video, from 0, counting every frame."""
+    """Frame number in the video, from 0; skipped frames count."""
     seconds: float
-    """Time in the video."""
+    """Time since the start of the video."""
     image: np.ndarray
     """RGB (H, W, 3), uint8."""
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file's name is that of a video."""
+    """Whether a file has the suffix of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def video_frames(path: Path, every: int = 1) -> Iterator[Frame]:
-    """Each ``every``-th frame of a video, the first one first; only one frame is held at a time.
+def video_frames(path: Path, stride: int = 1) -> Iterator[Frame]:
+    """Every ``stride``-th frame of a video from the first, with one frame in memory at a time.
 
-    Raises UserError at once where there is no such file, or none that OpenCV can decode.
+    Raises UserError at once if there is no such file, or none that OpenCV can decode.
     """
-    assert every >= 1, f"every {every}-th frame"
+    assert stride >= 1, stride
     if not path.is_file():
-        raise UserError(f"no video at {path}")
+        raise UserError(f"no such video: {path}")
     video = cv2.VideoCapture(str(path))
     if not video.isOpened() or not video.grab():
         video.release()
-        raise UserError(f"{path} is not a video that OpenCV can read: convert it to MP4 (H.264), or leave it out")
-    return _stream(video, every, path)
+        raise UserError(f"{path} is not a video that OpenCV can read: convert it to MP4 (H.264), or remove it")
+    return _decode(video, stride, path)
 
 
-def _stream(video: cv2.VideoCapture, every: int, path: Path) -> Iterator[Frame]:
-    """Frames from the one that was just grabbed on; those between are skipped without converting their pixels."""
+def _decode(video: cv2.VideoCapture, stride: int, path: Path) -> Iterator[Frame]:
+    """Frames from the one that was just grabbed; skipped frames are not converted to pixels."""
     try:
         number, grabbed = 0, True
         while grabbed:
-            if number % every == 0:
-                decoded, picture = video.retrieve()
+            if number % stride == 0:
+                decoded, image = video.retrieve()
                 if not decoded:
-                    raise UserError(f"frame {number} of {path} can't be decoded: the file is damaged, convert it anew")
+                    raise UserError(f"frame {number} of {path} can't be decoded: the file is damaged")
                 seconds = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                yield Frame(number, seconds, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+                yield Frame(number, seconds, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
             number, grabbed = number + 1, video.grab()
     finally:
         video.release()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer.data.synthetic.sequence import sequence
+from fer.data.synthetic.sequence import sample_sequence
 from fer.dynamics import flow
 from fer.dynamics.frames import FramePair, write_frame
 
@@ -22,7 +22,7 @@ def write_sequences(
     """
     for number in range(1, videos + 1):
         rng = np.random.default_rng([seed, number])
-        moments = sequence(movement, frames, rng, flow.SIDE)
+        moments = sample_sequence(movement, frames, rng, flow.SIDE)
         baseline = _add_jitter(moments[0].baseline_landmarks, jitter, rng)
         for index, moment in enumerate(moments, 1):
             video, frame = f"{number:02}", f"{index:03}"

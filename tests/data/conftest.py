@@ -1,4 +1,4 @@
-"""Small made-up data sets in the layouts in which the real ones are published."""
+"""Small synthetic data sets in the published layouts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ WriteCsv = Callable[..., Path]
 
 
 def encoded(seed: int, side: int = 24, suffix: str = ".jpg") -> bytes:
-    """An image of noise, different for each seed."""
+    """An encoded image of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
 @pytest.fixture
 def write_images(tmp_path: Path) -> WriteImages:
-    """write(paths, root="data"): images of noise at relative paths under a folder, which is returned."""
+    """write(paths, root="data"): write images of noise at relative paths in a folder, which is returned."""
 
     def write(*paths: str, root: str = "data") -> Path:
         for seed, path in enumerate(paths):
@@ -58,14 +58,14 @@ def faces(write_images: WriteImages) -> Path:
 
 
 @pytest.fixture
-def request_for(tmp_path: Path) -> Callable[..., PrepareOptions]:
-    """Options that prepare ``data`` into ``shards`` of the test's folder."""
+def prepare_options(tmp_path: Path) -> Callable[..., PrepareOptions]:
+    """prepare_options(data, **options): options that prepare ``data`` into ``shards`` in the test's folder."""
     return lambda data, **options: PrepareOptions(**{"data": str(data), "out": str(tmp_path / "shards")} | options)
 
 
 @pytest.fixture
 def zipped() -> Callable[..., Path]:
-    """zipped(folder, inside=""): the folder as a zip file beside it, its files below ``inside``."""
+    """zipped(folder, inside=""): zip the folder into a file beside it, with ``inside`` prefixed to its paths."""
 
     def write(folder: Path, inside: str = "") -> Path:
         archive = folder.with_suffix(".zip")
@@ -80,7 +80,7 @@ def zipped() -> Callable[..., Path]:
 
 @pytest.fixture
 def write_csv() -> WriteCsv:
-    """write_csv(path, *rows): a table, its folder made if need be; returns the path."""
+    """write_csv(path, *rows): write a table; returns the path."""
 
     def write(path: Path, *rows: Sequence[object]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def pixels() -> Callable[[int], str]:
 
 @pytest.fixture
 def fer2013_csv(tmp_path: Path, write_csv: WriteCsv, pixels: Callable[[int], str]) -> Path:
-    """FER2013's CSV: three good lines, one for each split, then four faulty ones."""
+    """FER2013's CSV: three valid lines, one per split, then four bad ones."""
     return write_csv(
         tmp_path / "data/fer2013.csv",
         ("emotion", "pixels", "Usage"),

@@ -15,7 +15,7 @@ from fer.errors import BadRow, UserError
 Zipped = Callable[..., Path]
 
 
-def test_folder_lists_relative_paths_sorted_with_sizes(tmp_path: Path) -> None:
+def test_files_are_relative_paths_sorted_with_sizes(tmp_path: Path) -> None:
     (tmp_path / "data/b").mkdir(parents=True)
     (tmp_path / "data/b/x.txt").write_bytes(b"four")
     (tmp_path / "data/a.txt").write_bytes(b"")
@@ -33,7 +33,7 @@ def test_zip_reads_like_the_folder_it_was_made_from(faces: Path, zipped: Zipped)
     assert archive.display_path("happy/00.png") == "data.zip/happy/00.png"
 
 
-def test_single_top_folder_of_a_zip_is_stepped_into(faces: Path, zipped: Zipped) -> None:
+def test_a_wrapping_folder_in_a_zip_is_the_root(faces: Path, zipped: Zipped) -> None:
     tree = FileTree(str(zipped(faces, inside="wrapper/")))
     assert "happy/00.png" in tree.files
     assert tree.read("happy/00.png") == (faces / "happy/00.png").read_bytes()
@@ -55,7 +55,7 @@ def test_uri(faces: Path, zipped: Zipped) -> None:
         assert FileTree(location).read("happy/00.png") == (faces / "happy/00.png").read_bytes()
 
 
-def test_single_file_is_a_tree_of_itself(tmp_path: Path) -> None:
+def test_a_single_file_is_a_tree(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
     (tmp_path / "other.csv").write_text("")
     tree = FileTree(str(tmp_path / "table.csv"))
@@ -64,7 +64,7 @@ def test_single_file_is_a_tree_of_itself(tmp_path: Path) -> None:
     assert tree.display_path("table.csv") == "table.csv"
 
 
-def test_mistakes_are_explained(tmp_path: Path) -> None:
+def test_bad_locations_are_user_errors(tmp_path: Path) -> None:
     (tmp_path / "not.zip").write_text("not a zip")
     for location, message in (
         (tmp_path / "absent", "no such file or folder"),
@@ -75,7 +75,7 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
             FileTree(str(location))
 
 
-def test_zip_bomb_is_refused_before_it_is_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_bomb_is_rejected_before_it_is_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("happy/bomb.png", bytes(1 << 20))
     monkeypatch.setattr(filesystem_module, "MAX_BYTES", 1 << 16)

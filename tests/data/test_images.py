@@ -1,4 +1,4 @@
-"""Decoding: limits that hold before a pixel is decoded, damaged files, orientation, and one decode for each image."""
+"""Decoding: limits before any pixel is decoded, damaged files, orientation, and one decode per image."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def test_every_format_is_decoded_once_to_rgb(image_format: str, count_decodes: C
         ("TIFF", {"compression": "jpeg"}),
     ],
 )
-def test_a_truncated_image_is_refused_wherever_it_ends(image_format: str, options: dict[str, object]) -> None:
+def test_a_truncated_image_is_rejected_wherever_it_ends(image_format: str, options: dict[str, object]) -> None:
     data = encoded(image_format, **options)
     for end in {1, *range(0, len(data), max(1, len(data) // 50)), len(data) - 200, len(data) - 20} - {0}:
         with pytest.raises(BadRow):
             decode_untrusted(data[:end])
 
 
-def test_an_image_is_turned_upright_by_its_exif_orientation() -> None:
+def test_the_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held a quarter turn to the left
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise for display
     data = encoded("JPEG", exif=exif, quality=100, subsampling=0)
     assert check_header(data) == (WIDTH, HEIGHT)
     upright = np.rot90(PIXELS, -1)
@@ -87,13 +87,13 @@ def test_a_decompression_bomb_is_not_decoded(decompression_bomb: bytes, count_de
     assert count_decodes() == 0
 
 
-def test_a_header_that_announces_fewer_pixels_than_the_image_has_is_refused() -> None:
+def test_a_header_with_a_wrong_size_is_rejected() -> None:
     data = encoded("JPEG2000")
     place = data.index(b"ihdr") + 4
     with pytest.raises(BadRow, match="damaged"):
         decode_untrusted(data[:place] + struct.pack(">II", 8, 8) + data[place + 8 :])
 
 
-def test_preparing_a_row_decodes_its_image_once(count_decodes: Callable[[], int]) -> None:
+def test_verifying_an_image_decodes_it_once(count_decodes: Callable[[], int]) -> None:
     assert read_verified(lambda: encode_png(PIXELS)) == encode_png(PIXELS)
     assert count_decodes() == 1

@@ -1,4 +1,4 @@
-"""The 146 landmarks: the published order, and a mirror that is one, on drawn and on real faces."""
+"""The 146 landmarks: published order, and mirroring on rendered and real faces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer.data.landmarks import GROUPS, INDICES, MIRROR, RIGID, arrange
+from fer.data.landmarks import GROUPS, INDICES, MIRROR, RIGID, from_groups
 from fer.data.synthetic import LANDMARKS, NEUTRAL, Person, Pose
 from fer.data.synthetic.sequence import _landmarks
 from fer.data.video import video_frames
@@ -22,24 +22,24 @@ PUBLISHED = """
 """
 
 
-def test_they_are_the_published_ones() -> None:
+def test_indices_are_the_published_ones() -> None:
     assert INDICES.tolist() == [int(number) for number in PUBLISHED.split()]
 
 
-def test_the_groups_are_those_that_the_renderer_draws() -> None:
+def test_groups_are_those_of_the_renderer() -> None:
     drawn = {"midline" if name == "nose" else name: points for name, points in LANDMARKS.items()}
     assert {name: len(numbers) for name, numbers in GROUPS.items()} == drawn
 
 
-def test_a_mirror_of_the_mirror_is_the_face() -> None:
+def test_mirroring_twice_is_the_identity() -> None:
     assert sorted(MIRROR) == list(range(146))
     assert (MIRROR[MIRROR] == np.arange(146)).all()
     assert set(MIRROR[RIGID]) == set(RIGID)
 
 
-def test_points_are_put_where_they_belong() -> None:
+def test_from_groups_puts_points_in_mesh_order() -> None:
     numbered = {name: np.array([(number, -number) for number in numbers]) for name, numbers in GROUPS.items()}
-    assert arrange(numbered).tolist() == [[number, -number] for number in INDICES]
+    assert from_groups(numbered).tolist() == [[number, -number] for number in INDICES]
 
 
 def test_a_symmetric_face_is_its_own_mirror_image() -> None:
@@ -48,7 +48,7 @@ def test_a_symmetric_face_is_its_own_mirror_image() -> None:
     np.testing.assert_allclose(mirrored, face, atol=1e-3)
 
 
-def test_a_real_face_in_a_mirror(shared_data: Path) -> None:
+def test_landmarks_of_a_flipped_photo_are_mirrored(shared_data: Path) -> None:
     pytest.importorskip("mediapipe", reason="needs the extra `landmarks`")
     from fer.dynamics.landmarker import open_landmarker
 
@@ -60,4 +60,4 @@ def test_a_real_face_in_a_mirror(shared_data: Path) -> None:
     assert other is not None
     mirrored = np.column_stack([picture.shape[1] - 1 - face[:, 0], face[:, 1]])[MIRROR]
     distance = np.linalg.norm(mirrored - other, axis=1) / np.ptp(face[:, 0])
-    assert distance.max() < 0.03  # of the face's width; a pair that is mixed up is farther apart
+    assert distance.max() < 0.03  # of the face's width; swapped points are farther apart

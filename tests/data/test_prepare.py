@@ -21,11 +21,11 @@ from fer.errors import UserError
 from jobs import prepare as job
 
 WriteImages = Callable[..., Path]
-RequestFor = Callable[..., PrepareOptions]
+MakeOptions = Callable[..., PrepareOptions]
 
 
 def stored(dataset: ShardedDataset, split: str) -> list[dict[str, object]]:
-    """A split's rows as they lie in its shards, which must agree with the manifest."""
+    """Rows of a split, read from its shards, which must agree with the manifest."""
     rows = []
     for shard in dataset.split(split).shards:
         with fsspec.open(dataset.path(shard), "rb") as file:
@@ -38,13 +38,13 @@ def stored(dataset: ShardedDataset, split: str) -> list[dict[str, object]]:
     return rows
 
 
-def listed(path: Path) -> dict[str, str]:
-    """Path and reason of each row in a list of rows set aside."""
+def read_reasons(path: Path) -> dict[str, str]:
+    """Path and reason of each row in a list of rejected rows."""
     return {entry["path"]: entry["reason"] for entry in map(json.loads, path.read_text().splitlines())}
 
 
-def test_prepares_every_row_once_with_its_image(faces: Path, request_for: RequestFor, tmp_path: Path) -> None:
-    dataset = prepare(request_for(faces, val_split=0.2, test_split=0.2))
+def test_every_row_is_written_once_with_its_image(faces: Path, prepare_options: MakeOptions, tmp_path: Path) -> None:
+    dataset = prepare(prepare_options(faces, val_split=0.2, test_split=0.2))
     rows = {split: stored(dataset, split) for split in ("train", "val", "test")}
     assert [len(part) for part in rows.values()] == [32, 8, 10]
     kept = {str(row["path"]): row["image"] for part in rows.values() for row in part}
@@ -57,20 +57,20 @@ def test_prepares_every_row_once_with_its_image(faces: Path, request_for: Reques
 
 
 def test_shards_and_row_groups_stay_small(
-    faces: Path, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+    faces: Path, prepare_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = next(faces.rglob("*.png")).stat().st_size
     monkeypatch.setattr(shards, "GROUP_ROWS", 8)
     monkeypatch.setattr(prepare_module, "ShardWriter", lambda *args: shards.ShardWriter(*args[:-1], image * 20))
-    dataset = prepare(request_for(faces, val_split=0))
+    dataset = prepare(prepare_options(faces, val_split=0))
     stored(dataset, "train")
     assert [shard.row_groups for shard in dataset.split("train").shards] == [[8, 8, 8], [8, 8, 8], [2]]
     monkeypatch.setattr(shards, "GROUP_BYTES", image * 4)
-    dataset = prepare(request_for(faces, val_split=0, overwrite=True, shard_mb=64))
+    dataset = prepare(prepare_options(faces, val_split=0, overwrite=True, shard_mb=64))
     assert max(max(shard.row_groups) for shard in dataset.split("train").shards) <= 5
 
 
-def test_same_content_whatever_the_seed_of_the_order(faces: Path, tmp_path: Path) -> None:
+def test_the_content_hash_does_not_depend_on_the_order(faces: Path, tmp_path: Path) -> None:
     def content(out: str, seed: int) -> tuple[str, list[object]]:
         options = PrepareOptions(data=str(faces), out=f"{tmp_path}/{out}", val_split=0, split_seed=seed)
         dataset = prepare(options)
@@ -81,45 +81,45 @@ def test_same_content_whatever_the_seed_of_the_order(faces: Path, tmp_path: Path
     assert order == same != different
 
 
-def test_running_again_does_nothing(
-    faces: Path, request_for: RequestFor, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_preparing_again_does_nothing(
+    faces: Path, prepare_options: MakeOptions, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = prepare(request_for(faces))
+    first = prepare(prepare_options(faces))
     monkeypatch.setattr(prepare_module, "_write", lambda *_: pytest.fail("wrote again"))
-    assert prepare(request_for(faces)).manifest == first.manifest
-    assert "nothing to do" in capsys.readouterr().out
+    assert prepare(prepare_options(faces)).manifest == first.manifest
+    assert "is up to date" in capsys.readouterr().out
 
 
-def test_other_content_or_options_need_another_place_or_overwrite(faces: Path, request_for: RequestFor) -> None:
-    first = prepare(request_for(faces))
-    with pytest.raises(UserError, match="give another --out, or --overwrite"):
-        prepare(request_for(faces, val_split=0.3))
+def test_other_content_or_options_need_another_out_or_overwrite(faces: Path, prepare_options: MakeOptions) -> None:
+    first = prepare(prepare_options(faces))
+    with pytest.raises(UserError, match="choose another --out, or --overwrite"):
+        prepare(prepare_options(faces, val_split=0.3))
     (faces / "happy/00.png").unlink()
-    with pytest.raises(UserError, match="give another --out, or --overwrite"):
-        prepare(request_for(faces))
-    second = prepare(request_for(faces, overwrite=True))
+    with pytest.raises(UserError, match="choose another --out, or --overwrite"):
+        prepare(prepare_options(faces))
+    second = prepare(prepare_options(faces, overwrite=True))
     assert second.manifest.counts.total() == 49
     assert second.manifest.content_hash != first.manifest.content_hash
 
 
-def test_a_folder_of_something_else_is_never_replaced(faces: Path, request_for: RequestFor, tmp_path: Path) -> None:
+def test_other_content_in_out_is_never_replaced(faces: Path, prepare_options: MakeOptions, tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards/thesis.txt").write_text("precious")
     with pytest.raises(UserError, match="other files than shards"):
-        prepare(request_for(faces, overwrite=True))
+        prepare(prepare_options(faces, overwrite=True))
     (tmp_path / "shards/thesis.txt").rename(tmp_path / "thesis.txt")
-    prepare(request_for(faces))
+    prepare(prepare_options(faces))
     (tmp_path / "thesis.txt").rename(tmp_path / "shards/thesis.txt")
     with pytest.raises(UserError, match="other files than shards"):
-        prepare(request_for(faces, overwrite=True, val_split=0.5))
+        prepare(prepare_options(faces, overwrite=True, val_split=0.5))
     assert (tmp_path / "shards/thesis.txt").read_text() == "precious"
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_interrupted_run_leaves_nothing_that_looks_complete(
-    faces: Path, request_for: RequestFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
+def test_an_interrupted_run_leaves_nothing_that_looks_complete(
+    faces: Path, prepare_options: MakeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
 ) -> None:
-    options = request_for(faces, **({"out": "memory://interrupted/shards"} if remote else {}))
+    options = prepare_options(faces, **({"out": "memory://interrupted/shards"} if remote else {}))
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -134,7 +134,9 @@ def test_interrupted_run_leaves_nothing_that_looks_complete(
     assert prepare(options).manifest.counts.total() == 50
 
 
-def test_few_images_are_held_at_a_time(faces: Path, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_images_are_in_memory_at_a_time(
+    faces: Path, prepare_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded, written, ahead = [], [], []
     monkeypatch.setattr(prefetch_module, "READ_AHEAD", 4)
     load, add = prepare_module._load, shards.ShardWriter.add
@@ -146,28 +148,29 @@ def test_few_images_are_held_at_a_time(faces: Path, request_for: RequestFor, mon
         add(writer, values, label, size)
 
     monkeypatch.setattr(shards.ShardWriter, "add", watched)
-    prepare(request_for(faces))
+    prepare(prepare_options(faces))
     assert len(written) == 50
     assert max(ahead) <= 4
 
 
-def test_an_image_that_only_pillow_reads_is_rejected(faces: Path, request_for: RequestFor) -> None:
+def test_an_image_that_only_pillow_reads_is_rejected(faces: Path, prepare_options: MakeOptions) -> None:
     Image.new("RGB", (24, 24)).save(faces / "happy/00.png", "TGA")  # training decodes with OpenCV
-    dataset = prepare(request_for(faces, max_bad_fraction=0.1))
+    dataset = prepare(prepare_options(faces, max_bad_fraction=0.1))
     assert dataset.manifest.rejected == {"not an image of a supported format": 1}
 
 
-def test_out_and_data_may_be_uris(faces: Path, request_for: RequestFor) -> None:
+def test_out_and_data_may_be_uris(faces: Path, prepare_options: MakeOptions) -> None:
     fsspec.filesystem("memory").put(f"{faces}/", "/prepare/data/", recursive=True)
-    dataset = prepare(request_for("memory://prepare/data", out="memory://prepare/shards"))
+    dataset = prepare(prepare_options("memory://prepare/data", out="memory://prepare/shards"))
     assert len(stored(dataset, "train")) == 45
     assert (
-        prepare(request_for("memory://prepare/data", out="memory://prepare/shards")).root == "memory://prepare/shards"
+        prepare(prepare_options("memory://prepare/data", out="memory://prepare/shards")).root
+        == "memory://prepare/shards"
     )
 
 
 def test_each_kind_of_bad_row_is_rejected(
-    write_images: WriteImages, request_for: RequestFor, decompression_bomb: bytes, tmp_path: Path
+    write_images: WriteImages, prepare_options: MakeOptions, decompression_bomb: bytes, tmp_path: Path
 ) -> None:
     names = [f"train_{i:05d}.jpg" for i in range(9)]
     data = write_images(*(f"Image/aligned/{name}" for name in names))
@@ -182,9 +185,9 @@ def test_each_kind_of_bad_row_is_rejected(
     lines = [f"{name} {label}" for name, label in zip(names, labels, strict=True)]
     (data / "list_patition_label.txt").write_text("\n".join(lines))
 
-    dataset = prepare(request_for(data, max_bad_fraction=0.7, val_split=0))
+    dataset = prepare(prepare_options(data, max_bad_fraction=0.7, val_split=0))
 
-    reasons = {Path(path).name: reason for path, reason in listed(tmp_path / "shards/rejected.jsonl").items()}
+    reasons = {Path(path).name: reason for path, reason in read_reasons(tmp_path / "shards/rejected.jsonl").items()}
     assert reasons == {
         names[0]: "empty file",
         names[1]: "truncated or damaged image",
@@ -197,62 +200,64 @@ def test_each_kind_of_bad_row_is_rejected(
     assert sorted(Path(str(row["path"])).name for row in stored(dataset, "train")) == names[6:]
 
 
-def test_too_many_bad_rows_stop_the_job_with_their_list(faces: Path, request_for: RequestFor, tmp_path: Path) -> None:
+def test_too_many_bad_rows_stop_the_job_and_are_listed(
+    faces: Path, prepare_options: MakeOptions, tmp_path: Path
+) -> None:
     for i in range(3):
         (faces / f"happy/{i:02d}.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"3 of 50 rows can't be used .* 0\.05.*shards\.rejected\.jsonl") as refusal:
-        prepare(request_for(faces, max_bad_fraction=0.05))
+    with pytest.raises(UserError, match=r"3 of 50 rows are bad .* 0\.05.*shards\.rejected\.jsonl") as refusal:
+        prepare(prepare_options(faces, max_bad_fraction=0.05))
     path = tmp_path / "shards.rejected.jsonl"
     assert str(path) in str(refusal.value)
-    assert listed(path) == {f"data/happy/{i:02d}.png": "empty file" for i in range(3)}
+    assert read_reasons(path) == {f"data/happy/{i:02d}.png": "empty file" for i in range(3)}
     assert not (tmp_path / "shards").exists()
-    dataset = prepare(request_for(faces, max_bad_fraction=0.06))
+    dataset = prepare(prepare_options(faces, max_bad_fraction=0.06))
     assert dataset.manifest.rejected == {"empty file": 3}
     assert not path.exists()
 
 
-def test_rows_left_out_by_a_rule_are_not_bad(faces: Path, request_for: RequestFor, tmp_path: Path) -> None:
-    dataset = prepare(request_for(faces, max_bad_fraction=0, label_space="ferplus"))
+def test_excluded_rows_are_not_bad(faces: Path, prepare_options: MakeOptions, tmp_path: Path) -> None:
+    dataset = prepare(prepare_options(faces, max_bad_fraction=0, label_space="ferplus"))
     assert dataset.manifest.counts.total() == 50
     (faces / "neutral").mkdir()
     for path in (faces / "happy").iterdir():
         (faces / "neutral" / path.name).write_bytes(path.read_bytes())
-    dataset = prepare(request_for(faces, max_bad_fraction=0, label_space="six-class", overwrite=True))
+    dataset = prepare(prepare_options(faces, max_bad_fraction=0, label_space="six-class", overwrite=True))
     assert dataset.manifest.label_space == "six-class"
     assert dataset.manifest.rejected == {"label neutral has no counterpart in six-class": 20}
-    assert len(listed(tmp_path / "shards/rejected.jsonl")) == 20
+    assert len(read_reasons(tmp_path / "shards/rejected.jsonl")) == 20
 
 
-def test_no_usable_row_is_an_error(faces: Path, request_for: RequestFor) -> None:
+def test_no_usable_row_is_an_error(faces: Path, prepare_options: MakeOptions) -> None:
     for path in faces.rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(UserError, match="50 of 50 rows"):
-        prepare(request_for(faces, max_bad_fraction=1))
+        prepare(prepare_options(faces, max_bad_fraction=1))
 
 
-def test_test_part_stands_in_for_validation(
-    write_images: WriteImages, request_for: RequestFor, capsys: pytest.CaptureFixture[str]
+def test_the_test_split_stands_in_for_validation(
+    write_images: WriteImages, prepare_options: MakeOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_images(*(f"{split}/happy/{i}.png" for split in ("train", "test") for i in range(10)))
-    dataset = prepare(request_for(data, val_split=0))
-    assert "warning: no validation part" in capsys.readouterr().out
+    dataset = prepare(prepare_options(data, val_split=0))
+    assert "warning: no validation split" in capsys.readouterr().out
     assert dataset.split("val") == dataset.split("test")
-    dataset = prepare(request_for(data, val_split=0.2, overwrite=True))
+    dataset = prepare(prepare_options(data, val_split=0.2, overwrite=True))
     assert {name: split.rows for name, split in dataset.manifest.splits.items()} == {"train": 8, "val": 2, "test": 10}
 
 
-def test_votes_valence_and_groups_reach_the_shards(
-    write_images: WriteImages, request_for: RequestFor, tmp_path: Path
+def test_votes_valence_and_groups_are_in_the_shards(
+    write_images: WriteImages, prepare_options: MakeOptions, tmp_path: Path
 ) -> None:
     data = write_images("img/1/a.jpg", "anger/S005_001_00000011.png")
     (data / "training.csv").write_text(
         "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal\n"
         "1/a.jpg,0,0,24,24,1;2,1,0.5,-0.25\n"
     )
-    (row,) = stored(prepare(request_for(data, val_split=0)), "train")
+    (row,) = stored(prepare(prepare_options(data, val_split=0)), "train")
     assert (row["valence"], row["arousal"], row["votes"], row["group"]) == (0.5, -0.25, None, None)
     (data / "training.csv").unlink()
-    (row,) = stored(prepare(request_for(data, format="folder", val_split=0, out=f"{tmp_path}/b")), "train")[:1]
+    (row,) = stored(prepare(prepare_options(data, format="folder", val_split=0, out=f"{tmp_path}/b")), "train")[:1]
     groups = {row["group"] for row in stored(ShardedDataset(f"{tmp_path}/b"), "train")}
     assert groups == {"S005", None}
 
@@ -272,8 +277,8 @@ def test_open_dataset_prepares_once_into_the_cache(
     assert other.split("val").rows == 25
 
 
-def test_open_dataset_opens_shards(faces: Path, request_for: RequestFor, tmp_path: Path) -> None:
-    shards_at = prepare(request_for(faces)).root
+def test_open_dataset_opens_shards(faces: Path, prepare_options: MakeOptions, tmp_path: Path) -> None:
+    shards_at = prepare(prepare_options(faces)).root
     assert open_dataset(DataOptions(data=shards_at), f"{tmp_path}/cache").root == shards_at
     assert not (tmp_path / "cache").exists()
     with pytest.raises(UserError, match="are in label space custom"):
@@ -282,11 +287,11 @@ def test_open_dataset_opens_shards(faces: Path, request_for: RequestFor, tmp_pat
         open_dataset(DataOptions(data=str(faces), format="shards"), f"{tmp_path}/cache")
 
 
-def test_job_ends_with_a_table_and_where_everything_lies(
-    faces: Path, request_for: RequestFor, capsys: pytest.CaptureFixture[str]
+def test_the_job_prints_counts_rejected_rows_and_the_next_command(
+    faces: Path, prepare_options: MakeOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (faces / "happy/00.png").write_bytes(b"")
-    options = request_for(faces, max_bad_fraction=0.1)
+    options = prepare_options(faces, max_bad_fraction=0.1)
     job.main(options)
     printed = capsys.readouterr().out
     for words in ("train", "val", "happy", "sad", "fear", "1  empty file", "Prepared 49 faces", options.out):
@@ -294,8 +299,8 @@ def test_job_ends_with_a_table_and_where_everything_lies(
 
 
 @pytest.mark.slow
-def test_real_fer2013(shared_data: Path, request_for: RequestFor) -> None:
-    dataset = prepare(request_for(shared_data / "fer2013.zip"))
+def test_real_fer2013(shared_data: Path, prepare_options: MakeOptions) -> None:
+    dataset = prepare(prepare_options(shared_data / "fer2013.zip"))
     assert {name: split.rows for name, split in dataset.manifest.splits.items()} == {
         "train": 25_839,
         "val": 2_870,

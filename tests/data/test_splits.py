@@ -47,7 +47,7 @@ def test_a_group_never_crosses_splits(rows: list[FaceRow], val: float, test: flo
 
 
 @given(data_sets(grouped=True, splits=(None, "train", "val", "test")), shares, shares, seeds)
-def test_open_rows_join_what_their_group_publishes(rows: list[FaceRow], val: float, test: float, seed: int) -> None:
+def test_rows_without_a_split_join_their_group(rows: list[FaceRow], val: float, test: float, seed: int) -> None:
     assigned = assign_splits(rows, val_split=val, test_split=test, seed=seed)
     joined = defaultdict(set)
     for r, split in zip(rows, assigned, strict=True):
@@ -61,7 +61,7 @@ def test_open_rows_join_what_their_group_publishes(rows: list[FaceRow], val: flo
 
 
 @given(data_sets(grouped=False), st.floats(0.05, 0.6), seeds)
-def test_every_label_gives_its_rounded_share(rows: list[FaceRow], val: float, seed: int) -> None:
+def test_every_label_gives_its_rounded_fraction(rows: list[FaceRow], val: float, seed: int) -> None:
     splits = assign_splits(rows, val_split=val, test_split=0, seed=seed)
     total = Counter(r.label for r in rows)
     cut = Counter(r.label for r, split in zip(rows, splits, strict=True) if split == "val")
@@ -71,7 +71,7 @@ def test_every_label_gives_its_rounded_share(rows: list[FaceRow], val: float, se
 
 
 @given(data_sets(grouped=True), st.floats(0.01, 0.5), seeds)
-def test_a_part_that_was_asked_for_is_not_empty(rows: list[FaceRow], val: float, seed: int) -> None:
+def test_a_requested_split_is_not_empty(rows: list[FaceRow], val: float, seed: int) -> None:
     splits = assign_splits(rows, val_split=val, test_split=0, seed=seed)
     if len({r.group or r.path for r in rows}) > 1:
         assert set(splits) == {"train", "val"}
@@ -89,21 +89,21 @@ def test_published_splits_are_kept() -> None:
     assert assign_splits(rows, val_split=0.5, test_split=0.5, seed=0) == [r.split for r in rows]
 
 
-def test_validation_is_cut_from_training_only_where_there_is_none() -> None:
+def test_validation_is_taken_from_training_only_if_there_is_none() -> None:
     rows = [row(f"{i}.png", split="train" if i < 80 else "test") for i in range(100)]
     splits = assign_splits(rows, val_split=0.25, test_split=0.5, seed=0)
     assert Counter(splits) == {"train": 60, "val": 20, "test": 20}
     assert splits[80:] == ["test"] * 20
 
 
-def test_rows_that_a_data_set_leaves_open_are_cut_beside_published_ones() -> None:
+def test_rows_without_a_split_are_divided_beside_published_splits() -> None:
     published = [row(f"a{i}.png", split=("train", "val")[i % 2]) for i in range(20)]
     splits = assign_splits([*published, *(row(f"b{i}.png") for i in range(20))], val_split=0.1, test_split=0.2, seed=0)
     assert Counter(splits[20:])["val"] == 2
     assert [s for s in splits[:20] if s == "val"] == ["val"] * 10
 
 
-def test_share_of_groups_is_near_what_was_asked_for() -> None:
+def test_the_fraction_of_groups_is_near_the_requested_one() -> None:
     rows = [row(f"{i}.png", LABELS[i % 3], group=f"subject{i % 50}") for i in range(1500)]
     splits = assign_splits(rows, val_split=0.2, test_split=0, seed=3)
     for label in LABELS:
@@ -111,7 +111,7 @@ def test_share_of_groups_is_near_what_was_asked_for() -> None:
         assert abs(share - 0.2) < 0.05
 
 
-def test_a_new_row_moves_few_others() -> None:
+def test_adding_a_row_changes_few_splits() -> None:
     rows = [row(f"{i}.png") for i in range(200)]
     before = assign_splits(rows, val_split=0.1, test_split=0, seed=0)
     after = assign_splits([*rows, replace(rows[0], path="new.png")], val_split=0.1, test_split=0, seed=0)

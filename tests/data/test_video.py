@@ -1,4 +1,4 @@
-"""Frames of real and of broken videos."""
+"""Frames of real and damaged videos."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_frame_comes_in_order(shared_data: Path, name: str, count: int) ->
 def test_every_nth_frame_is_the_one_of_the_whole_stream(shared_data: Path) -> None:
     path = shared_data / "videos" / "single_face.mp4"
     whole = {frame.number: frame for frame in video_frames(path)}
-    some = list(video_frames(path, every=30))
+    some = list(video_frames(path, stride=30))
     assert [frame.number for frame in some] == [0, 30, 60]
     for frame in some:
         assert frame.seconds == pytest.approx(frame.number / 30, abs=0.01)  # 30 frames per second
@@ -47,16 +47,16 @@ def test_colours_are_rgb(tmp_path: Path) -> None:
     assert max(green, blue) < 50
 
 
-def test_a_file_that_is_no_video_is_a_persons_mistake(tmp_path: Path) -> None:
-    """At once, not when the first frame is asked for."""
-    with pytest.raises(UserError, match="no video at"):
+def test_a_file_that_is_not_a_video_is_a_user_error(tmp_path: Path) -> None:
+    """At once, not with the first frame."""
+    with pytest.raises(UserError, match="no such video"):
         video_frames(tmp_path / "nowhere.mp4")
     (tmp_path / "text.mp4").write_text("hello")
     with pytest.raises(UserError, match="not a video that OpenCV can read"):
         video_frames(tmp_path / "text.mp4")
 
 
-def test_is_video_goes_by_the_name() -> None:
+def test_is_video_checks_the_suffix() -> None:
     assert is_video(Path("a/clip.MP4"))
     assert is_video(Path("clip.webm"))
     assert not is_video(Path("face.png"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fer.data.images import decode_rgb
 from fer.data.landmarks import MIRROR
-from fer.data.synthetic.sequence import sequence
+from fer.data.synthetic.sequence import sample_sequence
 from fer.dynamics import flow
 from fer.dynamics.augment import FrameAugment, transform_flow, transform_landmarks, unaugmented
 from fer.dynamics.frames import FramePair
@@ -91,7 +91,7 @@ def test_a_flip_swaps_sides_and_the_sign_of_horizontal_motion() -> None:
 
 def test_a_flipped_face_is_a_face() -> None:
     """The left eye stays the left eye: its landmarks are on the right of the image again."""
-    moment = sequence("smile", 1, np.random.default_rng(0))[0]
+    moment = sample_sequence("smile", 1, np.random.default_rng(0))[0]
     pair = FramePair(
         "p",
         "1",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fer.data.synthetic.sequence import sequence
+from fer.data.synthetic.sequence import sample_sequence
 from fer.dynamics.blendshapes import BlendshapeNet, load_blendshapes, standardize
 from fer.dynamics.import_blendshapes import TFLITE_NAME, import_blendshapes
 from fer.errors import UserError
@@ -39,7 +39,7 @@ def test_outputs_equal_the_interpreters(imported: BlendshapeNet, bundle: Path) -
     faces = [
         moment.expression_landmarks
         for seed in range(20)
-        for moment in sequence("smile", 2, np.random.default_rng(seed))
+        for moment in sample_sequence("smile", 2, np.random.default_rng(seed))
     ]
     clouds = [rng.normal(300, 80, (146, 2)).astype(np.float32) for _ in range(20)]
     worst = 0.0

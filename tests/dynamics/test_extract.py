@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer.data.images import decode_rgb
-from fer.data.synthetic.sequence import sequence
+from fer.data.synthetic.sequence import sample_sequence
 from fer.dynamics import flow
 from fer.dynamics.extract import (
     ALIGNED_SIDE,
@@ -34,7 +34,7 @@ def test_alignment_undoes_rotation_scale_and_shift(angle: float, scale: float, x
 
 
 def test_the_crop_contains_the_face() -> None:
-    face = sequence("smile", 1, np.random.default_rng(0), size=500)[0].baseline_landmarks * 3 + 40
+    face = sample_sequence("smile", 1, np.random.default_rng(0), size=500)[0].baseline_landmarks * 3 + 40
     placed = transform_points(face, face_crop(face))
     assert placed.min() > 0
     assert placed.max() < ALIGNED_SIDE - 1
@@ -43,7 +43,7 @@ def test_the_crop_contains_the_face() -> None:
 
 
 def test_the_baseline_is_the_stillest_frame_however_the_head_moves() -> None:
-    moments = sequence("smile", 12, np.random.default_rng(5), size=400)
+    moments = sample_sequence("smile", 12, np.random.default_rng(5), size=400)
     rest = [moments[0].baseline_landmarks] * 3  # at rest for three frames, then moving, while the head sways
     faces = (
         [moment.expression_landmarks for moment in moments[6:9]] + rest + [m.expression_landmarks for m in moments[9:]]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fer.data.images import encode_png
-from fer.data.synthetic.sequence import sequence
+from fer.data.synthetic.sequence import sample_sequence
 from fer.dynamics import flow
 from jobs.dynamics_serve import start
 from serve_apps.dynamics_inference import load_dynamics_model, predict_frame
@@ -57,7 +57,7 @@ def url(
 
 @pytest.fixture
 def frame() -> dict:
-    moment = sequence("smile", 2, np.random.default_rng(0))[1]
+    moment = sample_sequence("smile", 2, np.random.default_rng(0))[1]
     return {
         "flow": base64.b64encode(flow.encode_jpeg(flow.to_image(moment.flow() / flow.SIDE))).decode(),
         "expression_landmarks": moment.expression_landmarks.tolist(),

@@ -1,4 +1,4 @@
-"""Data sets in their published form: one file per format, all yielding the same rows."""
+"""Data sets in their published formats: one module per format, all with the same rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SourceClass(Protocol):
 def open_source(options: DataOptions) -> Source:
     """Open a data set. Raises UserError if it does not exist or is not of the format that the options name."""
     if options.format == "shards":
-        raise UserError(f"{options.data}: shards are prepared already; give the data set they were made from")
+        raise UserError(f"{options.data}: these are shards already; give the original data set")
     tree = _tree(options.data)
     if options.format != "auto":
         found: SourceClass = SOURCES.load(options.format)
@@ -43,7 +43,7 @@ def _all_sources() -> Iterator[SourceClass]:
 
 
 def _tree(location: str) -> FileTree:
-    """A CSV of pixels is a data set by itself; other CSVs name images in the folder where they lie."""
+    """A CSV of pixels is a data set by itself; other CSVs name images in their folder."""
     tree = FileTree(location)
     if location.lower().endswith(".csv") and not Fer2013Source.matches(tree):
         return FileTree(tree.location or posixpath.curdir)

@@ -2,9 +2,9 @@
 
 - CSV files (``training.csv``, ``validation.csv``) that name images by ``subDirectory_filePath``;
 - ``train_set`` and ``val_set`` with ``images/0.jpg`` and ``annotations/0_exp.npy``, ``0_val.npy``, ``0_aro.npy``;
-- folders 0 to 7 below train and val (say ``--format affectnet``: nothing else tells them from other numbered folders).
+- folders 0 to 7 in train and val (needs ``--format affectnet``, to tell them from other numbered folders).
 
-Expressions 0 to 7 are neutral, happy, sad, surprise, fear, disgust, anger, contempt; 8 to 10 are set aside.
+Expressions 0 to 7 are neutral, happy, sad, surprise, fear, disgust, anger, contempt; rows of 8 to 10 are excluded.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ COLUMNS = (
     "valence",
     "arousal",
 )
-UNUSABLE = {"8": "none", "9": "uncertain", "10": "no face"}
+EXCLUDED = {"8": "none", "9": "uncertain", "10": "no face"}
 ANNOTATION_READERS = 8
 
 
 class AffectNetSource:
-    """AffectNet in any of its forms."""
+    """AffectNet in any of its three forms."""
 
     format = "affectnet"
 
@@ -67,14 +67,14 @@ class AffectNetSource:
         return self.tree.fingerprint()
 
     def _table_rows(self, table: str) -> Iterator[FaceRow]:
-        places = {_last_two(path): path for path in self.tree.files}
+        paths = {_last_two(path): path for path in self.tree.files}
         split = "val" if posixpath.basename(table).lower().startswith("val") else "train"
-        with self.tree.text(table) as file:
+        with self.tree.open_text(table) as file:
             for fields in csv.reader(file):
                 values = dict(zip(COLUMNS, fields, strict=False))
                 name = values.get("subDirectory_filePath", "")
                 if name not in ("", COLUMNS[0]):  # some releases have a header in one table only
-                    path = places.get(_last_two(name), name)
+                    path = paths.get(_last_two(name), name)
                     numbers = values.get("expression", ""), values.get("valence", ""), values.get("arousal", "")
                     yield self._row(path, split, *numbers)
 
@@ -99,14 +99,14 @@ class AffectNetSource:
                 yield self._row(path, split, folder or "no class folder")
 
     def _row(self, path: str, split: str | None, expression: str, valence: str = "", arousal: str = "") -> FaceRow:
-        kind = UNUSABLE.get(expression)
+        kind = EXCLUDED.get(expression)
         return FaceRow(
             self.tree.display_path(path),
             expression,
             partial(self.tree.read, path),
             split,
-            valence=_unit(valence),
-            arousal=_unit(arousal),
+            valence=_in_unit_range(valence),
+            arousal=_in_unit_range(arousal),
             excluded=f"AffectNet expression {expression} ({kind})" if kind else None,
         )
 
@@ -128,8 +128,8 @@ def _number(data: bytes) -> str:
     return str(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False).item())
 
 
-def _unit(text: str) -> float | None:
-    """Valence or arousal in [-1, 1]; AffectNet writes -2 where there is none."""
+def _in_unit_range(text: str) -> float | None:
+    """Valence or arousal in [-1, 1]; None for -2, which AffectNet writes for a missing value."""
     try:
         value = float(text)
     except ValueError:

@@ -1,6 +1,6 @@
 """FER2013 (Goodfellow et al., 2013): a CSV ``emotion,pixels,Usage`` of 35,887 grey faces of 48x48 pixels.
 
-Training, PublicTest and PrivateTest become train, val and test. Only each line's place is kept in memory.
+Training, PublicTest and PrivateTest become train, val and test. Memory holds only the offset of each line.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SPLIT_OF_USAGE = {"Training": "train", "PublicTest": "val", "PrivateTest": "test
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the CSV, its pixels still on disk."""
+    """One line of the CSV; its pixels stay on disk."""
 
     emotion: str
     usage: str
@@ -34,7 +34,7 @@ class Line:
 
 
 class PixelsCsv:
-    """Lines of FER2013's CSV, and any line's image by random access; ``png`` may be called from several threads."""
+    """Lines of FER2013's CSV, and random access to their images. ``png`` is thread-safe."""
 
     def __init__(self, tree: FileTree, path: str) -> None:
         self._file = tree.spool(path)
@@ -42,7 +42,7 @@ class PixelsCsv:
 
     @staticmethod
     def find(tree: FileTree) -> str | None:
-        """The path of the CSV with these columns in a tree."""
+        """Path of the CSV with FER2013's columns in a tree; None if there is none."""
         tables = (path for path in tree.files if path.lower().endswith(".csv"))
         return next((path for path in tables if {"emotion", "pixels"} <= set(_columns(tree.first_line(path)))), None)
 
@@ -56,7 +56,7 @@ class PixelsCsv:
             offset += len(line)
 
     def png(self, line: Line) -> bytes:
-        """A line's face as a grey PNG of 48x48. Raises BadRow unless it has 2,304 pixels of 0 to 255."""
+        """The image of a line as a grey 48x48 PNG. Raises BadRow unless it has 2,304 pixels from 0 to 255."""
         text = self._values(os.pread(self._file.fileno(), line.length, line.offset)).get("pixels", "")
         try:
             pixels = np.array(text.split(), np.int64)
@@ -79,7 +79,7 @@ def _columns(header: str) -> list[str]:
 
 
 class Fer2013Source:
-    """FER2013's CSV, by itself or in a folder or zip."""
+    """FER2013's CSV, alone or in a folder or zip."""
 
     format = "fer2013"
 
@@ -98,9 +98,9 @@ class Fer2013Source:
     def rows(self) -> Iterator[FaceRow]:
         for index, line in enumerate(self.csv.lines()):
             split = SPLIT_OF_USAGE.get(line.usage)
-            fault = None if split else f"unknown usage {line.usage!r} (known: {', '.join(SPLIT_OF_USAGE)})"
+            error = None if split else f"unknown usage {line.usage!r} (known: {', '.join(SPLIT_OF_USAGE)})"
             path = f"{self.tree.display_path(self.path)}/fer{index:07d}.png"
-            yield FaceRow(path, line.emotion, partial(self.csv.png, line), split, error=fault)
+            yield FaceRow(path, line.emotion, partial(self.csv.png, line), split, error=error)
 
     def fingerprint(self) -> str:
         return self.tree.fingerprint()

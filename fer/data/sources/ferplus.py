@@ -1,7 +1,7 @@
-"""FER+ (Barsoum et al., ICMI 2016): ten votes for each image of FER2013, in ``fer2013new.csv``.
+"""FER+ (Barsoum et al., ICMI 2016): ten annotator votes for each image of FER2013, in ``fer2013new.csv``.
 
-The images are FER2013's CSV, or PNG files by "Image name" (``fer0000017.png`` is line 17 of FER2013, counted from 0),
-in the same folder or in a zip there.
+The images are FER2013's CSV or PNG files named as in the column "Image name" (``fer0000017.png`` is line 17 of FER2013,
+counted from 0), in the same folder or in a zip in it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ SPACE = get_space("ferplus")
 
 
 def majority(votes: Sequence[int]) -> str | None:
-    """The column with the majority of ten votes by the rule of Microsoft's FERPlus code, or None if there is none.
+    """The column with the majority of the votes, as in Microsoft's FERPlus code; None if there is none.
 
-    Single votes are dropped as outliers; a majority is more than half of the votes that remain.
+    Single votes are dropped as outliers; a majority is more than half of the remaining votes.
     """
     kept = drop_outliers(votes)
     return COLUMNS[kept.index(max(kept))] if max(kept) > sum(kept) / 2 else None
 
 
 def distribution(votes: Sequence[int]) -> tuple[float, ...]:
-    """Shares of the eight emotions among their votes, single votes dropped, in the order of the FER+ label space."""
+    """Distribution of the votes over the eight emotions of the FER+ label space, without single votes."""
     share = dict.fromkeys(SPACE.labels, 0.0)
     kept = drop_outliers(votes)[: len(EMOTIONS)]
     for name, count in zip(EMOTIONS, kept, strict=True):
@@ -47,7 +47,7 @@ def drop_outliers(votes: Sequence[int]) -> list[int]:
 
 
 class FerPlusSource:
-    """FER+: majority labels, and the distribution of the votes as a soft label."""
+    """FER+: majority labels, and the distribution of the votes as soft labels."""
 
     format = "ferplus"
 
@@ -62,7 +62,7 @@ class FerPlusSource:
         self.images = _images(tree)
         if not self.images:
             raise UserError(
-                f"{tree.location} has no images: put FER2013's CSV, or the PNG files or their zip, beside {VOTES_CSV}"
+                f"{tree.location} has no images: put FER2013's CSV, or the PNG files or a zip of them, into its folder"
             )
 
     @classmethod
@@ -70,17 +70,17 @@ class FerPlusSource:
         return tree.find(VOTES_CSV) is not None
 
     def rows(self) -> Iterator[FaceRow]:
-        with self.tree.text(self.path) as file:
+        with self.tree.open_text(self.path) as file:
             for number, values in enumerate(csv.DictReader(file), start=2):
                 yield self._row(values, f"{self.tree.display_path(self.path)}:{number}")
 
     def fingerprint(self) -> str:
         return self.tree.fingerprint()
 
-    def _row(self, values: Mapping[str, str], place: str) -> FaceRow:
+    def _row(self, values: Mapping[str, str], line: str) -> FaceRow:
         name = values["Image name"].strip()
         split = SPLIT_OF_USAGE.get(values["Usage"])
-        row = FaceRow(f"{self.tree.name}/{name}" if name else place, "", self.images.get(name, _missing), split)
+        row = FaceRow(f"{self.tree.name}/{name}" if name else line, "", self.images.get(name, _missing), split)
         try:
             votes = [int(values[column]) for column in COLUMNS]
         except (TypeError, ValueError):
@@ -98,16 +98,16 @@ class FerPlusSource:
 
 
 def _images(tree: FileTree) -> dict[str, Callable[[], bytes]]:
-    """How each image is read, by its name."""
+    """The function that reads each image, by image name."""
     pixels = PixelsCsv.find(tree)
     if pixels:
         table = PixelsCsv(tree, pixels)
         return {f"fer{index:07d}.png": partial(table.png, line) for index, line in enumerate(table.lines())}
     zips = [FileTree(f"{tree.location}/{path}") for path in tree.files if path.lower().endswith(".zip")]
     return {
-        posixpath.basename(path): partial(holder.read, path)
-        for holder in (tree, *zips)
-        for path in holder.files
+        posixpath.basename(path): partial(source_tree.read, path)
+        for source_tree in (tree, *zips)
+        for path in source_tree.files
         if path.endswith(".png")
     }
 

@@ -1,7 +1,7 @@
-"""ImageFolder: a folder per class, below train/val[/test] folders, below train/test, or by themselves.
+"""An image folder: one folder per class, optionally inside train, val and test folders.
 
 File names of CK+ (Lucey et al., 2010: ``S005_001_00000011.png``) and JAFFE (Lyons et al., 1998: ``KA.AN1.39.tiff``)
-name the subject, which becomes the row's group. JAFFE's flat folder works too: its file names also carry the label.
+contain the subject, which becomes the row's group. JAFFE's file names contain the label too, so its flat folder works.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ JAFFE = re.compile(r"(?P<subject>[A-Z]{2})\.(?P<label>AN|DI|FE|HA|NE|SA|SU)\d*\.
 
 
 def class_files(tree: FileTree) -> Iterator[tuple[str, str | None, str | None]]:
-    """Each file's path, its split, and its class folder; None where the layout has no split, or the file no class."""
+    """Path, split and class folder of each file; the split or class is None if the file is in no such folder."""
     split_layout = any(split_of(path) for path in tree.files)
     for path in tree.files:
         folders = path.split("/")[:-1]
@@ -46,17 +46,18 @@ def class_files(tree: FileTree) -> Iterator[tuple[str, str | None, str | None]]:
 
 
 def split_of(path: str) -> str | None:
-    """The split that a path's first folder stands for, if it does."""
+    """The split named by a path's first folder; None if it names none."""
     first, slash, _ = path.partition("/")
     return SPLIT_FOLDERS.get(first.lower()) if slash else None
 
 
 def is_image(path: str) -> bool:
+    """Whether a file has the suffix of an image."""
     return splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
 class FolderSource:
-    """A folder of images per class. The label space is the known one with these class names, or one of their own."""
+    """One folder of images per class. The label space is a known one with these classes, or a custom one."""
 
     format = "folder"
 
@@ -73,20 +74,20 @@ class FolderSource:
 
     def rows(self) -> Iterator[FaceRow]:
         for path, split, label in self._files():
-            shown, read, group = self.tree.display_path(path), partial(self.tree.read, path), self.group(basename(path))
+            name, read, group = self.tree.display_path(path), partial(self.tree.read, path), self.group(basename(path))
             if label and is_image(path):
-                yield FaceRow(shown, label, read, split, group)
+                yield FaceRow(name, label, read, split, group)
             elif label:
-                yield FaceRow(shown, label, read, split, excluded="not an image file by its name")
+                yield FaceRow(name, label, read, split, excluded="no suffix of an image file")
             elif is_image(path):
-                yield FaceRow(shown, "", read, split, excluded="image in no class folder")
+                yield FaceRow(name, "", read, split, excluded="not in a class folder")
 
     def fingerprint(self) -> str:
         return self.tree.fingerprint()
 
     @staticmethod
     def group(name: str) -> str | None:
-        """The subject that a file name gives away."""
+        """The subject in a file name of CK+ or JAFFE."""
         match = CK_PLUS.match(name) or JAFFE.match(name)
         return match["subject"] if match else None
 

@@ -1,4 +1,4 @@
-"""A mix: several data sets mapped into one label space, listed in a YAML file.
+"""A mix: several data sets in one label space, listed in a YAML file.
 
     label_space: six-class
     sources:
@@ -6,7 +6,7 @@
       - {data: ck+, name: ckplus}
       - {data: jaffe}
 
-Paths are relative to the YAML file. Rows whose label has no counterpart are left out and counted.
+Paths are relative to the YAML file. Rows whose label has no counterpart are excluded and counted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fer.options import Options, describe_errors
 
 
 class Part(Options):
-    """One data set of a mix; ``name`` goes in front of its rows' paths and groups."""
+    """One data set of a mix; its rows' paths and groups are prefixed with ``name``."""
 
     data: str
     format: Format = "auto"
@@ -57,7 +57,7 @@ class MixSource:
     format = "mix"
 
     def __init__(self, tree: FileTree) -> None:
-        self.text = tree.read(_yaml(tree) or _refuse(tree))
+        self.text = tree.read(_yaml_file(tree) or _not_a_mix(tree))
         try:
             mix = Mix.model_validate(yaml.safe_load(self.text))
         except (yaml.YAMLError, ValidationError) as error:
@@ -66,15 +66,15 @@ class MixSource:
         self.space = get_space(mix.label_space)
         names = [part.name or posixpath.basename(part.data.rstrip("/")) for part in mix.sources]
         if len(set(names)) < len(names):
-            raise UserError(f"{tree.name}: give the sources different names ({', '.join(names)})")
+            raise UserError(f"{tree.name}: give each source a different name ({', '.join(names)})")
         self.parts = {
-            name: open_source(DataOptions(data=_beside(tree, part.data), format=part.format))
+            name: open_source(DataOptions(data=_resolve_path(tree, part.data), format=part.format))
             for name, part in zip(names, mix.sources, strict=True)
         }
 
     @classmethod
     def matches(cls, tree: FileTree) -> bool:
-        return _yaml(tree) is not None
+        return _yaml_file(tree) is not None
 
     def rows(self) -> Iterator[FaceRow]:
         for name, part in self.parts.items():
@@ -89,15 +89,15 @@ class MixSource:
         return digest.hexdigest()
 
 
-def _yaml(tree: FileTree) -> str | None:
-    """The tree's only file, if it is a YAML file."""
+def _yaml_file(tree: FileTree) -> str | None:
+    """Path of the tree's only file if it is a YAML file, else None."""
     files = list(tree.files)
     return files[0] if len(files) == 1 and files[0].endswith((".yaml", ".yml")) else None
 
 
-def _refuse(tree: FileTree) -> str:
+def _not_a_mix(tree: FileTree) -> str:
     raise UserError(f"{tree.location} is not a mix: give a .yaml file with label_space and sources")
 
 
-def _beside(tree: FileTree, data: str) -> str:
+def _resolve_path(tree: FileTree, data: str) -> str:
     return data if "://" in data else posixpath.join(tree.location, data)

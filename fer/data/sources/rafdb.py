@@ -1,9 +1,9 @@
 """RAF-DB, basic and compound emotions (Li et al., CVPR 2017): a list of ``train_00001.jpg 5`` lines, and the images.
 
-The published layout is ``EmoLabel/list_patition_label.txt`` (so spelt) and ``Image/aligned/train_00001_aligned.jpg``;
-the images are found by name wherever they lie, aligned ones first. Codes: 1 surprise, 2 fear, 3 disgust, 4 happiness,
-5 sadness, 6 anger, 7 neutral; `fer.labels` has the compound ones. The two parts of the data set look alike: one is
-read as compound where ``--format rafdb-compound`` says so.
+The published layout is ``EmoLabel/list_patition_label.txt`` (sic) and ``Image/aligned/train_00001_aligned.jpg``; images
+are found by file name in any folder, aligned ones first. Codes: 1 surprise, 2 fear, 3 disgust, 4 happiness, 5 sadness,
+6 anger, 7 neutral; the compound ones are in `fer.labels`. The basic and the compound set have the same layout: use
+``--format rafdb-compound`` for the compound one.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class RafDbSource:
         return tree.find(LIST) is not None
 
     def rows(self) -> Iterator[FaceRow]:
-        places = {posixpath.basename(path): path for path in self.tree.files}
-        with self.tree.text(self.path) as file:
+        paths = {posixpath.basename(path): path for path in self.tree.files}
+        with self.tree.open_text(self.path) as file:
             for line in filter(str.strip, file):
                 name, _, code = line.strip().partition(" ")
                 stem, suffix = posixpath.splitext(name)
-                path = places.get(f"{stem}_aligned{suffix}") or places.get(name) or name
+                path = paths.get(f"{stem}_aligned{suffix}") or paths.get(name) or name
                 split = name.partition("_")[0]
                 known = split in ("train", "test")
                 yield FaceRow(
@@ -51,7 +51,7 @@ class RafDbSource:
                     code,
                     partial(self.tree.read, path),
                     split if known else None,
-                    error=None if known else "name that begins with neither train_ nor test_",
+                    error=None if known else "file name without the prefix train_ or test_",
                 )
 
     def fingerprint(self) -> str:

@@ -1,7 +1,7 @@
-"""SFEW 2.0 (Dhall et al., 2015): Train, Val and Test folders with a folder per class; frames of films.
+"""SFEW 2.0 (Dhall et al., 2015): frames of films in Train, Val and Test folders with one folder per class.
 
-The film is the row's group: the file name's part before the first underscore (``Bridesmaids_012015680_00000006.png``).
-The published test folder has no labels, so its images are left out and counted.
+The film is the row's group: it is the file name up to the first underscore (``Bridesmaids_012015680_00000006.png``).
+The published test folder has no labels, so its images are excluded and counted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FRAME = re.compile(r"[^_/]+_\d{9}_\d{8}\.")
 
 
 class SfewSource(FolderSource):
-    """SFEW 2.0 in its published folders."""
+    """SFEW 2.0 in its published layout."""
 
     format = "sfew"
 

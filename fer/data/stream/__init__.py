@@ -1,1 +1,1 @@
-"""Rows from shards to training workers: the sampler decides the order, the reader streams, prefetch reads ahead."""
+"""Streams rows from shards to training workers: sampler, reader and prefetching."""

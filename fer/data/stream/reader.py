@@ -1,7 +1,7 @@
-"""Streaming rows from shards with Ray Data: encoded bytes in Arrow blocks, in the order that the sampler sets.
+"""Streams rows from shards with Ray Data: encoded images in Arrow blocks, in the sampler's order.
 
-Ray's tasks read the windows, a few ahead of training; the training worker decodes and augments in its collate function,
-on a few threads. On 2 cores this feeds faster than decoding in tasks: encoded rows are smaller to move.
+Ray tasks read windows of rows ahead of training; the training worker decodes and augments them in its collate function,
+on a few threads. On 2 cores this is faster than decoding in the tasks, because encoded rows are smaller to transfer.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ from ray.data.collate_fn import ArrowBatchCollateFn
 from fer.data.stream.sampler import Window
 
 CPUS_PER_READER = 0.25
-"""What a reading task reserves: reading is mostly waiting. A job leaves this much for each training worker."""
+"""CPUs that a read task reserves; reading is mostly waiting. Jobs leave this much free per training worker."""
 
 WINDOWS_PER_STREAM = 1024
-"""Windows in one Ray Data execution: a long one costs memory in its planner, a short one a pause between two."""
+"""Windows per Ray Data execution: more cost memory in its planner, fewer add pauses between executions."""
 
 BYTES_AHEAD = 256 * 2**20
-"""Rows read ahead for each worker, in bytes of Ray's object store."""
+"""Limit of the rows read ahead for each worker, in bytes of Ray's object store."""
 
 BLOCK_BYTES = 32 * 2**20
-"""Largest block; Ray Data reserves room for several, which its default of 128 MiB would not leave."""
+"""Maximum block size. Ray Data reserves memory for several blocks, which its default of 128 MiB does not allow."""
 
 ROW_SEED = "row_seed"
-"""Column of int64: each row's random key, which follows from the window's seed, and all augmentation from it."""
+"""Column of int64: the seed of each row's augmentation, derived from the window's seed."""
 
 
 def read_window(window: Window, columns: Sequence[str]) -> pa.Table:
-    """A window's rows as an Arrow table with the given columns and ``key``."""
+    """The rows of a window as an Arrow table, with the given columns and ``row_seed``."""
     tables = []
     for part in window.ranges:
         with fsspec.open(part.group.path, "rb") as file:
             table = pq.ParquetFile(file).read_row_group(part.group.index, columns=list(columns))
         tables.append(table.slice(part.start, part.stop - part.start))
     table = pa.concat_tables(tables)
-    keys = np.zeros(len(table), np.int64)
+    seeds = np.zeros(len(table), np.int64)
     if window.seed is not None:
         random = np.random.default_rng(window.seed)
-        keys = random.integers(2**62, size=len(table))
+        seeds = random.integers(2**62, size=len(table))
         table = table.take(random.permutation(len(table)))
-    return table.append_column(ROW_SEED, pa.array(keys)).slice(window.skip, window.rows)
+    return table.append_column(ROW_SEED, pa.array(seeds)).slice(window.skip, window.rows)
 
 
 class Throttle(ExecutionCallback):
-    """Slows Ray Data's control loop to ten rounds a second.
+    """Limits Ray Data's control loop to ten iterations a second.
 
-    While its output is full, which with training as the consumer is nearly always, the loop runs without a pause:
-    on 2 cores it took one of them whole, and training ran at a quarter of its speed.
+    The loop spins while its output buffer is full, which it nearly always is with training as the consumer. On 2 cores
+    it occupied one of them, and training ran at a quarter of its speed.
     """
 
     def on_execution_step(self, executor: object) -> None:
@@ -67,7 +67,7 @@ class Throttle(ExecutionCallback):
 
 
 class WindowDatasource(Datasource):
-    """A Ray Data source with one reading task for each window."""
+    """A Ray Data source with one read task per window."""
 
     def __init__(self, windows: Sequence[Window], load: Callable[[Window], pa.Table]) -> None:
         super().__init__()
@@ -93,9 +93,9 @@ def iter_batches(
     batch_size: int,
     threads: int,
 ) -> Iterator[Any]:
-    """Collated batches of the windows' rows, in order, ``threads`` batches ahead; only the last may be short.
+    """Collated batches of the windows' rows, in order, with ``threads`` batches prefetched; the last may be smaller.
 
-    ``load`` runs in Ray's tasks, ``collate`` on threads of this process.
+    ``load`` runs in Ray tasks, ``collate`` on threads of this process.
     """
     while chunk := list(islice(windows, WINDOWS_PER_STREAM)):
         dataset = ray.data.read_datasource(

@@ -1,7 +1,7 @@
-"""Expressions as facial actions, and the prototypes of the seven basic ones.
+"""Expressions as facial actions, and the prototypes of the seven basic expressions.
 
-Actions are the action units (AU) of the Facial Action Coding System (Ekman & Friesen, 1978), a few of them merged into
-one signed value. The prototypes follow its list of emotion predictions (AU 6+12 happiness, 1+4+15 sadness, ...).
+Actions are action units (AU) of the Facial Action Coding System (Ekman & Friesen, 1978), some of them merged into one
+signed value. The prototypes follow its emotion predictions (AU 6+12 happiness, 1+4+15 sadness, ...).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Expression:
-    """How strongly each facial action shows: 0 is at rest, 1 (or -1) is the strongest.
+    """Strength of each facial action: 0 is at rest, 1 (or -1) the maximum.
 
-    ``lid_open`` and ``mouth_corner`` go both ways, in [-1, 1]; the others are in [0, 1].
+    ``lid_open`` and ``mouth_corner`` are in [-1, 1], the others in [0, 1].
     """
 
     inner_brow_raise: float = 0.0  # AU 1
@@ -32,7 +32,7 @@ class Expression:
     jaw_drop: float = 0.0  # AU 25, 26 and 27: lips part, jaw drops
 
     def __add__(self, other: Expression) -> Expression:
-        """Both at once, such as a smile and an eye that closes with it; each action stays in its range."""
+        """Both at once, such as a smile with a closing eye; each action stays in its range."""
         return _clipped(np.add(astuple(self), astuple(other)))
 
 
@@ -63,7 +63,7 @@ def blend(expression: Expression, strength: float) -> Expression:
 
 
 def vary(expression: Expression, rng: np.random.Generator, amount: float = 0.07) -> Expression:
-    """The expression with normal noise of standard deviation ``amount`` on each action: nobody repeats themselves."""
+    """The expression with normal noise of standard deviation ``amount`` added to each action."""
     return _clipped(np.add(astuple(expression), rng.normal(0, amount, len(_LOWEST))))
 
 

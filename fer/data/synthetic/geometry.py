@@ -1,7 +1,7 @@
-"""From a person and an expression to lines in space.
+"""The 3D outlines of a face with an expression.
 
-Space: the face's own, in half face heights; x to the image's right, y down, z towards the viewer, the origin in the
-middle of the head. "Left" and "right" are the drawn person's own, so the left eye lies on the image's right.
+Coordinates are in half face heights: x to the image's right, y down, z towards the viewer, the origin at the centre of
+the head. "Left" and "right" are the person's own, so the left eye is on the image's right.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from fer.data.synthetic.expression import Expression
 from fer.data.synthetic.person import Person
 
-# The landmark groups and their points: the contours of MediaPipe's face mesh, its irises, and eight of the nose; 146.
+# Number of points of each landmark group: contours and irises of MediaPipe's face mesh, and the nose; 146 in all.
 LANDMARKS: Mapping[str, int] = {
     "face_oval": 36,  # from the crown, clockwise in the image
     "left_brow": 10,  # upper edge inner to outer, lower edge outer to inner
@@ -32,11 +32,11 @@ SIDES = {"left": 1.0, "right": -1.0}
 """Sign of x of each half of the face."""
 
 Shapes = dict[str, np.ndarray]
-"""Named lines, each (N, 3) in the face's space."""
+"""Named outlines, each (N, 3)."""
 
 
-def shapes(person: Person, expression: Expression) -> Shapes:
-    """Every outline of the face: those of `LANDMARKS` by their names, and further ones that are only painted."""
+def face_shapes(person: Person, expression: Expression) -> Shapes:
+    """All outlines of the face: the groups of `LANDMARKS`, and others that are only rendered."""
     return {
         "face_oval": _oval(person, expression),
         **_brow("left", person, expression),
@@ -50,7 +50,7 @@ def shapes(person: Person, expression: Expression) -> Shapes:
 
 
 def creases(person: Person, expression: Expression) -> list[tuple[np.ndarray, float]]:
-    """Folds of the skin that an expression makes: a line (N, 3) and how deep it is, in [0, 1]."""
+    """Skin folds of an expression: polylines (N, 3) with their depth in [0, 1]."""
     p, e = person, expression
     smile = max(e.mouth_corner, 0.0)
     from_nose = max(smile, 0.9 * e.upper_lip_raise, 0.6 * e.nose_wrinkle)
@@ -71,12 +71,12 @@ def creases(person: Person, expression: Expression) -> list[tuple[np.ndarray, fl
 
 
 def _on_face(x: np.ndarray, y: np.ndarray, lift: float | np.ndarray = 0.0) -> np.ndarray:
-    """Points (N, 3) on the front of the head, an ellipsoid, and ``lift`` before it."""
+    """Points (N, 3) on the front of the head, an ellipsoid, raised by ``lift``."""
     return _line(x, y, 0.45 * np.sqrt(np.maximum(1 - (x / 0.95) ** 2 - (y / 1.25) ** 2, 0)) + lift)
 
 
 def _line(x: ArrayLike, y: ArrayLike, z: ArrayLike) -> np.ndarray:
-    """Points (N, 3) from their coordinates: N of ``x``, and as many or one for all of the others."""
+    """Points (N, 3) from N coordinates ``x``, and N or one of ``y`` and ``z``."""
     points = np.empty((np.size(x), 3))
     points[:, 0], points[:, 1], points[:, 2] = x, y, z
     return points
@@ -105,8 +105,8 @@ def _eye(name: str, p: Person, e: Expression) -> Shapes:
     above = p.eye_open * (1 + (0.8 if e.lid_open > 0 else 1.0) * e.lid_open) * (1 - 0.3 * e.squint)
     below = 0.65 * p.eye_open * (1 + 0.25 * max(e.lid_open, 0)) * (1 - 0.85 * e.squint)
 
-    def place(u: np.ndarray, height: np.ndarray) -> np.ndarray:
-        """Points from the inner (u = -1) to the outer corner (1), their heights kept between the lids."""
+    def between_lids(u: np.ndarray, height: np.ndarray) -> np.ndarray:
+        """Points from the inner (u = -1) to the outer corner (1), with heights clipped to the lids."""
         arc = np.maximum(1 - u**2, 0) ** 0.7
         inside = np.clip(height, -above * arc, below * arc)
         return _on_face(SIDES[name] * (p.eye_x + p.eye_width * u), p.eye_y - p.eye_tilt * u + inside)
@@ -114,12 +114,12 @@ def _eye(name: str, p: Person, e: Expression) -> Shapes:
     def disc(radius: float, points: int) -> np.ndarray:
         around = np.linspace(0, 2 * np.pi, points, endpoint=False)
         x, y = radius * np.cos(around), radius * np.sin(around)
-        return place(SIDES[name] * x / p.eye_width, y - 0.15 * p.eye_open)
+        return between_lids(SIDES[name] * x / p.eye_width, y - 0.15 * p.eye_open)
 
     upper, lower = np.linspace(-1, 1, 9), np.linspace(1, -1, 9)[1:-1]
     iris = 0.5 * p.eye_width
     return {
-        f"{name}_eye": np.concatenate([place(upper, np.full(9, -1.0)), place(lower, np.full(7, 1.0))]),
+        f"{name}_eye": np.concatenate([between_lids(upper, np.full(9, -1.0)), between_lids(lower, np.full(7, 1.0))]),
         f"{name}_iris": np.concatenate([disc(0.0, 1), disc(iris, 4)]),
         f"{name}_iris_disc": disc(iris, 20),
         f"{name}_pupil": disc(0.5 * iris, 12),
@@ -163,7 +163,7 @@ def _mouth(p: Person, e: Expression) -> Shapes:
 
 
 def _head(p: Person) -> Shapes:
-    """What surrounds the face: it follows the head's pose, but no expression moves it."""
+    """Hair, neck, clothes and ears, which follow the pose but not the expression."""
     around = np.linspace(0, 2 * np.pi, 28, endpoint=False)
     back = -(1 + p.hair_volume) * np.cos(around) * np.where(np.cos(around) < 0, 1.4, 1)
     neck = 0.5 * p.face_width
@@ -182,7 +182,7 @@ def _head(p: Person) -> Shapes:
 
 
 def _fringe(p: Person) -> np.ndarray:
-    """Hair from the hairline up: a cap whose lower edge is highest at the parting."""
+    """Hair above the hairline, whose lower edge is highest at the parting."""
     temple = np.radians(72)
     around = np.linspace(-temple, temple, 15)
     x, top = (p.face_width + 0.4 * p.hair_volume) * np.sin(around), -(1 + p.hair_volume) * np.cos(around)

@@ -1,4 +1,4 @@
-"""Who is drawn: proportions, hair and colours of one invented person."""
+"""The identity of a rendered face: proportions, hair and colours of a random person."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ IRISES = np.array([(62, 40, 26), (100, 68, 36), (78, 96, 62), (74, 104, 132)])
 
 @dataclass(frozen=True)
 class Person:
-    """The identity of a drawn face. Lengths are in half face heights; the face spans -1 (crown) to 1 (chin).
+    """Proportions and colours. Lengths are in half face heights; the face spans -1 (crown) to 1 (chin).
 
-    Positions are of the face at rest: x to the image's right, y down, the origin in the middle of the face.
+    Positions are those of the face at rest: x to the image's right, y down, the origin at the centre of the face.
     """
 
     face_width: float = 0.74
     """Half the width."""
     jaw_taper: float = 0.2
-    """How much narrower the jaw is than the cheeks, as a share."""
+    """By which fraction the jaw is narrower than the cheeks."""
     eye_x: float = 0.33
     eye_y: float = -0.06
     eye_width: float = 0.155
     """Half the width of an eye."""
     eye_open: float = 0.082
-    """From the middle of the eye to the upper lid."""
+    """From the centre of the eye to the upper lid."""
     eye_tilt: float = 0.0
     brow_y: float = -0.27
     brow_thickness: float = 0.032
@@ -44,12 +44,12 @@ class Person:
     mouth_width: float = 0.26
     lip_thickness: float = 0.05
     mouth_curve: float = 0.0
-    """How far the corners lie above the middle of the mouth at rest."""
+    """Height of the corners above the centre of the mouth at rest."""
     hairline: float = -0.62
     parting: float = 0.0
     hair_volume: float = 0.13
     hair_length: float = 0.3
-    """Where the hair ends: y of its lowest point."""
+    """y of the lowest point of the hair."""
     skin: Colour = (232.0, 190.0, 160.0)
     hair: Colour = (60.0, 40.0, 28.0)
     iris: Colour = (74.0, 104.0, 132.0)
@@ -59,7 +59,7 @@ class Person:
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Person:
         """A random person."""
-        skin = _between(SKINS, rng)
+        skin = _interpolate(SKINS, rng)
         return cls(
             face_width=rng.uniform(0.66, 0.82),
             jaw_taper=rng.uniform(0.08, 0.32),
@@ -83,18 +83,18 @@ class Person:
             hair_volume=rng.uniform(0.03, 0.2),
             hair_length=rng.uniform(-0.4, 1.3),
             skin=_colour(skin),
-            hair=_colour(_between(HAIRS, rng)),
-            iris=_colour(_between(IRISES, rng)),
+            hair=_colour(_interpolate(HAIRS, rng)),
+            iris=_colour(_interpolate(IRISES, rng)),
             lips=_colour(skin * (0.86, 0.58, 0.6) + rng.uniform(-8, 12, 3)),
             clothes=_colour(rng.uniform(20, 235, 3)),
         )
 
 
-def _between(colours: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random colour between two neighbours of a scale."""
-    place = rng.uniform(0, len(colours) - 1)
-    low = int(place)
-    return colours[low] + (place - low) * (colours[low + 1] - colours[low])
+def _interpolate(colours: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random colour between two neighbours of a colour scale."""
+    position = rng.uniform(0, len(colours) - 1)
+    low = int(position)
+    return colours[low] + (position - low) * (colours[low + 1] - colours[low])
 
 
 def _colour(rgb: np.ndarray) -> Colour:

@@ -1,4 +1,4 @@
-"""Where a drawn head is and where it turns, and so where its points lie in the picture."""
+"""Position and rotation of a rendered head, and the projection of its points to the image."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the head is and where it turns.
+    """Position, scale and rotation of the head.
 
-    Angles in degrees: ``yaw`` > 0 turns the face to the image's right, ``pitch`` > 0 up, ``roll`` > 0 clockwise.
-    ``scale`` is relative to a face of 76% of the picture's height; shifts are shares of the picture's side.
+    Angles are in degrees: ``yaw`` > 0 turns the face to the image's right, ``pitch`` > 0 up, ``roll`` > 0 clockwise.
+    ``scale`` is relative to a face of 76% of the image's height; shifts are fractions of the image's side.
     """
 
     yaw: float = 0.0
@@ -25,7 +25,7 @@ class Pose:
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Pose:
-        """A random pose whose landmarks all stay inside the picture."""
+        """A random pose with all landmarks inside the image."""
         return cls(
             yaw=rng.uniform(-22, 22),
             pitch=rng.uniform(-12, 12),
@@ -36,15 +36,15 @@ class Pose:
         )
 
     def unit(self, size: int) -> float:
-        """Pixels per half face height in a picture of ``size`` pixels."""
+        """Pixels per half face height in an image of ``size`` pixels."""
         return 0.38 * self.scale * size
 
     def centre(self, size: int) -> np.ndarray:
-        """Pixel (x, y) of the middle of the head."""
+        """Pixel (x, y) of the centre of the head."""
         return np.array([0.5 + self.shift_x, 0.5 + self.shift_y]) * size - 0.5
 
     def project(self, points: np.ndarray, size: int) -> np.ndarray:
-        """Points (N, 3) in space to float32 pixels (N, 2), seen from far away; a pixel's centre is a whole number."""
+        """Orthographic projection of points (N, 3) to float32 pixels (N, 2); pixel centres are integers."""
         angles = np.radians([self.yaw, self.pitch, self.roll])
         (sin_y, sin_p, sin_r), (cos_y, cos_p, cos_r) = np.sin(angles), np.cos(angles)
         yaw = np.array([[cos_y, 0, sin_y], [0, 1, 0], [-sin_y, 0, cos_y]])
@@ -53,7 +53,7 @@ class Pose:
         return (points @ (roll @ pitch @ yaw).T * self.unit(size) + self.centre(size)).astype(np.float32)
 
     def project_all(self, lines: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-        """Named lines, each (N, 3) in space, to float32 pixels (N, 2)."""
+        """Named polylines, each (N, 3), to float32 pixels (N, 2)."""
         pixels = self.project(np.concatenate(list(lines.values())), size)
         ends = np.cumsum([len(line) for line in lines.values()])
         return dict(zip(lines, np.split(pixels, ends[:-1]), strict=True))

@@ -41,7 +41,7 @@ def prepare_questions(options: PrepareOptions) -> ShardedDataset:
     """
     input_hash = _input_hash(options)
     if is_prepared(options.out, input_hash, options.overwrite):
-        print(f"{options.out} holds these questions already: nothing to do", flush=True)
+        print(f"{options.out} is up to date", flush=True)
         return ShardedDataset(options.out)
     images = ImageRoot(options.image_root or posixpath.dirname(options.data) or posixpath.curdir)
     rejected = RejectedRows(options)

@@ -1,4 +1,4 @@
-"""Reading windows: the rows that were planned, by path or URI, and the same again for the same seed."""
+"""Reading windows: the planned rows, by path or URI, reproducible by seed."""
 
 from pathlib import Path
 
@@ -18,16 +18,16 @@ def stored_paths(dataset: ShardedDataset) -> list[str]:
     ]
 
 
-def test_stored_order_is_the_files_order(small_shards: Path) -> None:
+def test_sequential_windows_keep_the_stored_order(small_shards: Path) -> None:
     dataset = ShardedDataset(str(small_shards))
     windows = sequential_windows(row_groups(dataset, "train"), rank=0, world_size=1)
     tables = [read_window(window, ["path"]) for window in windows]
     assert [path for table in tables for path in table["path"].to_pylist()] == stored_paths(dataset)
-    assert all(key == 0 for table in tables for key in table[ROW_SEED].to_pylist())
+    assert all(seed == 0 for table in tables for seed in table[ROW_SEED].to_pylist())
 
 
 @pytest.mark.parametrize("prefix", ["", "file://"])
-def test_an_epoch_is_a_permutation_with_a_key_for_each_row(small_shards: Path, prefix: str) -> None:
+def test_an_epoch_is_a_permutation_with_a_seed_for_each_row(small_shards: Path, prefix: str) -> None:
     dataset = ShardedDataset(prefix + str(small_shards))
     groups = row_groups(dataset, "train")
     rows = sum(group.rows for group in groups)
@@ -41,9 +41,9 @@ def test_an_epoch_is_a_permutation_with_a_key_for_each_row(small_shards: Path, p
     assert first == again
     assert [path for path, _ in first] != [path for path, _ in second]
     assert sorted(path for path, _ in first) == sorted(stored_paths(ShardedDataset(str(small_shards))))
-    assert len({key for _, key in first + second}) == 2 * rows
+    assert len({seed for _, seed in first + second}) == 2 * rows
 
 
-def test_a_relative_path_is_the_same_folder_everywhere(small_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_is_resolved_once(small_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(small_shards.parent)
     assert ShardedDataset(small_shards.name).root == str(small_shards)

@@ -1,4 +1,4 @@
-"""The order of training rows: every worker's share, once each, the same again, and continued from any position."""
+"""The order of training rows: each row on one worker, reproducible, and resumable from any position."""
 
 from collections import Counter
 
@@ -14,12 +14,12 @@ workers = st.integers(1, 4)
 
 
 def rows_of(window: Window) -> list[tuple[int, int]]:
-    """The rows that a window may use, before its permutation picks ``window.rows`` of them."""
-    return [(piece.group.index, row) for piece in window.ranges for row in range(piece.start, piece.stop)]
+    """All rows of a window's ranges, of which its permutation selects ``window.rows``."""
+    return [(part.group.index, row) for part in window.ranges for row in range(part.start, part.stop)]
 
 
 @given(groups, workers, st.integers(0, 5), st.integers(0, 3))
-def test_no_row_belongs_to_two_workers(groups, workers, seed, epoch) -> None:
+def test_no_row_is_on_two_workers(groups, workers, seed, epoch) -> None:
     total = sum(group.rows for group in groups)
     seen: Counter[tuple[int, int]] = Counter()
     for rank in range(workers):
@@ -32,7 +32,7 @@ def test_no_row_belongs_to_two_workers(groups, workers, seed, epoch) -> None:
 
 
 @given(groups, workers, st.data())
-def test_a_skip_leaves_the_rest_of_the_epoch_as_it_was(groups, workers, data) -> None:
+def test_skipping_rows_keeps_the_rest_of_the_epoch(groups, workers, data) -> None:
     total = sum(group.rows for group in groups)
     rows = total // workers
     skip = data.draw(st.integers(0, rows))
@@ -45,7 +45,7 @@ def test_a_skip_leaves_the_rest_of_the_epoch_as_it_was(groups, workers, data) ->
 
 
 @given(groups, workers)
-def test_stored_order_gives_every_row_to_one_worker(groups, workers) -> None:
+def test_sequential_windows_give_each_row_to_one_worker(groups, workers) -> None:
     shares = [list(sequential_windows(groups, rank=rank, world_size=workers)) for rank in range(workers)]
     rows = [row for share in shares for window in share for row in rows_of(window)]
     assert rows == [(group.index, row) for group in groups for row in range(group.rows)]
@@ -56,9 +56,9 @@ def test_epochs_and_seeds_differ() -> None:
     groups = [RowGroup("file", index, 10) for index in range(50)]
     orders = {
         tuple(
-            piece.group.index
+            part.group.index
             for window in training_windows(groups, seed=seed, epoch=epoch, rank=0, world_size=1, rows=500)
-            for piece in window.ranges
+            for part in window.ranges
         )
         for seed in (0, 1)
         for epoch in (0, 1)

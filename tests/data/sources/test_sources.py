@@ -25,7 +25,7 @@ def open_at(path: Path, **options: str) -> Source:
 
 
 def by_path(source: Source) -> dict[str, FaceRow]:
-    """Resolved rows by their path without the data set's name; every usable image decodes."""
+    """Resolved rows by path without the data set's name; every usable image is decoded."""
     rows = {row.path.partition("/")[2]: row for row in map_rows(source.rows(), source.space, source.space)}
     for row in rows.values():
         if not row.error and not row.excluded:
@@ -49,19 +49,19 @@ def test_folder_with_train_val_and_test(write_images: WriteImages) -> None:
     }
 
 
-def test_folder_of_classes_leaves_the_split_open(write_images: WriteImages) -> None:
+def test_a_folder_of_classes_has_no_splits(write_images: WriteImages) -> None:
     rows = by_path(open_at(write_images("happy/1.jpg", "sad/2.jpg")))
     assert [(row.split, row.label, row.group) for row in rows.values()] == [(None, "happy", None), (None, "sad", None)]
 
 
-def test_folder_counts_what_it_leaves_out(write_images: WriteImages) -> None:
+def test_a_folder_lists_the_files_that_it_excludes(write_images: WriteImages) -> None:
     data = write_images("train/happy/1.jpg", "train/stray.jpg")
     (data / "train/happy/list.txt").write_text("1.jpg")
     reasons = {path: row.excluded for path, row in by_path(open_at(data)).items()}
     assert reasons == {
         "train/happy/1.jpg": None,
-        "train/happy/list.txt": "not an image file by its name",
-        "train/stray.jpg": "image in no class folder",
+        "train/happy/list.txt": "no suffix of an image file",
+        "train/stray.jpg": "not in a class folder",
     }
 
 
@@ -93,12 +93,12 @@ def test_flat_jaffe_folder_takes_labels_from_file_names(write_images: WriteImage
     ]
 
 
-def test_folder_without_classes_is_explained(write_images: WriteImages) -> None:
+def test_a_folder_without_classes_is_a_user_error(write_images: WriteImages) -> None:
     with pytest.raises(UserError, match="no images in class folders"):
         open_at(write_images("1.jpg", "2.jpg"))
 
 
-def test_zip_is_accepted_wherever_a_folder_is(faces: Path, zipped: Zipped) -> None:
+def test_a_zip_works_like_a_folder(faces: Path, zipped: Zipped) -> None:
     folder, archive = by_path(open_at(faces)), by_path(open_at(zipped(faces)))
     assert list(archive) == list(folder)
     assert [row.read() for row in archive.values()] == [row.read() for row in folder.values()]
@@ -128,7 +128,7 @@ def test_rafdb(write_images: WriteImages, zipped: Zipped) -> None:
         with pytest.raises(BadRow, match="missing file"):
             rows[2].read()
         assert rows[3].error == "unknown label code 8 (label space rafdb)"
-        assert rows[4].error == "name that begins with neither train_ nor test_"
+        assert rows[4].error == "file name without the prefix train_ or test_"
 
 
 AFFECTNET = ("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression")
@@ -204,7 +204,7 @@ def test_sfew_groups_by_film(write_images: WriteImages) -> None:
     rows = list(by_path(source).values())
     assert (source.format, source.space.name) == ("sfew", "sfew")
     assert [(row.label, row.split, row.group, row.excluded) for row in rows] == [
-        ("", "test", None, "image in no class folder"),
+        ("", "test", None, "not in a class folder"),
         ("angry", "train", "AlexEmma", None),
         ("surprise", "val", "Bridesmaids", None),
     ]
@@ -251,13 +251,13 @@ def test_mix_maps_three_data_sets_into_one_space(mix: Path) -> None:
     [
         ("label_space: six-class\nsources: []", "sources"),
         ("label_space: seven\nsources: [{data: ck+}]", "no label space 'seven'"),
-        ("label_space: six-class\nsources: [{data: ck+}, {data: ck+}]", "different names"),
+        ("label_space: six-class\nsources: [{data: ck+}, {data: ck+}]", "a different name"),
         ("label_space: six-class\nsources: [{data: absent}]", "no such file or folder"),
         ("label_space: [", "not YAML"),
         ("label_space: six-class\nsources: [{data: ck+}]\nweights: 1", "unknown option --weights"),
     ],
 )
-def test_mistakes_in_a_mix_are_explained(mix: Path, text: str, message: str) -> None:
+def test_errors_in_a_mix_are_user_errors(mix: Path, text: str, message: str) -> None:
     mix.write_text(text)
     with pytest.raises(UserError, match=message):
         open_at(mix)
@@ -273,15 +273,15 @@ def test_mistakes_in_a_mix_are_explained(mix: Path, text: str, message: str) -> 
         ("rafdb", "no list_patition_label.txt"),
         ("fer2013", "no CSV with the columns"),
         ("mix", "not a mix"),
-        ("shards", "prepared already"),
+        ("shards", "shards already"),
     ],
 )
-def test_wrong_format_is_explained(faces: Path, chosen: str, message: str) -> None:
+def test_a_wrong_format_is_a_user_error(faces: Path, chosen: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         open_at(faces, format=chosen)
 
 
-def test_fingerprint_follows_the_files(faces: Path) -> None:
+def test_the_fingerprint_depends_on_the_files(faces: Path) -> None:
     before = open_at(faces).fingerprint()
     assert open_at(faces).fingerprint() == before
     (faces / "happy/00.png").write_bytes(b"changed")

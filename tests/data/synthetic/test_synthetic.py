@@ -1,4 +1,4 @@
-"""Rendered faces: where the landmarks lie, that a seed decides everything, and how hard they are to tell apart."""
+"""Rendered faces: landmarks, determinism, and how hard they are to classify."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def person(seed: int) -> Person:
     return Person.sample(np.random.default_rng(seed))
 
 
-def test_labels_are_those_of_basic() -> None:
+def test_labels_are_the_label_space_basic() -> None:
     assert tuple(PRESETS) == SPACES["basic"].labels
 
 
 @given(labels)
-def test_strength_goes_from_neutral_to_the_expression(label: str) -> None:
+def test_blend_interpolates_from_neutral(label: str) -> None:
     assert blend(PRESETS[label], 0.0) == NEUTRAL == PRESETS["neutral"]
     assert blend(PRESETS[label], 1.0) == PRESETS[label]
     half, whole = asdict(blend(PRESETS[label], 0.5)), asdict(PRESETS[label])
     assert half == {action: pytest.approx(value / 2) for action, value in whole.items()}
 
 
-def test_strength_zero_is_drawn_as_neutral() -> None:
+def test_strength_zero_renders_as_neutral() -> None:
     plain = render(person(3), size=96)
     for preset in PRESETS.values():
         np.testing.assert_array_equal(render(person(3), blend(preset, 0.0), size=96).image, plain.image)
@@ -65,14 +65,14 @@ def test_actions_stay_in_their_range(label: str, seed: int) -> None:
 
 
 def test_expressions_add_up() -> None:
-    """A smile with an eye that closes too: co-movement."""
+    """A smile during which an eye closes: co-movement."""
     both = PRESETS["happiness"] + Expression(lid_open=-0.8)
     assert (both.mouth_corner, both.lid_open) == (1.0, -0.8)
 
 
 @settings(max_examples=40, deadline=None)
 @given(seeds, labels)
-def test_landmarks_lie_inside_the_picture(seed: int, label: str) -> None:
+def test_landmarks_are_inside_the_image(seed: int, label: str) -> None:
     face = random_face(person(seed), label, np.random.default_rng(seed), size=64)
     assert face.image.shape == (64, 64, 3)
     assert face.image.dtype == np.uint8
@@ -85,7 +85,7 @@ def test_landmarks_lie_inside_the_picture(seed: int, label: str) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seeds, labels, st.floats(-180, 180), st.floats(-25, 25))
-def test_roll_turns_the_landmarks_rigidly(seed: int, label: str, roll: float, yaw: float) -> None:
+def test_roll_rotates_the_landmarks(seed: int, label: str, roll: float, yaw: float) -> None:
     upright = Pose(yaw=yaw, shift_x=0.05, scale=0.9)
     rolled = replace(upright, roll=roll)
     angle, centre = np.radians(roll), upright.centre(100)
@@ -99,7 +99,7 @@ def test_roll_turns_the_landmarks_rigidly(seed: int, label: str, roll: float, ya
 @settings(max_examples=20, deadline=None)
 @given(seeds, labels, st.floats(-25, 25), st.floats(-15, 15))
 def test_left_mirrors_right(seed: int, label: str, yaw: float, pitch: float) -> None:
-    """Faces are symmetric: a face that looks left is the mirror image of one that looks right."""
+    """Faces are symmetric: one that looks left is the mirror image of one that looks right."""
     there = render(person(seed), PRESETS[label], Pose(yaw=yaw, pitch=pitch), size=80).landmarks
     back = render(person(seed), PRESETS[label], Pose(yaw=-yaw, pitch=pitch), size=80).landmarks
     for part in ("brow", "eye"):
@@ -114,7 +114,7 @@ def test_size_only_scales() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seeds, st.floats(-20, 20), st.floats(-10, 10), st.floats(-12, 12))
-def test_landmarks_lie_where_it_was_drawn(seed: int, yaw: float, pitch: float, roll: float) -> None:
+def test_landmarks_match_the_rendered_image(seed: int, yaw: float, pitch: float, roll: float) -> None:
     """The pupils are dark, the lower lip has the colour of lips, the cheek that of skin."""
     who = person(seed)
     face = render(who, PRESETS["surprise"], Pose(yaw, pitch, roll), size=256)
@@ -136,7 +136,7 @@ def test_iris_stays_between_the_lids() -> None:
     assert iris[:, 1].max() <= eye[:, 1].max() + 1e-3
 
 
-def test_what_each_expression_does_to_the_face() -> None:
+def test_each_expression_moves_its_features() -> None:
     def drawn(label: str) -> dict[str, np.ndarray]:
         return render(Person(), PRESETS[label], size=200).landmarks
 
@@ -151,13 +151,13 @@ def test_what_each_expression_does_to_the_face() -> None:
 
 
 def test_yaw_turns_to_the_right_pitch_up() -> None:
-    """The tip of the nose stands out, so it moves further than the face's outline."""
+    """The tip of the nose protrudes, so it moves farther than the outline of the face."""
     tip = render(Person(), size=100).landmarks["nose"][2]
     assert render(Person(), pose=Pose(yaw=20), size=100).landmarks["nose"][2, 0] > tip[0] + 3
     assert render(Person(), pose=Pose(pitch=20), size=100).landmarks["nose"][2, 1] < tip[1] - 3
 
 
-def test_the_seed_decides_everything() -> None:
+def test_the_same_seed_gives_the_same_data() -> None:
     one, same, other = (random_face(person(7), "fear", np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.image, same.image)
     assert not np.array_equal(one.image, other.image)
@@ -168,7 +168,7 @@ def test_noise_needs_a_generator() -> None:
         render(Person(), scene=Scene(noise=5.0))
 
 
-def test_write_faces_makes_a_folder_of_classes(tmp_path: Path) -> None:
+def test_write_faces_writes_a_folder_of_classes(tmp_path: Path) -> None:
     write_faces(tmp_path / "a", per_class=5, size=48, people=3)
     write_faces(tmp_path / "b", per_class=5, size=48, people=3)
     write_faces(tmp_path / "c", per_class=5, size=48, people=3, seed=1)
@@ -183,8 +183,8 @@ def test_write_faces_makes_a_folder_of_classes(tmp_path: Path) -> None:
         assert data != (tmp_path / "c" / path).read_bytes()
 
 
-def test_a_linear_model_on_pixels_does_not_solve_them(tmp_path: Path) -> None:
-    """100 pictures a class for training, other people for testing; chance is 14%."""
+def test_a_linear_model_on_pixels_is_not_enough(tmp_path: Path) -> None:
+    """100 images per class for training, other people for testing; chance is 14%."""
 
     def load(root: Path) -> tuple[np.ndarray, list[str]]:
         paths = sorted(root.rglob("*.png"))
@@ -198,8 +198,8 @@ def test_a_linear_model_on_pixels_does_not_solve_them(tmp_path: Path) -> None:
     assert model.score(*load(tmp_path / "test")) < 0.6
 
 
-def test_the_landmarks_tell_the_expressions_apart() -> None:
-    """They are drawn clearly: a linear model reads them from the landmarks of people that it has not seen."""
+def test_a_linear_model_on_landmarks_separates_the_expressions() -> None:
+    """The test people are not in the training data."""
 
     def draw(people: range) -> tuple[np.ndarray, list[str]]:
         shapes, names = [], []

@@ -1,4 +1,4 @@
-"""FER2013 and FER+, made up in their published layouts, and the real ones where they are there."""
+"""FER2013 and FER+: synthetic data in the published layouts, and the real data if available."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_vote_distribution_is_in_the_order_of_the_label_space() -> None:
 
 @pytest.fixture
 def ferplus_csv(write_csv: WriteCsv) -> Callable[[Path], Path]:
-    """ferplus_csv(folder): votes for two good images, then three that are left out and two faulty ones."""
+    """ferplus_csv(folder): votes for two valid images, then for three excluded and two bad ones."""
     return lambda folder: write_csv(
         folder / "fer2013new.csv",
         ("Usage", "Image name", *COLUMNS),
@@ -188,14 +188,14 @@ def test_votes_are_mapped_with_the_labels(write_images: WriteImages, ferplus_csv
     assert first.votes == (0, 0, 0, 1, 0, 0)  # two votes for neutral have no counterpart
 
 
-def test_ferplus_without_its_columns_is_explained(write_images: WriteImages) -> None:
+def test_ferplus_without_its_columns_is_a_user_error(write_images: WriteImages) -> None:
     data = write_images("fer0000000.png")
     (data / "fer2013new.csv").write_text("Image name,label\nfer0000000.png,happy\n")
     with pytest.raises(UserError, match="lacks columns"):
         open_at(data)
 
 
-def test_csv_named_from_its_own_folder(
+def test_a_csv_is_given_by_its_relative_path(
     fer2013_csv: Path, monkeypatch: pytest.MonkeyPatch, ferplus_csv: WriteCsv
 ) -> None:
     ferplus_csv(fer2013_csv.parent)
