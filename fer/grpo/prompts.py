@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 from ray.data.collate_fn import ArrowBatchCollateFn
@@ -17,7 +16,7 @@ from fer.data.stream.sampler import row_groups, training_windows
 from fer.grpo.options import GrpoConfig
 from fer.grpo.rollout import Prompt
 from fer.vlm.chat import ChatFormat
-from fer.vlm.data_loader import COLUMNS, expected_answer, row_image, row_turns
+from fer.vlm.data_loader import COLUMNS, prompt_rows
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,16 @@ class PromptCollator(ArrowBatchCollateFn):
         self.chat = chat
 
     def __call__(self, table: pa.Table) -> list[PromptExample]:  # type: ignore[override]
-        return [self._example(row) for row in table.to_pylist()]
-
-    def _example(self, row: dict[str, Any]) -> PromptExample:
-        text, image = self.chat.render_prompt(row_turns(row)), row_image(row, self.chat)
-        inputs = self.chat.collate_prompts([text], [image])
-        return PromptExample(Prompt(text, image), inputs, row["path"], row["prompt"], expected_answer(row))
+        return [
+            PromptExample(
+                Prompt(row.text, row.image),
+                self.chat.collate_prompts([row.text], [row.image]),
+                row.path,
+                row.question,
+                row.answer,
+            )
+            for row in prompt_rows(table, self.chat)
+        ]
 
 
 class PromptLoader:

@@ -53,8 +53,8 @@ class SftBatch:
 
 
 @dataclass(frozen=True)
-class PromptExample:
-    """A row as a prompt for generation, and the expected answer."""
+class PromptRow:
+    """A stored row as a prompt for generation, with the expected answer."""
 
     path: str
     question: str
@@ -72,7 +72,7 @@ class PromptBatch:
 
     inputs: dict[str, Tensor]
     """input_ids (N, T) int64, attention_mask, and the model's image inputs."""
-    examples: list[PromptExample]
+    rows: list[PromptRow]
 
 
 def row_turns(row: dict[str, Any]) -> list[Turn]:
@@ -101,17 +101,17 @@ def row_image(row: dict[str, Any], chat: ChatFormat) -> np.ndarray:
         raise UserError(f"image {row['path']} can't be read any more since the data was prepared: {error}") from None
 
 
-def prompt_examples(table: pa.Table, chat: ChatFormat) -> list[PromptExample]:
+def prompt_rows(table: pa.Table, chat: ChatFormat) -> list[PromptRow]:
     """The rows of an Arrow table as prompts for generation."""
     return [
-        PromptExample(
+        PromptRow(
             row["path"], row["prompt"], chat.render_prompt(row_turns(row)), row_image(row, chat), expected_answer(row)
         )
         for row in table.to_pylist()
     ]
 
 
-class SftCollate(ArrowBatchCollateFn):
+class SftCollator(ArrowBatchCollateFn):
     """A chunk of rows to batches of similar length, the shortest rows first. Called on several threads."""
 
     def __init__(self, chat: ChatFormat, batch_size: int, sort: bool) -> None:
@@ -132,16 +132,15 @@ class SftCollate(ArrowBatchCollateFn):
         )
 
 
-class PromptCollate(ArrowBatchCollateFn):
+class GenerationCollator(ArrowBatchCollateFn):
     """Rows to a batch of prompts for generation. Called on several threads."""
 
     def __init__(self, chat: ChatFormat) -> None:
         self.chat = chat
 
     def __call__(self, table: pa.Table) -> PromptBatch:  # type: ignore[override]
-        examples = prompt_examples(table, self.chat)
-        inputs = self.chat.collate_prompts([each.text for each in examples], [each.image for each in examples])
-        return PromptBatch(inputs, examples)
+        rows = prompt_rows(table, self.chat)
+        return PromptBatch(self.chat.collate_prompts([row.text for row in rows], [row.image for row in rows]), rows)
 
 
 class ChatDataLoader:
@@ -175,7 +174,7 @@ class ChatDataLoader:
             rows=self.rows_per_epoch,
             skip=number * chunk_batches * self.options.batch_size,
         )
-        collate = SftCollate(self.chat, self.options.batch_size, sort=chunk_batches > 1)
+        collate = SftCollator(self.chat, self.options.batch_size, sort=chunk_batches > 1)
         for chunk in self._batches(windows, collate, chunk_batches * self.options.batch_size):
             order = np.random.default_rng((self.seed, epoch, number)).permutation(len(chunk))
             skip = max(0, batch - number * chunk_batches)
@@ -185,13 +184,13 @@ class ChatDataLoader:
     def val_batches(self, rows: int) -> Iterator[SftBatch]:
         """This worker's shard of the first ``rows`` validation rows, in batches of similar length."""
         chunk_rows = self.options.bucket_batches * self.options.batch_size
-        collate = SftCollate(self.chat, self.options.batch_size, sort=True)
+        collate = SftCollator(self.chat, self.options.batch_size, sort=True)
         for chunk in self._batches(self._val_windows(rows), collate, chunk_rows):
             yield from chunk
 
     def val_prompts(self, rows: int, batch_size: int = 8) -> Iterator[PromptBatch]:
         """This worker's shard of the first ``rows`` validation rows, as prompts for generation."""
-        yield from self._batches(self._val_windows(rows), PromptCollate(self.chat), batch_size)
+        yield from self._batches(self._val_windows(rows), GenerationCollator(self.chat), batch_size)
 
     def _val_windows(self, rows: int) -> Iterator[Window]:
         """Windows over the first rows of the validation split, which was shuffled when it was stored."""

@@ -52,8 +52,7 @@ def generate_samples(
     )
     texts = chat.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [
-        Sample(example.path, example.question, example.answer, text.strip())
-        for example, text in zip(batch.examples, texts, strict=True)
+        Sample(row.path, row.question, row.answer, text.strip()) for row, text in zip(batch.rows, texts, strict=True)
     ]
 
 

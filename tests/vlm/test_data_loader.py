@@ -97,5 +97,5 @@ def test_validation_is_sharded_and_limited(question_shards: ShardedDataset, chat
     shares = [list(data_loader(question_shards, chat, rank, 2).val_batches(10)) for rank in range(2)]
     assert [sum(batch.rows for batch in share) for share in shares] == [5, 5]
     prompts = [batch for rank in range(2) for batch in data_loader(question_shards, chat, rank, 2).val_prompts(7)]
-    assert sum(len(batch.examples) for batch in prompts) == 7
-    assert all(example.answer for batch in prompts for example in batch.examples)
+    assert sum(len(batch.rows) for batch in prompts) == 7
+    assert all(row.answer for batch in prompts for row in batch.rows)
