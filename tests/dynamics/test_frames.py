@@ -47,7 +47,7 @@ def corrupt(folder: Path, fault: str) -> None:
     elif fault == "large flow":
         cv2.imwrite(str(folder / FLOW), np.zeros((64, 112, 3), np.uint8))
     elif fault == "broken flow":
-        (folder / FLOW).write_bytes(b"no picture")
+        (folder / FLOW).write_bytes(b"not an image")
     elif fault == "478 points":
         np.save(folder / EXPRESSION, np.zeros((478, 3)))
     elif fault == "pickled":
