@@ -1,9 +1,9 @@
-"""Whether training holds the data set in memory: the whole job's memory on N rows and on ten times as many.
+"""Memory of training on N rows and on ten times as many: the data set must not be held in memory.
 
     python -m benchmarks.memory
 
-Memory is the proportional set size (shared pages counted once) of the driver and of every process of its Ray, the
-object store among them, sampled twice a second while it trains.
+Memory is the proportional set size (shared pages counted once) of the driver and of all processes of its Ray, including
+the object store, sampled twice a second during training.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from fer.options import Options, parse
 class MemoryBenchmark(Options):
     """Compare the memory of training on N rows with that on ten times as many."""
 
-    rows: int = Field(10_000, ge=500, description="Rows of the smaller data set (of about 20 kB each)")
+    rows: int = Field(10_000, ge=500, description="Rows of the smaller data set, of about 20 kB each")
     backbone: str = Field("test_resnet", description="timm model")
 
 
 def main(config: MemoryBenchmark) -> None:
-    from benchmarks.setup import multiplied, rendered_faces, train_with_ferry
+    from benchmarks.setup import rendered_faces, repeat_training_split, train_with_ferry
 
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         rendered_faces(root, 1000, size=224)
         peaks = {}
         for times in (config.rows // 1000, config.rows // 100):
-            shards = multiplied(root / "shards", times, root / f"times-{times}")
+            shards = repeat_training_split(root / "shards", times, root / f"times-{times}")
             size = sum(file.stat().st_size for file in shards.rglob("*.parquet"))
-            with Sampler() as sampler:
+            with PeakMemory() as memory:
                 train_with_ferry(
                     shards,
                     root / "runs",
@@ -46,19 +46,19 @@ def main(config: MemoryBenchmark) -> None:
                     epochs=1,
                     batch_size=64,
                 )
-            peaks[times] = sampler.peak
-            peak = f"peak {sampler.peak / 2**20:.0f} MiB"
+            peaks[times] = memory.peak
+            peak = f"peak {memory.peak / 2**20:.0f} MiB"
             print(f"{times * 1000:>8} rows, {size / 2**20:7.0f} MiB on disk: {peak}", flush=True)
         small, large = peaks.values()
-        print(f"ten times the rows: {large / small - 1:+.1%} memory")
+        print(f"memory with ten times the rows: {large / small - 1:+.1%}")
 
 
-class Sampler:
-    """The largest total memory of this process and its descendants, in bytes, while the block runs."""
+class PeakMemory:
+    """Peak total memory of this process and its descendants during the block, in bytes."""
 
-    def __enter__(self) -> Sampler:
+    def __enter__(self) -> PeakMemory:
         self.peak, self._stop = 0, threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        self._thread = threading.Thread(target=self._sample)
         self._thread.start()
         return self
 
@@ -66,15 +66,15 @@ class Sampler:
         self._stop.set()
         self._thread.join()
 
-    def _watch(self) -> None:
-        me = psutil.Process()
+    def _sample(self) -> None:
+        driver = psutil.Process()
         while not self._stop.wait(0.5):
             total = 0
-            for process in (me, *me.children(recursive=True)):
+            for process in (driver, *driver.children(recursive=True)):
                 try:
                     total += process.memory_full_info().pss
                 except psutil.NoSuchProcess:
-                    continue  # it ended between the listing and the look
+                    continue  # it ended after it was listed
             self.peak = max(self.peak, total)
 
 

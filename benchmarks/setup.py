@@ -1,4 +1,4 @@
-"""What the benchmarks share: data to measure on, and a run of our training that reports its own speed."""
+"""Shared by the benchmarks: synthetic data, and a training run with its throughput."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fer.data.synthetic import write_faces
 
 
 def rendered_faces(root: Path, rows: int, size: int, val_split: float = 0.05) -> Path:
-    """A folder of about ``rows`` rendered faces as JPEG files, ``root/faces``, and shards of it, ``root/shards``."""
+    """Render about ``rows`` faces as JPEG files in ``root/faces``, and prepare shards of them, which are returned."""
     write_faces(root / "faces", per_class=-(-rows // 7), size=size)
     for file in (root / "faces").rglob("*.png"):
         pixels = cv2.cvtColor(decode_rgb(file.read_bytes()), cv2.COLOR_RGB2BGR)
@@ -27,8 +27,8 @@ def rendered_faces(root: Path, rows: int, size: int, val_split: float = 0.05) ->
     return root / "shards"
 
 
-def multiplied(shards: Path, times: int, out: Path) -> Path:
-    """Shards with every row of the training split ``times`` times; validation stays."""
+def repeat_training_split(shards: Path, times: int, out: Path) -> Path:
+    """Copy shards to ``out``, with every row of the training split ``times`` times."""
     shutil.copytree(shards, out)
     manifest = Manifest.model_validate_json((out / MANIFEST).read_text())
     split = manifest.splits["train"]
@@ -44,7 +44,7 @@ def multiplied(shards: Path, times: int, out: Path) -> Path:
 
 
 def train_with_ferry(shards: Path, out: Path, name: str, **options: Any) -> list[dict[str, float]]:
-    """Our training on ``shards``; its history, one entry an epoch, with ``images_per_second`` and ``data_wait``."""
+    """Run `fer train` on ``shards``; returns each epoch's metrics, with ``images_per_second`` and ``data_wait``."""
     from fer.classifier.options import TrainConfig
     from jobs.train import main
 

@@ -1,8 +1,9 @@
-"""How fast training is fed: a plain PyTorch script, Ferry on one worker, and the model alone on data in memory.
+"""Training throughput: a plain PyTorch script, Ferry with one worker, and the model alone on tensors in memory.
 
-    python -m benchmarks.train_feed
+    python -m benchmarks.train_throughput
 
-The three take turns, with the same network, batch size, optimizer, precision and threads; medians over the rounds.
+The three alternate, with the same network, batch size, optimizer, precision and threads. Results are medians over the
+rounds.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from pydantic import Field
 from fer.options import Options, parse
 
 
-class FeedBenchmark(Options):
-    """Measure how fast training is fed, against a plain script and against the model alone."""
+class ThroughputBenchmark(Options):
+    """Compare the training throughput of Ferry with a plain script and with the model alone."""
 
     backbone: str = Field("resnet18", description="timm model")
     img_size: int = Field(96, ge=32, description="Side of the input, in pixels")
-    rows: int = Field(1024, ge=512, description="Faces to train on in each epoch")
+    rows: int = Field(1024, ge=512, description="Training images per epoch")
     batch_size: int = Field(64, ge=1, description="Images per step")
-    rounds: int = Field(3, ge=1, description="Times that the three take turns")
-    loader_workers: int = Field(2, ge=0, description="Processes of the plain script's DataLoader")
+    rounds: int = Field(3, ge=1, description="Rounds, each of which runs all three once")
+    loader_workers: int = Field(2, ge=0, description="Worker processes of the plain script's DataLoader")
 
 
-def main(config: FeedBenchmark) -> None:
+def main(config: ThroughputBenchmark) -> None:
     from benchmarks.setup import rendered_faces, train_with_ferry
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -38,7 +39,7 @@ def main(config: FeedBenchmark) -> None:
         shards = rendered_faces(root, config.rows, size=config.img_size)
         rates: dict[str, list[float]] = {"plain": [], "ferry": [], "alone": []}
         for number in range(config.rounds):
-            rates["plain"].append(fastest_epoch(config, list(plain_epochs(config, root / "faces"))))
+            rates["plain"].append(images_per_second(config, list(plain_epochs(config, root / "faces"))))
             history = train_with_ferry(
                 shards,
                 root / "runs",
@@ -49,9 +50,9 @@ def main(config: FeedBenchmark) -> None:
                 epochs=3,
                 opt="sgd",
             )
-            # The first epoch includes the start of the stream.
+            # The first epoch includes starting Ray Data.
             rates["ferry"].append(statistics.median(epoch["images_per_second"] for epoch in history[1:]))
-            rates["alone"].append(fastest_epoch(config, list(alone_epochs(config))))
+            rates["alone"].append(images_per_second(config, list(model_alone_epochs(config))))
             print({name: [round(rate) for rate in values] for name, values in rates.items()}, flush=True)
     median = {name: statistics.median(values) for name, values in rates.items()}
     labels = {"plain": "a  plain script, DataLoader", "ferry": "b  Ferry, one worker", "alone": "c  model alone"}
@@ -61,20 +62,20 @@ def main(config: FeedBenchmark) -> None:
     print(f"b/a {median['ferry'] / median['plain']:.3f}   b/c {median['ferry'] / median['alone']:.3f}")
 
 
-def fastest_epoch(config: FeedBenchmark, seconds: list[float]) -> float:
-    """Images per second of the middle epoch, without the first."""
+def images_per_second(config: ThroughputBenchmark, seconds: list[float]) -> float:
+    """Median throughput of the epochs after the first."""
     batches = config.rows // config.batch_size
     return batches * config.batch_size / statistics.median(seconds[1:])
 
 
-def plain_epochs(config: FeedBenchmark, faces: Path) -> Iterator[float]:
-    """Seconds of each of three epochs of the loop that everybody writes, with torchvision's ImageFolder."""
+def plain_epochs(config: ThroughputBenchmark, faces: Path) -> Iterator[float]:
+    """Seconds of each of three epochs of a plain training loop with torchvision's ImageFolder."""
     import torch
     from torch.utils.data import DataLoader
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
-    vary = transforms.Compose(
+    augment = transforms.Compose(
         [
             transforms.RandomHorizontalFlip(),
             transforms.RandomAffine(10, translate=(0.05, 0.05), scale=(0.9, 1.1)),
@@ -85,7 +86,7 @@ def plain_epochs(config: FeedBenchmark, faces: Path) -> Iterator[float]:
         ]
     )
     loader: DataLoader = DataLoader(
-        ImageFolder(str(faces), vary),
+        ImageFolder(str(faces), augment),
         config.batch_size,
         shuffle=True,
         drop_last=True,
@@ -93,26 +94,26 @@ def plain_epochs(config: FeedBenchmark, faces: Path) -> Iterator[float]:
         persistent_workers=config.loader_workers > 0,
     )
     batches = config.rows // config.batch_size
-    step = stepper(config, torch)
+    step = make_step(config, torch)
     for _ in range(3):
         yield timed(step, (batch for batch, _ in zip(loader, range(batches), strict=False)))
 
 
-def alone_epochs(config: FeedBenchmark) -> Iterator[float]:
-    """Seconds of each of three epochs over tensors that are in memory, ready to be used."""
+def model_alone_epochs(config: ThroughputBenchmark) -> Iterator[float]:
+    """Seconds of each of three epochs on tensors in memory."""
     import torch
 
-    ready = [
+    tensors = [
         (torch.randn(config.batch_size, 3, config.img_size, config.img_size), torch.randint(0, 7, (config.batch_size,)))
         for _ in range(8)
     ]
-    step = stepper(config, torch)
+    step = make_step(config, torch)
     for _ in range(3):
-        yield timed(step, (ready[i % 8] for i in range(config.rows // config.batch_size)))
+        yield timed(step, (tensors[i % 8] for i in range(config.rows // config.batch_size)))
 
 
-def stepper(config: FeedBenchmark, torch):  # type: ignore[no-untyped-def]
-    """One training step of the network, as our loop takes it."""
+def make_step(config: ThroughputBenchmark, torch):  # type: ignore[no-untyped-def]
+    """A function that takes one training step, as in `fer train`."""
     import timm
 
     model = timm.create_model(config.backbone, num_classes=7).to(memory_format=torch.channels_last).train()
@@ -129,6 +130,7 @@ def stepper(config: FeedBenchmark, torch):  # type: ignore[no-untyped-def]
 
 
 def timed(step, batches: Iterable) -> float:  # type: ignore[no-untyped-def, type-arg]
+    """Seconds that the steps on ``batches`` take."""
     started = time.perf_counter()
     for images, labels in batches:
         step(images, labels)
@@ -136,4 +138,4 @@ def timed(step, batches: Iterable) -> float:  # type: ignore[no-untyped-def, typ
 
 
 if __name__ == "__main__":
-    main(parse(FeedBenchmark, sys.argv[1:], "benchmark"))
+    main(parse(ThroughputBenchmark, sys.argv[1:], "benchmark"))
