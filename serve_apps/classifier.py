@@ -13,21 +13,12 @@ from ray import serve
 from ray.serve import Application
 
 from fer import __version__
+from serve_apps.deepface import AnalyzeRequest, AnalyzeResponse, to_deepface
 from serve_apps.deployment import ModelReplica, build_application
 from serve_apps.ingress import BINARY_FILE, ERROR_RESPONSES, HEALTH_RESPONSES, Ingress, request_body
 from serve_apps.options import ServeConfig
 from serve_apps.request_parsing import parse_analyze, parse_predict
-from serve_apps.schema import (
-    AnalyzeRequest,
-    AnalyzeResponse,
-    ClassifierInfo,
-    Health,
-    InvalidInput,
-    ModelList,
-    PredictRequest,
-    PredictResponse,
-    to_deepface,
-)
+from serve_apps.schema import ClassifierInfo, Health, InvalidInput, ModelList, PredictRequest, PredictResponse
 
 
 @serve.deployment

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from serve_apps.deepface import AnalyzeRequest
 from serve_apps.options import DynamicsServeConfig, LimitOptions
-from serve_apps.schema import AnalyzeRequest, DynamicsRequest, PredictRequest
+from serve_apps.schema import DynamicsRequest, PredictRequest
 
 MAX_FORM_FIELDS = 16
 """Text fields that a form may have beside its files."""

@@ -6,17 +6,13 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from fer.dynamics.scores import DISCLAIMER as DYNAMICS_NOTICE
-from fer.labels import emotion
+from fer.dynamics.scores import DISCLAIMER as DYNAMICS_DISCLAIMER
 
-CLASSIFIER_NOTICE = (
+CLASSIFIER_DISCLAIMER = (
     "Estimates of the facial expression shown in an image, made by a statistical model. They say nothing reliable "
     "about what a person feels, thinks or intends, are less accurate for groups of people that the training data "
     "lacks, and must not be the basis of a decision about a person."
 )
-
-DEEPFACE_NAMES = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
-"""DeepFace's names for the emotions that it names differently."""
 
 
 class Schema(BaseModel):
@@ -113,61 +109,11 @@ class ClassifierInfo(ModelInfo):
 class PredictResponse(Schema):
     images: list[ImageFaces] = Field(description="In the order of the request")
     model: ClassifierInfo
-    notice: str = CLASSIFIER_NOTICE
+    disclaimer: str = CLASSIFIER_DISCLAIMER
 
 
 class ModelList(Schema):
     models: list[ClassifierInfo]
-
-
-# -- DeepFace's API ----------------------------------------------------------------------------------------------------
-
-
-class AnalyzeRequest(Schema):
-    """DeepFace's request. Its other fields (actions, detector_backend, ...) are ignored."""
-
-    img: str | None = Field(None, description="An encoded image as a data URI: data:image/jpeg;base64,...")
-    img_path: str | None = Field(None, description="Rejected: the server opens no path or URL that a client names")
-
-
-class DeepFaceResult(Schema):
-    emotion: dict[str, float] = Field(description="Score of each emotion, 0 to 100")
-    dominant_emotion: str
-    region: Box
-    face_confidence: float = Field(
-        description="The face detector's confidence, 0 to 1; 0 without a detector, as in DeepFace"
-    )
-
-
-class AnalyzeResponse(Schema):
-    """DeepFace's response to its action `emotion`."""
-
-    results: list[DeepFaceResult]
-
-
-def to_deepface(image: ImageFaces) -> AnalyzeResponse:
-    """The faces of one image in the format of DeepFace's API. Every face must have expression scores."""
-    results = []
-    for face in image.faces:
-        assert face.scores is not None
-        scores: dict[str, float] = {}
-        for label, probability in face.scores.items():
-            name = _deepface_name(label)
-            scores[name] = scores.get(name, 0.0) + 100 * probability
-        results.append(
-            DeepFaceResult(
-                emotion=scores,
-                dominant_emotion=max(scores, key=scores.__getitem__),
-                region=face.box,
-                face_confidence=face.detection_confidence or 0.0,
-            )
-        )
-    return AnalyzeResponse(results=results)
-
-
-def _deepface_name(label: str) -> str:
-    name = emotion(label) or label
-    return DEEPFACE_NAMES.get(name, name)
 
 
 # -- facial dynamics ---------------------------------------------------------------------------------------------------
@@ -210,4 +156,4 @@ class DynamicsResponse(Schema):
         None, description="Index of the video's frame that served as the baseline, the face at rest"
     )
     model: DynamicsInfo
-    notice: str = DYNAMICS_NOTICE
+    disclaimer: str = DYNAMICS_DISCLAIMER

@@ -54,7 +54,7 @@ def test_predict_accepts_base64_and_returns_every_field(client: httpx.Client) ->
     assert response.status_code == 200
     body = response.json()
     assert (body["model"]["name"], body["model"]["version"]) == ("face", "1")
-    assert "what a person feels" in body["notice"]
+    assert "what a person feels" in body["disclaimer"]
     assert len(body["images"]) == 2
     (face,) = body["images"][0]["faces"]
     assert face["box"] == {"x": 0, "y": 0, "w": 40, "h": 48}

@@ -73,7 +73,7 @@ def test_a_frame_is_scored(client: httpx.Client, frame: dict) -> None:
     assert 0 <= scores["dynamics"] <= 5
     assert 0 <= scores["synkinesis"] <= 3
     assert scores["dynamics_level"] == int(scores["dynamics"] + 0.5)
-    assert "not a diagnosis" in body["notice"]
+    assert "not a diagnosis" in body["disclaimer"]
     assert body["model"]["branch"] == "fusion"
     assert body["model"]["takes_videos"] is VIDEOS
 
@@ -129,7 +129,7 @@ def test_a_video_is_scored_frame_by_frame(client: httpx.Client, shared_data: Pat
     assert len(body["frames"]) == 72
     assert all(0 <= frame["dynamics"] <= 5 and 0 <= frame["synkinesis"] <= 3 for frame in body["frames"])
     assert body["baseline_frame"] in [frame["frame"] for frame in body["frames"]]
-    assert "not a diagnosis" in body["notice"]
+    assert "not a diagnosis" in body["disclaimer"]
 
 
 @needs_videos

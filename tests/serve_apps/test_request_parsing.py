@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_apps.auth import check_token, choose_token, digest, is_loopback
+from serve_apps.deepface import to_deepface
 from serve_apps.options import DynamicsServeConfig, LimitOptions
 from serve_apps.request_parsing import parse_analyze, parse_dynamics, parse_predict
-from serve_apps.schema import Box, FacePrediction, ImageFaces, to_deepface
+from serve_apps.schema import Box, FacePrediction, ImageFaces
 
 LIMITS = LimitOptions(max_request_bytes=4000, max_image_bytes=1000, max_images=2)
 JSON = {"content-type": "application/json"}
