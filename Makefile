@@ -17,12 +17,12 @@ setup: .venv/ready ## Create .venv and install the locked environment
 	@test -n "$(PYTHON)" || { echo 'Ferry needs Python 3.11 or 3.12 on the PATH; or: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)'; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements/dev.txt)"
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements/dev.txt
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements/dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
 .venv/ready-vlm: requirements/vlm-cpu.txt .venv/ready
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements/vlm-cpu.txt
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements/vlm-cpu.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
