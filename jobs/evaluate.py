@@ -43,8 +43,8 @@ def output_folder(config: EvaluateConfig, model: Path, split: str) -> Path:
     """``--out``, else a folder beside the model, named by data and split; for a registered model, in ``--out-dir``."""
     if config.out is not None:
         return Path(config.out)
-    words = ["evaluation", Path(config.data.rstrip("/")).stem, split, config.filter or "", "tta" if config.tta else ""]
-    name = "-".join(filter(None, (re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words)))
+    parts = ["evaluation", Path(config.data.rstrip("/")).stem, split, config.filter or "", "tta" if config.tta else ""]
+    name = "-".join(filter(None, (re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)))
     if ":/" in config.model:
         return Path(config.out_dir) / re.sub(r"[^\w.]+", "-", config.model) / name
     return model.parent / name

@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 @pytest.fixture
 def make_rows() -> Callable[..., list[Row]]:
-    """Rows with random pictures: labels in turn, paths numbered."""
+    """Makes rows with random images: labels in turn, numbered paths."""
 
     def make(labels: Sequence[str], count: int, **columns: Sequence[Any]) -> list[Row]:
         random = np.random.default_rng(0)
@@ -38,7 +38,7 @@ def make_rows() -> Callable[..., list[Row]]:
 
 @pytest.fixture
 def make_shards(tmp_path: Path) -> Callable[..., ShardedDataset]:
-    """A sharded data set of the given rows, two files a split."""
+    """Writes rows as a sharded data set, two files per split."""
 
     def make(splits: dict[str, list[Row]], space: LabelSpace, name: str = "faces") -> ShardedDataset:
         root, made = tmp_path / name, {}

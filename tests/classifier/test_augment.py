@@ -74,7 +74,7 @@ def test_cutmix_and_mixup_mix_labels_with_images() -> None:
         again, same = BatchAugment(options, classes=7, device=CPU)(images.clone(), labels, seed=5)
         assert torch.equal(mixed, again)
         assert torch.equal(targets, same)
-        # The share of its own label is the share of its own pixels; timm mixes image 1 with image 6, from the end.
+        # The target of the own label is the fraction of own pixels; timm mixes image 1 with image 6, from the end.
         kept = float(targets[1, 1])
         assert mixed[1].mean().item() == pytest.approx(kept * 1 + (1 - kept) * 6, abs=1e-4)
 

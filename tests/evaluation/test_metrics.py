@@ -1,4 +1,4 @@
-"""Figures against scikit-learn and cases computed by hand; intervals against what theory says of them."""
+"""Metrics against scikit-learn and hand-computed cases; intervals against theory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make(rows: int, seed: int = 0, strength: float = 1.5) -> tuple[np.ndarray, n
     return true, (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_values_are_scikit_learn_s() -> None:
+def test_values_equal_those_of_scikit_learn() -> None:
     true, probabilities = make(500)
     predicted = probabilities.argmax(axis=1)
     found = classification_metrics(LABELS, true, probabilities)
@@ -45,8 +45,8 @@ def test_values_are_scikit_learn_s() -> None:
         assert values == pytest.approx((precision[index], recall[index], f1[index]))
 
 
-def test_the_fast_sums_give_the_same_figures() -> None:
-    """What is resampled is what is reported: on the rows themselves, both ways of computing agree."""
+def test_metrics_from_sums_equal_the_reported_ones() -> None:
+    """On the original rows, the resampled computation agrees with the reported values."""
     true, probabilities = make(700, seed=3)
     found = classification_metrics(LABELS, true, probabilities)
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
@@ -59,16 +59,16 @@ def test_the_fast_sums_give_the_same_figures() -> None:
 
 
 def test_calibration_error_by_hand() -> None:
-    """Ten rows of confidence 0.9, six right: off by 0.3. Ten of confidence 1, all right: not off. Together 0.15."""
-    sure, right = np.tile([0.9, 0.1], (10, 1)), np.tile([1.0, 0.0], (10, 1))
+    """Ten rows of confidence 0.9, six correct: error 0.3. Ten of confidence 1, all correct: error 0. Mean: 0.15."""
+    likely, certain = np.tile([0.9, 0.1], (10, 1)), np.tile([1.0, 0.0], (10, 1))
     true = np.array([0] * 6 + [1] * 4 + [0] * 10)
-    found = classification_metrics(("yes", "no"), true, np.concatenate([sure, right]).astype(np.float32))
+    found = classification_metrics(("yes", "no"), true, np.concatenate([likely, certain]).astype(np.float32))
     assert found.ece.value == pytest.approx(0.15, abs=1e-6)
     assert [(each.rows, round(each.accuracy, 6)) for each in found.reliability] == [(10, 0.6), (10, 1.0)]
     assert found.top2_accuracy.value == 1
 
 
-def test_a_class_without_rows_is_left_out_of_averages_but_its_predictions_are_wrong() -> None:
+def test_a_class_without_rows_is_left_out_of_averages_but_predicting_it_is_a_mistake() -> None:
     probabilities = np.eye(4, dtype=np.float32)[[0, 0, 1, 1, 3]]
     found = classification_metrics(LABELS, np.array([0, 0, 1, 1, 1]), probabilities)
     assert found.accuracy.value == pytest.approx(0.8)
@@ -80,35 +80,35 @@ def test_a_class_without_rows_is_left_out_of_averages_but_its_predictions_are_wr
 
 @pytest.mark.parametrize("name", HEADLINES)
 @pytest.mark.parametrize("strength", [0.0, 1.5, 6.0])
-def test_intervals_hold_the_value_and_stay_in_range(name: str, strength: float) -> None:
-    figure = getattr(classification_metrics(LABELS, *make(300, strength=strength)), name)
-    assert 0 <= figure.low <= figure.value <= figure.high <= 1
+def test_intervals_contain_the_value_and_stay_in_range(name: str, strength: float) -> None:
+    estimate = getattr(classification_metrics(LABELS, *make(300, strength=strength)), name)
+    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
 
 
 @pytest.mark.parametrize("name", ["accuracy", "macro_f1", "uar"])
 def test_intervals_shrink_with_the_root_of_the_rows(name: str) -> None:
     def width(rows: int) -> float:
-        figure = getattr(classification_metrics(LABELS, *make(rows, seed=1)), name)
-        return figure.high - figure.low
+        estimate = getattr(classification_metrics(LABELS, *make(rows, seed=1)), name)
+        return estimate.high - estimate.low
 
     assert width(400) / width(6400) == pytest.approx(4, rel=0.25)
 
 
-def test_the_interval_of_accuracy_is_the_binomial_one() -> None:
+def test_the_interval_of_accuracy_is_binomial() -> None:
     found = classification_metrics(LABELS, *make(2000)).accuracy
     expected = 2 * 1.96 * np.sqrt(found.value * (1 - found.value) / 2000)
     assert found.high - found.low == pytest.approx(expected, rel=0.1)
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+def test_the_coverage_of_intervals_is_near_95_percent() -> None:
     true, probabilities = make(40_000, seed=5)
     population = (probabilities.argmax(axis=1) == true).mean()
     parts = [classification_metrics(LABELS, true[k::200], probabilities[k::200]).accuracy for k in range(200)]
     assert 0.90 <= np.mean([part.low <= population <= part.high for part in parts]) <= 0.99
 
 
-def test_rows_of_one_group_count_as_one() -> None:
-    """Each row five times over: without groups the interval is too narrow by the root of five."""
+def test_groups_are_resampled_whole() -> None:
+    """With each row five times, the interval without groups is too narrow by the square root of five."""
     true, probabilities = (np.repeat(each, 5, axis=0) for each in make(300))
     groups = [f"subject {row // 5}" for row in range(1500)]
     rows = classification_metrics(LABELS, true, probabilities).accuracy
@@ -117,14 +117,14 @@ def test_rows_of_one_group_count_as_one() -> None:
     assert (grouped.accuracy.high - grouped.accuracy.low) / (rows.high - rows.low) == pytest.approx(5**0.5, rel=0.15)
 
 
-def test_rows_without_a_group_are_drawn_one_by_one() -> None:
+def test_rows_without_a_group_are_resampled_individually() -> None:
     true, probabilities = make(200)
     found = classification_metrics(LABELS, true, probabilities, [None] * 200)
     assert found == classification_metrics(LABELS, true, probabilities)
     assert found.groups is None
 
 
-def test_the_seed_decides_the_intervals_and_nothing_else() -> None:
+def test_the_seed_affects_the_intervals_only() -> None:
     true, probabilities = make(200)
     first, again, other = (classification_metrics(LABELS, true, probabilities, seed=seed) for seed in (1, 1, 2))
     assert first == again
@@ -132,7 +132,7 @@ def test_the_seed_decides_the_intervals_and_nothing_else() -> None:
     assert first.accuracy != other.accuracy
 
 
-def test_results_survive_json() -> None:
+def test_metrics_round_trip_through_json() -> None:
     probabilities = np.eye(4, dtype=np.float32)[[0, 1]]
     found = classification_metrics(LABELS, np.array([0, 1]), probabilities)
     assert ClassificationMetrics.model_validate_json(found.model_dump_json()) == found
@@ -151,8 +151,8 @@ def test_valence_by_hand() -> None:
     assert found.ccc.value == pytest.approx(ccc)
     assert found.rmse.value == pytest.approx(np.sqrt(np.mean((x - y) ** 2)))
     assert found.sign_agreement.value == pytest.approx(np.mean(np.sign(x) == np.sign(y)))
-    for figure in (found.ccc, found.pearson, found.rmse, found.sign_agreement):
-        assert figure.low < figure.value < figure.high
+    for estimate in (found.ccc, found.pearson, found.rmse, found.sign_agreement):
+        assert estimate.low < estimate.value < estimate.high
 
 
 def test_rows_without_valence_are_counted_and_left_out() -> None:

@@ -49,7 +49,7 @@ def test_a_csv_file_and_an_ensemble(workspace: Path) -> None:
 
 
 def test_no_readable_file_is_exit_code_2_with_rows_written(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", "model", "images/broken.png", "gone.png", "--out", "predictions.jsonl"]) == 2
+    assert main(["predict", "model", "images/broken.png", "missing.png", "--out", "predictions.jsonl"]) == 2
     assert len((workspace / "predictions.jsonl").read_text().splitlines()) == 2
     assert "no file could be read" in capsys.readouterr().err
 
@@ -77,7 +77,7 @@ def test_many_files_go_through_ray_and_give_the_same_rows_in_the_same_order(work
     for i in range(5):
         video.write(np.full((48, 64, 3), 40 * i, np.uint8))
     video.release()
-    arguments = ["predict", "model", "images", "gone.png", "--device", "cpu"]
+    arguments = ["predict", "model", "images", "missing.png", "--device", "cpu"]
     assert main([*arguments, "--out", "local.jsonl", "--ray-above", "5"]) == 0
     assert main([*arguments, "--out", "ray.jsonl", "--ray-above", "4", "--workers", "2"]) == 0
     local, remote = (rows_of(workspace / name) for name in ("local.jsonl", "ray.jsonl"))

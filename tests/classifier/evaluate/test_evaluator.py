@@ -39,9 +39,9 @@ def test_every_row_is_evaluated_once_and_in_order(model: Path, make_rows: Make, 
     found = evaluate(predictor, make_shards({"test": rows}, FER2013), "test")
     probabilities = predictor.predict([decode_rgb(row["image"]) for row in rows]).probabilities
     predicted = [predictor.labels[index] for index in probabilities.argmax(axis=1)]
-    right = np.mean([said == row["label"] for said, row in zip(predicted, rows, strict=True)])
+    accuracy = np.mean([label == row["label"] for label, row in zip(predicted, rows, strict=True)])
     assert found.expression is not None
-    assert found.expression.accuracy.value == pytest.approx(right)
+    assert found.expression.accuracy.value == pytest.approx(accuracy)
     assert found.coverage.rows == found.expression.rows == 50
     assert found.predictions["path"].to_pylist() == [row["path"] for row in rows]
     assert found.predictions["predicted"].to_pylist() == predicted
@@ -56,9 +56,9 @@ def test_the_worst_mistakes_are_kept_with_their_images(model: Path, make_rows: M
     table = found.predictions.to_pylist()
     wrong = sorted((row["confidence"] for row in table if row["predicted"] != row["true"]), reverse=True)
     assert [mistake.severity for mistake in found.mistakes] == pytest.approx(wrong[:MAX_MISTAKES])
-    pictures = {row["path"]: row["image"] for row in rows}
+    images = {row["path"]: row["image"] for row in rows}
     assert all(
-        mistake.image == pictures[mistake.path] and mistake.true != mistake.predicted for mistake in found.mistakes
+        mistake.image == images[mistake.path] and mistake.true != mistake.predicted for mistake in found.mistakes
     )
 
 
@@ -179,8 +179,8 @@ def test_output_files(model: Path, make_rows: Make, make_shards: Make, tmp_path:
     report = write_results(found, setup_for(folder, predictor, dataset, history=history), tmp_path / "out")
 
     names = {path.name for path in report.parent.iterdir()}
-    pictures = {"confusion-matrix.png", "reliability.png", "classes.png", "training.png"}
-    assert names == {"report.html", "metrics.json", "predictions.csv"} | pictures
+    plots = {"confusion-matrix.png", "reliability.png", "classes.png", "training.png"}
+    assert names == {"report.html", "metrics.json", "predictions.csv"} | plots
     page = report.read_text()
     assert page.count("data:image/png;base64,") == 4 + min(MAX_MISTAKES, len(found.mistakes))
     assert "<script" not in page
@@ -224,11 +224,11 @@ def test_the_command(
     dataset = make_shards({"val": make_rows(FER2013.labels, 30)}, FER2013)
     common = ["evaluate", str(tmp_path / "runs" / "first"), "--data", dataset.root, "--out-dir", str(tmp_path / "runs")]
     assert main([*common, "--device", "cpu", "--tta"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     report = tmp_path / "runs" / "first" / "evaluation-faces-val-tta" / "report.html"
-    assert str(report) in said
+    assert str(report) in output
     assert report.is_file()
-    for words in ("Evaluated 30 of the 30 rows of the split 'val'", "Accuracy", "95% interval", "surprise"):
-        assert words in said
+    for text in ("Evaluated 30 of the 30 rows of the split 'val'", "Accuracy", "95% interval", "surprise"):
+        assert text in output
     assert main([*common, "--split", "test"]) == 2
     assert "has no split 'test'; it has: val" in capsys.readouterr().err

@@ -70,8 +70,8 @@ def test_each_file_is_decoded_once(model: Path, images: Path, count_decodes: Cal
 
 
 def test_missing_paths_are_rows_with_an_error(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "hollow").mkdir()
-    rows = predict(find_files([str(tmp_path / "hollow"), str(tmp_path / "gone.png"), str(tmp_path / "*.bmp")]), model)
+    (tmp_path / "empty").mkdir()
+    rows = predict(find_files([str(tmp_path / "empty"), str(tmp_path / "missing.png"), str(tmp_path / "*.bmp")]), model)
     assert [row.error for row in rows] == ["no image or video in this folder", *["no such file or directory"] * 2]
     assert not any(row.is_readable for row in rows)
 
