@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 MODEL = "model"
 """Name of the model folder in a run's folder and in its artifacts."""
 
-SPEC = "model.json"
+SPEC, WEIGHTS = "model.json", "model.safetensors"
+"""Files of a model folder. Vision-language models have a spec, but store their weights as transformers does."""
+
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferry" / "models"
 PARAMS_PER_CALL = 100  # MLflow's limit
 METRICS_PER_CALL = 1000  # likewise
@@ -192,8 +194,12 @@ def model_version(reference: str, tracking: TrackingOptions) -> str:
     """The current version of a model: a registered model's number, else the first digits of its weights' hash."""
     if reference.startswith("models:/"):
         return str(_version(reference, tracking).version)
-    with (resolve_model(reference, tracking) / "model.safetensors").open("rb") as weights:
-        return hashlib.file_digest(weights, "sha256").hexdigest()[:12]
+    folder = resolve_model(reference, tracking)
+    try:
+        with (folder / WEIGHTS).open("rb") as weights:
+            return hashlib.file_digest(weights, "sha256").hexdigest()[:12]
+    except FileNotFoundError:
+        raise UserError(f"no {WEIGHTS} in the model folder {folder}") from None
 
 
 def _version(reference: str, tracking: TrackingOptions) -> ModelVersion:

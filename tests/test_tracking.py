@@ -168,6 +168,13 @@ def test_folders_of_models_runs_and_checkpoints_are_found(tmp_path: Path) -> Non
     assert not (tmp_path / "runs" / "mlflow.db").exists(), "a folder needs no database"
 
 
+def test_a_folder_without_weights_has_no_version(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "adapter")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"no model\.safetensors in the model folder"):
+        model_version(str(folder), TrackingOptions())
+
+
 def test_creating_a_database_prints_nothing(tmp_path: Path) -> None:
     code = (
         "from fer.tracking import start_run\nfrom fer.tracking import TrackingOptions\n"

@@ -11,8 +11,7 @@ from ray.train import Checkpoint, Result
 from fer.classifier.card import model_card
 from fer.classifier.model import ModelSpec
 from fer.classifier.options import TrainConfig
-from fer.models.folder import WEIGHTS
-from fer.tracking import Run
+from fer.tracking import WEIGHTS, Run
 from fer.training.checkpoint import read_state
 from fer.training.export import publish_model
 from fer.training.run import RunFolder

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import posixpath
-import re
 
 import fsspec
 import numpy as np
 from tqdm import tqdm
 
-from fer.data.filesystem import get_filesystem
 from fer.data.manifest import MANIFEST, REJECTED_ROWS, Manifest, ShardedDataset, Split
 from fer.data.mapping import map_rows
 from fer.data.options import DataOptions, PrepareOptions
 from fer.data.rejected import RejectedRows
 from fer.data.schema import FACE_SCHEMA, SPLITS, FaceRow, Source
-from fer.data.shards import ShardWriter, is_prepared, is_sharded, staged_output
+from fer.data.shards import ShardWriter, cache_path, is_prepared, is_sharded, staged_output
 from fer.data.sources import open_source
 from fer.data.splits import assign_splits
 from fer.data.stream.prefetch import prefetch, read_verified
@@ -55,11 +52,10 @@ def open_dataset(options: DataOptions, cache: str) -> ShardedDataset:
             )
         return dataset
     source = open_source(options)
-    chosen = options.model_dump(include=set(DataOptions.model_fields))
-    input_hash = _input_hash(source, PrepareOptions(**chosen, out=cache))
-    stem = posixpath.splitext(posixpath.basename(get_filesystem(options.data)[1]))[0]
-    name = re.sub(r"[^\w.-]+", "-", stem) or "data"
-    return _prepare(source, PrepareOptions(**chosen, out=f"{cache.rstrip('/')}/{name}-{input_hash[:12]}"), input_hash)
+    shared = options.model_dump(include=set(DataOptions.model_fields))
+    input_hash = _input_hash(source, PrepareOptions(**shared, out=cache))
+    out = cache_path(cache, options.data, input_hash)
+    return _prepare(source, PrepareOptions(**shared, out=out), input_hash)
 
 
 def _prepare(source: Source, options: PrepareOptions, input_hash: str) -> ShardedDataset:
@@ -140,6 +136,6 @@ def _manifest(
 
 
 def _input_hash(source: Source, options: PrepareOptions) -> str:
-    chosen = options.model_dump(exclude={"data", "format", "out", "overwrite", "image_root", "embed_images"})
-    inputs = json.dumps([source.format, source.fingerprint(), chosen], sort_keys=True)
+    settings = options.model_dump(exclude={"data", "format", "out", "overwrite", "image_root", "embed_images"})
+    inputs = json.dumps([source.format, source.fingerprint(), settings], sort_keys=True)
     return hashlib.sha256(inputs.encode()).hexdigest()

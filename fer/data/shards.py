@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -121,6 +122,13 @@ def _remove(fs: fsspec.AbstractFileSystem, folder: str) -> None:
         fs.rm(f"{folder}/{MANIFEST}")
     if fs.exists(folder):
         fs.rm(folder, recursive=True)
+
+
+def cache_path(cache: str, data: str, input_hash: str) -> str:
+    """Folder in ``cache`` for the shards of the data set ``data``: its name, and the first digits of the hash."""
+    stem = posixpath.splitext(posixpath.basename(get_filesystem(data)[1]))[0]
+    name = re.sub(r"[^\w.-]+", "-", stem) or "data"
+    return f"{cache.rstrip('/')}/{name}-{input_hash[:12]}"
 
 
 def is_sharded(location: str) -> bool:

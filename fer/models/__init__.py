@@ -1,1 +1,1 @@
-"""What the trained networks share: the timm backbone, the model folder and the model card."""
+"""Shared by the trained networks: timm backbone, model folder, model card and device."""

@@ -1,4 +1,4 @@
-"""A timm network without its classifier, for the classifier and the dynamics model."""
+"""timm backbones of the classifier and the dynamics model."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def pretrained_config(name: str) -> Any:
 
 
 def build_backbone(options: BackboneOptions, pretrained: bool) -> Any:
-    """The timm model without its classifier. Raises UserError for a wrong name, argument or missing weights."""
+    """A timm model without its classifier. Raises UserError for an unknown name or argument, or missing weights."""
     known = pretrained_config(options.backbone)
     if not timm.is_model(options.backbone):
         close = timm.list_models(f"*{options.backbone[:6]}*")[:5]
         raise UserError(
-            f"--backbone: timm has no model {options.backbone!r}" + (f"; close: {', '.join(close)}" if close else "")
+            f"--backbone: timm has no model {options.backbone!r}" + (f"; similar: {', '.join(close)}" if close else "")
         )
     arguments: dict[str, Any] = {"num_classes": 0, "in_chans": options.in_chans, **options.model_kwargs}
     if known is not None and known.fixed_input_size:
@@ -31,7 +31,7 @@ def build_backbone(options: BackboneOptions, pretrained: bool) -> Any:
     try:
         return timm.create_model(options.backbone, pretrained=pretrained, **arguments)
     except (TypeError, ValueError) as error:
-        raise UserError(f"--model-kwargs: {options.backbone} does not take them: {error}") from None
+        raise UserError(f"--model-kwargs: not accepted by {options.backbone}: {error}") from None
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise

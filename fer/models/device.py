@@ -1,4 +1,4 @@
-"""Where a model computes: a GPU or the CPU."""
+"""Device names."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from fer.errors import UserError
 
 
 def torch_device(name: str) -> torch.device:
-    """`auto` (a GPU if there is one), `cpu`, `gpu` or torch's own name. Raises UserError for one that is not there."""
+    """Device `auto` (a GPU if available), `cpu`, `gpu` or a torch device name. Raises UserError if unavailable."""
     if name == "auto":
         name = "gpu" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device("cuda" if name == "gpu" else name)
     except RuntimeError:
-        raise UserError(f"--device: no device is called {name!r}; use auto, cpu or gpu") from None
+        raise UserError(f"--device: unknown device {name!r}; use auto, cpu or gpu") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device: there is no GPU that torch can use on this machine; use cpu")
+        raise UserError("--device: torch finds no GPU on this machine; use cpu")
     return device

@@ -1,4 +1,4 @@
-"""The model folder: weights as safetensors beside a JSON spec, the same for every network that Ferry trains."""
+"""Model folders of the classifier and the dynamics model: weights as safetensors, and a spec as JSON."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fer.errors import UserError
-from fer.tracking import SPEC
-
-WEIGHTS = "model.safetensors"
+from fer.tracking import SPEC, WEIGHTS
 
 S = TypeVar("S", bound=BaseModel)
 
 
 def save_folder(weights: Mapping[str, Tensor], spec: BaseModel, folder: Path) -> None:
-    """Write a state dict as `model.safetensors` and its spec as `model.json`; the folder is created."""
+    """Write a state dict to `model.safetensors` and its spec to `model.json`, into a folder that is created."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, folder / WEIGHTS)
     (folder / SPEC).write_text(json.dumps(spec.model_dump(), indent=2))
 
 
 def load_folder(folder: Path, spec_class: type[S], device: str | torch.device) -> tuple[dict[str, Tensor], S]:
-    """The weights, on ``device``, and the spec of a model folder.
+    """Weights on ``device``, and the spec of a model folder.
 
-    Raises UserError if a file is missing, or if the spec is of another kind of model or of another version.
+    Raises UserError if a file is missing, or if the spec is that of another kind of model or version.
     """
     try:
         spec = spec_class.model_validate_json((folder / SPEC).read_text())
@@ -38,6 +36,6 @@ def load_folder(folder: Path, spec_class: type[S], device: str | torch.device) -
     except FileNotFoundError as error:
         raise UserError(f"{folder} is not a model folder: no {Path(error.filename or WEIGHTS).name} in it") from None
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise UserError(f"{folder / SPEC} is not a {spec_class.__name__}: {where}: {fault['msg']}") from None
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{folder / SPEC} is not a {spec_class.__name__}: {field}: {first['msg']}") from None

@@ -1,4 +1,4 @@
-"""Options of a timm backbone, shared by the classifier and the dynamics model. Plain values, no torch."""
+"""Options of a timm backbone. No torch is imported here."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ BACKBONES = Registry("--backbone", "fer.backbones", {}, allow_references=False)
 
 
 class BackboneOptions(Options):
-    """Which timm network, and the images it takes."""
+    """The timm network and its input."""
 
     backbone: str = Field("resnet18", description="Any timm model, or one that an installed package registers")
     model_kwargs: dict[str, bool | int | float | str | list[int]] = Field(
-        {}, description="Further arguments of the timm model, as JSON"
+        {}, description="Additional arguments of the timm model, as JSON"
     )
-    img_size: int = Field(224, ge=16, le=2048, description="Side of the square input, in pixels")
+    img_size: int = Field(224, ge=16, le=2048, description="Side of the square input in pixels")
     in_chans: int = Field(3, ge=1, le=3, description="Input channels: 3 for colour, 1 for grey")
 
     @field_validator("in_chans")

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from fer.models.folder import WEIGHTS
-from fer.tracking import MODEL, SPEC, Run, register
+from fer.tracking import MODEL, SPEC, WEIGHTS, Run, register
 from fer.training.options import ExperimentOptions
 from fer.training.run import RunFolder
 

@@ -12,7 +12,7 @@ from fer.classifier.options import ModelOptions
 from fer.classifier.validation import ValidationMetrics
 from fer.errors import UserError
 from fer.labels import SPACES
-from fer.models.folder import WEIGHTS
+from fer.tracking import WEIGHTS
 
 IMAGES = torch.randn(2, 3, 32, 32)
 

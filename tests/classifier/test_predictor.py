@@ -93,7 +93,7 @@ def test_user_errors(make_classifier: Make, tmp_path: Path) -> None:
         Predictor([seven, six], device="cpu")
     with pytest.raises(UserError, match=r"not a model folder: no model\.json"):
         Predictor([tmp_path / "nothing"], device="cpu")
-    with pytest.raises(UserError, match="no device is called"):
+    with pytest.raises(UserError, match="unknown device"):
         Predictor([seven], device="abacus")
     with pytest.raises(UserError, match="no model: give"):
         Predictor([])

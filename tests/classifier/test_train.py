@@ -16,8 +16,7 @@ from fer.classifier.model import new_spec
 from fer.classifier.options import TrainConfig
 from fer.classifier.train import train_classifier
 from fer.data.manifest import ShardedDataset
-from fer.models.folder import WEIGHTS
-from fer.tracking import Run, start_run
+from fer.tracking import WEIGHTS, Run, start_run
 from fer.training.launch import launch, loop_settings
 from fer.training.run import RunFolder
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-import re
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -24,7 +23,7 @@ from fer.data.manifest import MANIFEST, REJECTED_ROWS, Manifest, ShardedDataset,
 from fer.data.options import PrepareOptions, QuestionOptions
 from fer.data.rejected import RejectedRows
 from fer.data.schema import SPLITS, FaceRow
-from fer.data.shards import ShardWriter, is_prepared, is_sharded, staged_output
+from fer.data.shards import ShardWriter, cache_path, is_prepared, is_sharded, staged_output
 from fer.data.splits import assign_splits
 from fer.data.stream.prefetch import prefetch, read_verified
 from fer.data.vqa.questions import QUESTION_SCHEMA, ImageRoot, Question, Turn, read_questions
@@ -84,9 +83,7 @@ def open_questions(options: QuestionOptions, cache: str) -> ShardedDataset:
         )
     shared = options.model_dump(include=set(QuestionOptions.model_fields))
     input_hash = _input_hash(PrepareOptions(**shared, out=cache))
-    stem = posixpath.splitext(posixpath.basename(get_filesystem(options.data)[1]))[0]
-    name = re.sub(r"[^\w.-]+", "-", stem) or "questions"
-    out = f"{cache.rstrip('/')}/{name}-{input_hash[:12]}"
+    out = cache_path(cache, options.data, input_hash)
     return prepare_questions(PrepareOptions(**shared, format="vqa", out=out))
 
 
