@@ -117,13 +117,17 @@ def sample_points(params: Mapping[str, Domain], given: Sequence[Point], count: i
     return [study.ask(distributions(params)).params for _ in range(count)]
 
 
+def grid_values(params: Mapping[str, Domain]) -> dict[str, list[Any]]:
+    """Values of each hyperparameter in a grid: all choices; of a numeric range both ends and the middle."""
+    return {name: _values(distribution) for name, distribution in distributions(params).items()}
+
+
 def grid_points(params: Mapping[str, Domain]) -> list[Point]:
-    """Every combination of all choices, and of three values of each numeric range: both ends and the middle."""
-    axes = [_grid_values(each) for each in distributions(params).values()]
-    return [dict(zip(params, values, strict=True)) for values in itertools.product(*axes)]
+    """Every combination of the grid's values."""
+    return [dict(zip(params, values, strict=True)) for values in itertools.product(*grid_values(params).values())]
 
 
-def _grid_values(distribution: BaseDistribution) -> list[Any]:
+def _values(distribution: BaseDistribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     assert isinstance(distribution, FloatDistribution | IntDistribution)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 
 from fer.errors import UserError
 from fer.tuning.options import TuneConfig
-from fer.tuning.search import grid_points
+from fer.tuning.search import grid_points, grid_values
 from fer.tuning.space import Point, SearchSpace, check_point
 from fer.tuning.trainables.base import Trainable
 from fer.tuning.trainables.registry import get_trainable
@@ -51,8 +52,15 @@ class Sweep:
 
     @property
     def num_trials(self) -> int:
-        default = len(self.points_to_evaluate) if self.search == "grid" else self.space.num_trials
+        default = self.grid_size if self.search == "grid" else self.space.num_trials
         return self.config.num_trials or default
+
+    @property
+    def grid_size(self) -> int:
+        """Number of ``points_to_evaluate`` with ``--search grid``, without building them: there may be millions."""
+        values = grid_values(self.space.params)
+        outside = sum(any(point.get(name) not in values[name] for name in values) for point in self.points)
+        return outside + math.prod(len(each) for each in values.values())
 
     def job_config(self, point: Point) -> Any:
         """The job's config at a point. Raises UserError for a combination that the job refuses."""
@@ -84,7 +92,9 @@ def plan_sweep(config: TuneConfig, space: SearchSpace, base: Mapping[str, Any], 
     fixed_options = nest_options({name: value for name, value in config.set.items() if name not in space.params})
     fixed_options |= {"data": config.data, "out_dir": config.out_dir}
     free_space = fix_params(space, fixed)
-    first = [free_space.default, *({n: point[n] for n in point if n in free_space.params} for point in points)]
+    first = [free_space.default]
+    for point in ({name: point[name] for name in point if name in free_space.params} for point in points):
+        first += [] if point in first else [point]
     sweep = Sweep(config, free_space, base, fixed_options, first)
     job = sweep.job_config(free_space.default)
     if sweep.search == "pbt" and (not free_space.mutable or job.workers > 1):
@@ -92,9 +102,9 @@ def plan_sweep(config: TuneConfig, space: SearchSpace, base: Mapping[str, Any], 
             "--search pbt needs mutable hyperparameters and one-worker trials: "
             + ("use --set workers=1" if free_space.mutable else f"space {config.space} has none; use another --search")
         )
-    if sweep.search == "grid" and sweep.num_trials < len(sweep.points_to_evaluate):
+    if sweep.search == "grid" and sweep.num_trials < sweep.grid_size:
         raise UserError(
-            f"the grid has {len(sweep.points_to_evaluate):,} points, but --num-trials is {sweep.num_trials}: fix some "
+            f"the grid has {sweep.grid_size:,} points, but --num-trials is {sweep.num_trials}: fix some "
             "hyperparameters (--set NAME=VALUE), leave out --num-trials, or use --search random"
         )
     return sweep

@@ -64,3 +64,12 @@ def test_a_wrong_file_or_name_is_an_error(tmp_path: Path) -> None:
     config = TuneConfig(space="classifier_cpu", data="faces", warm_start="old", out_dir=str(tmp_path))
     with pytest.raises(UserError, match="no sweep 'old'"):
         read_warm_start(config, find_space("classifier_cpu"))
+
+
+def test_the_size_of_a_grid_counts_given_points_outside_it_and_each_point_once() -> None:
+    fixed = {name: find_space("fusion").default[name] for name in ("dropout", "weight_decay", "lr_flow", "lr_mlp")}
+    fixed |= {"lr_landmarks": 1e-3, "lr_fusion": 0.01, "flow_width": 8, "landmark_width": 16, "batch_size": 16}
+    points = [{"lr_all": 1e-6, "loss": "mse"}, {"lr_all": 2e-6, "loss": "mse"}, {"lr_all": 2e-6, "loss": "mse"}]
+    sweep = plan(space="fusion", search="grid", set=fixed, points=points)
+    assert sweep.space.params.keys() == {"loss", "lr_all"}
+    assert sweep.grid_size == sweep.num_trials == len(sweep.points_to_evaluate) == 2 * 3 + 2  # the default is outside
