@@ -26,7 +26,7 @@ def test_valid_configs_pass(small_shards: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone": "resnet19"}, "timm has no model 'resnet19'; close: "),
+        ({"backbone": "resnet19"}, "timm has no model 'resnet19'; similar: "),
         ({"model_kwargs": {"colour": 3}}, "--model-kwargs"),
         ({"opt": "sdg"}, "no optimizer 'sdg'"),
         ({"batch_size": 512}, "lower --batch-size or --workers"),
