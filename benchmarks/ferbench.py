@@ -1,10 +1,9 @@
-"""How fast questions are answered: one at a time, as UniFER's inference script does it, and by `fer ferbench run`.
+"""Throughput of `fer ferbench run` compared with one question at a time, as in UniFER's inference script.
 
     python -m benchmarks.ferbench --questions ferplus_qa.json --image-root ferplus_test_images.zip
 
-The same model, the same questions and the same length of answers on the same machine: transformers' greedy `generate`
-in fp32 for one question after the other, and vLLM on Ray Data. Rates leave out the time that either takes to start; the
-time of the whole command is given beside them.
+Both use the same model, questions and maximum length on the same machine: transformers' greedy `generate` in fp32, one
+question after the other, and vLLM on Ray Data. Throughput excludes start-up; the total time is printed beside it.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from fer.options import Options, parse
 
 
 class FerbenchBenchmark(Options):
-    """Measure batch answering against one question at a time."""
+    """Measure batch inference against one question at a time."""
 
     questions: str = Field(description="File of questions in FERBench's form")
     image_root: str = Field(description="Folder or .zip of their images")
     model: str = Field("tiny:qwen2.5-vl", description="Vision-language model")
-    rows: int = Field(512, ge=8, description="Questions that are answered in batches")
-    alone: int = Field(48, ge=4, description="Questions that are answered one at a time")
-    max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens")
+    rows: int = Field(512, ge=8, description="Questions for batch inference")
+    single_rows: int = Field(48, ge=4, description="Questions for inference one at a time")
+    max_new_tokens: int = Field(64, ge=1, description="Maximum length of a response in tokens")
 
 
 def main(config: FerbenchBenchmark) -> None:
@@ -40,35 +39,37 @@ def main(config: FerbenchBenchmark) -> None:
         rates = {}
         for name, run in (("one at a time, transformers, fp32", one_at_a_time), ("fer ferbench run", in_batches)):
             started = time.perf_counter()
-            answers, seconds, tokens = run(config, file, Path(scratch))
-            rates[name] = answers / seconds
-            whole = time.perf_counter() - started
+            responses, seconds, tokens = run(config, file, Path(scratch))
+            rates[name] = responses / seconds
+            total = time.perf_counter() - started
             print(
-                f"{name:<36}{answers:6} answers in {seconds:6.1f} s: {answers / seconds:7.2f}/s, "
-                f"{tokens / answers:4.0f} tokens each; {whole:.0f} s with starting",
+                f"{name:<36}{responses:6} responses in {seconds:6.1f} s: {responses / seconds:7.2f}/s, "
+                f"{tokens / responses:4.0f} tokens each; {total:.0f} s with start-up",
                 flush=True,
             )
-    first, last = rates.values()
-    print(f"ratio {last / first:.1f}")
+    single, batch = rates.values()
+    print(f"ratio {batch / single:.1f}")
 
 
 def one_at_a_time(config: FerbenchBenchmark, file: Path, scratch: Path) -> tuple[int, float, int]:
-    """Answers, seconds and tokens, measured in a process of its own."""
-    program = "import sys; from benchmarks.ferbench import ask_one_by_one; ask_one_by_one(*sys.argv[1:])"
+    """Responses, seconds and tokens, measured in a separate process."""
+    program = "import sys; from benchmarks.ferbench import generate_one_by_one; generate_one_by_one(*sys.argv[1:])"
     arguments = [
         config.model,
         str(file),
         config.image_root,
-        str(config.alone),
+        str(config.single_rows),
         str(config.max_new_tokens),
         str(scratch),
     ]
     done = subprocess.run([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True, check=True)
-    answers, seconds, tokens = json.loads(done.stdout.splitlines()[-1])
-    return answers, seconds, tokens
+    responses, seconds, tokens = json.loads(done.stdout.splitlines()[-1])
+    return responses, seconds, tokens
 
 
-def ask_one_by_one(model: str, file: str, image_root: str, alone: str, max_new_tokens: str, scratch: str) -> None:
+def generate_one_by_one(
+    model: str, file: str, image_root: str, single_rows: str, max_new_tokens: str, scratch: str
+) -> None:
     """The loop of UniFER's script: image at 224x224, chat template, greedy generation, decoding."""
     import io
 
@@ -81,16 +82,16 @@ def ask_one_by_one(model: str, file: str, image_root: str, alone: str, max_new_t
     from fer.vlm.model import load_model, load_processor, resolve_vlm
     from fer.vlm.options import VlmModelOptions
 
-    place = resolve_vlm(model, TrackingOptions(out_dir=scratch))
-    processor = load_processor(place)
-    network = load_model(place, VlmModelOptions(precision="fp32")).eval()
+    path = resolve_vlm(model, TrackingOptions(out_dir=scratch))
+    processor = load_processor(path)
+    network = load_model(path, VlmModelOptions(precision="fp32")).eval()
     if torch.cuda.is_available():
         network = network.cuda()
     images = ImageRoot(image_root)
-    rows = json.loads(Path(file).read_text())[: int(alone) + 2]
+    rows = json.loads(Path(file).read_text())[: int(single_rows) + 2]
     tokens = 0
     for number, row in enumerate(rows):
-        if number == 2:  # the first two warm it up
+        if number == 2:  # the first two are a warm-up
             started, tokens = time.perf_counter(), 0
         image = Image.open(io.BytesIO(images.read(row["image_path"]))).convert("RGB").resize((224, 224))
         inputs = processor(
@@ -106,7 +107,7 @@ def ask_one_by_one(model: str, file: str, image_root: str, alone: str, max_new_t
 
 
 def in_batches(config: FerbenchBenchmark, file: Path, scratch: Path) -> tuple[int, float, int]:
-    """The command; answers, the engines' seconds and tokens are those of its `run.json`."""
+    """Run the command; responses, engine seconds and tokens are those of its `run.json`."""
     out = scratch / "out"
     command = [sys.executable, "-m", "jobs.ferbench", "run", config.model, "--name", "model", "--out", str(out)]
     command += [

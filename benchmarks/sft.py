@@ -1,10 +1,10 @@
-"""How fast supervised fine-tuning is: Ferry on one worker and on two, and TRL's SFTTrainer, on the same model and rows.
+"""Throughput of supervised fine-tuning: Ferry on one and two workers, and TRL's SFTTrainer, on the same model and rows.
 
     python -m benchmarks.sft
 
-They take turns. A figure is the median of tokens (padding not counted) per second over stretches of ``WINDOW`` steps,
-the first two left out; and of those the median over the rounds. The answers' lengths follow a log-normal distribution,
-as texts nearly do: half of them have more than ``--median-words`` words, one in six more than 1.65 times as many.
+They take turns. Each throughput is the median of tokens per second, without padding, over windows of ``WINDOW`` steps
+(the first two excluded), and then the median over the rounds. The lengths of the responses have a log-normal
+distribution, like most text: half have more than ``--median-words`` words, one in six more than 1.65 times as many.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class ModelSizeOptions(Options):
 class SftBenchmark(ModelSizeOptions):
     """Measure supervised fine-tuning against TRL's SFTTrainer."""
 
-    rows: int = Field(512, ge=256, description="Rows to train on, once")
+    rows: int = Field(512, ge=256, description="Training rows, for one epoch")
     batch_size: int = Field(8, ge=1, description="Rows in a batch")
-    median_words: int = Field(60, ge=5, description="Median length of an answer's reasoning, in words")
-    rounds: int = Field(3, ge=1, description="Times that all take turns")
+    median_words: int = Field(60, ge=5, description="Median length of a response's reasoning in words")
+    rounds: int = Field(3, ge=1, description="Repetitions of each measurement")
     threads: int = Field(2, ge=1, description="Compute threads of all workers together")
 
 
@@ -73,7 +73,7 @@ def main(config: SftBenchmark) -> None:
 
 
 def make_data(config: SftBenchmark, root: Path) -> None:
-    """Rendered faces, and questions about them with reasoning of varied length."""
+    """Rendered faces, and questions about them with reasoning of random length."""
     import numpy as np
 
     from fer.data.options import PrepareOptions
@@ -102,7 +102,7 @@ def make_data(config: SftBenchmark, root: Path) -> None:
 
 
 def make_model(config: ModelSizeOptions, folder: Path) -> None:
-    """The tiny Qwen2.5-VL, made wider and deeper."""
+    """A wider and deeper variant of the tiny Qwen2.5-VL."""
     import torch
     from transformers import AutoConfig, AutoModelForMultimodalLM
 
@@ -123,7 +123,7 @@ def make_model(config: ModelSizeOptions, folder: Path) -> None:
 
 
 def run_ferry(config: SftBenchmark, root: Path, name: str, workers: int, buckets: int = 32) -> dict[str, float]:
-    """`fer sft` for an epoch."""
+    """One epoch of `fer sft`."""
     from fer.tracking import tracking_uri
     from fer.vlm.options import SftConfig
     from jobs.sft import main as fine_tune
@@ -161,17 +161,17 @@ def run_ferry(config: SftBenchmark, root: Path, name: str, workers: int, buckets
 
 
 def run_trl(config: SftBenchmark, root: Path) -> dict[str, float]:
-    """SFTTrainer in a process of its own, as its users run it."""
+    """SFTTrainer in a separate process."""
     settings = config.model_dump() | {"root": str(root)}
-    script = [sys.executable, "-m", "benchmarks.sft", "--trl-worker", json.dumps(settings)]
-    done = subprocess.run(script, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.sft", "--trl-worker", json.dumps(settings)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def trl_worker(settings: dict[str, Any]) -> None:
-    """An epoch of SFTTrainer; prints the figures."""
+    """One epoch of SFTTrainer; prints the metrics."""
     import datasets
     import torch
     from transformers import TrainerCallback
@@ -193,16 +193,16 @@ def trl_worker(settings: dict[str, Any]) -> None:
         ]
     ).cast_column("images", datasets.Sequence(datasets.Image()))
     data = data.map(lambda row: {"images": [image.resize((size, size)) for image in row["images"]]})
-    counts = {"tokens": 0, "places": 0, "started": time.perf_counter()}
+    counts = {"tokens": 0, "padded_tokens": 0, "started": time.perf_counter()}
     windows: list[tuple[float, float]] = []
 
     class Clock(TrainerCallback):
         def on_step_end(self, args, state, control, **others):  # type: ignore[no-untyped-def]
             if state.global_step % WINDOW == 0:
                 now = time.perf_counter()
-                rate, share = counts["tokens"] / (now - counts["started"]), counts["tokens"] / counts["places"]
-                windows.append((rate, 1 - share))
-                counts.update(tokens=0, places=0, started=now)
+                rate = counts["tokens"] / (now - counts["started"])
+                windows.append((rate, 1 - counts["tokens"] / counts["padded_tokens"]))
+                counts.update(tokens=0, padded_tokens=0, started=now)
 
     trainer = SFTTrainer(
         model=str(root / "model"),
@@ -229,7 +229,7 @@ def trl_worker(settings: dict[str, Any]) -> None:
     def counted(rows: list[dict[str, Any]]) -> dict[str, Any]:
         batch = collate(rows)
         counts["tokens"] += int(batch["attention_mask"].sum())
-        counts["places"] += batch["attention_mask"].numel()
+        counts["padded_tokens"] += batch["attention_mask"].numel()
         return batch
 
     trainer.data_collator = counted
@@ -242,4 +242,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--trl-worker"]:
         trl_worker(json.loads(sys.argv[2]))
     else:
-        main(parse(SftBenchmark, sys.argv[1:], "benchmark"))
+        main(parse(SftBenchmark, sys.argv[1:], "benchmarks.sft"))

@@ -1,7 +1,7 @@
-"""Tiny vision-language models of real architectures, made from their configs: random weights, nothing downloaded.
+"""Tiny vision-language models of real architectures, with random weights and nothing to download.
 
-They have two layers of width 64 and a tokenizer trained on the spot with the architecture's own special tokens: every
-path of the real model at a few hundred thousand weights. They can learn the form of an answer, and little else.
+They have two layers of width 64, and a small tokenizer with the architecture's special tokens: all code paths of the
+real model with a few hundred thousand parameters. They can learn the format of a response, and little else.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _CHATML = (
 
 
 def build_tiny(name: str, folder: Path) -> Path:
-    """The folder of the tiny model ``name``, made in ``folder`` if it is not there. Raises UserError."""
+    """The folder of the tiny model ``name``, created in ``folder`` if it does not exist. Raises UserError."""
     if name not in BUILDERS:
-        raise UserError(f"no tiny model {name!r}; there are: {', '.join(PREFIX + known for known in BUILDERS)}")
+        raise UserError(f"no tiny model {name!r}; available: {', '.join(PREFIX + known for known in BUILDERS)}")
     from transformers.utils import logging
 
-    place = folder / name
-    if not (place / "config.json").exists():
+    path = folder / name
+    if not (path / "config.json").exists():
         logging.disable_progress_bar()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -45,15 +45,15 @@ def build_tiny(name: str, folder: Path) -> Path:
                 model, processor = BUILDERS[name]()
             model.save_pretrained(scratch)
             processor.save_pretrained(scratch)
-            # Another process may have been first: its model is the same.
-            if not (place / "config.json").exists():
-                os.replace(scratch, place)
+            # Another process may have created the same model in the meantime.
+            if not (path / "config.json").exists():
+                os.replace(scratch, path)
                 Path(scratch).mkdir()
-    return place
+    return path
 
 
 def _corpus() -> Iterator[str]:
-    """Text like what the models read and write, so that the tokenizer's pieces are words of the field."""
+    """The prompts and template responses, so that the tokenizer learns their words."""
     for space in SPACES.values():
         yield ferbench_prompt(space.labels)
         yield first_turn_prompt(space.labels)
@@ -63,7 +63,7 @@ def _corpus() -> Iterator[str]:
             yield template_response(emotion, key)
 
 
-def _tokenizer(special: list[str], template: str, **names: Any) -> Any:
+def _train_tokenizer(special: list[str], template: str, **names: Any) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -80,6 +80,22 @@ def _tokenizer(special: list[str], template: str, **names: Any) -> Any:
     )
 
 
+def _text_config(tokenizer: Any) -> dict[str, Any]:
+    """The configuration of the language model, the same for all architectures."""
+    return {
+        "vocab_size": -(-len(tokenizer) // 64) * 64,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 4096,
+        "bos_token_id": tokenizer.convert_tokens_to_ids("<|im_start|>"),
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
 def _qwen25_vl() -> tuple[Any, Any]:
     from transformers import (
         Qwen2_5_VLConfig,
@@ -92,7 +108,7 @@ def _qwen25_vl() -> tuple[Any, Any]:
     names = ["endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end"]
     names += ["quad_start", "quad_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"]
     template = _CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
-    tokenizer = _tokenizer(
+    tokenizer = _train_tokenizer(
         [f"<|{name}|>" for name in names], template, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
     token = tokenizer.convert_tokens_to_ids
@@ -103,19 +119,10 @@ def _qwen25_vl() -> tuple[Any, Any]:
         chat_template=template,
     )
     config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": _round_up(len(tokenizer)),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "max_position_embeddings": 4096,
+        text_config=_text_config(tokenizer)
+        | {
             "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e6},
             "tie_word_embeddings": False,
-            "bos_token_id": token("<|im_start|>"),
-            "eos_token_id": token("<|im_end|>"),
-            "pad_token_id": token("<|endoftext|>"),
         },
         vision_config={
             "depth": 2,
@@ -151,7 +158,7 @@ def _smolvlm() -> tuple[Any, Any]:
     )
     special = ["<|endoftext|>", "<|im_start|>", "<end_of_utterance>", "<image>", "<fake_token_around_image>"]
     special += ["<global-img>", "<video>"]
-    tokenizer = _tokenizer(special, template, eos_token="<end_of_utterance>", pad_token="<|endoftext|>")
+    tokenizer = _train_tokenizer(special, template, eos_token="<end_of_utterance>", pad_token="<|endoftext|>")
     token = tokenizer.convert_tokens_to_ids
     size = {"longest_edge": side}
     processor = SmolVLMProcessor(
@@ -162,19 +169,7 @@ def _smolvlm() -> tuple[Any, Any]:
         chat_template=template,
     )
     config = SmolVLMConfig(
-        text_config={
-            "model_type": "llama",
-            "vocab_size": _round_up(len(tokenizer)),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "max_position_embeddings": 4096,
-            "bos_token_id": token("<|im_start|>"),
-            "eos_token_id": token("<end_of_utterance>"),
-            "pad_token_id": token("<|endoftext|>"),
-        },
+        text_config=_text_config(tokenizer) | {"model_type": "llama"},
         vision_config={
             "hidden_size": 32,
             "intermediate_size": 64,
@@ -188,10 +183,6 @@ def _smolvlm() -> tuple[Any, Any]:
         tie_word_embeddings=False,
     )
     return SmolVLMForConditionalGeneration(config), processor
-
-
-def _round_up(size: int) -> int:
-    return -(-size // 64) * 64
 
 
 BUILDERS: Mapping[str, Callable[[], tuple[Any, Any]]] = {"qwen2.5-vl": _qwen25_vl, "smolvlm": _smolvlm}

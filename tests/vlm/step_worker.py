@@ -1,7 +1,7 @@
-"""One worker of a few optimizer steps on given rows, started by torchrun: what tests/vlm/test_steps.py compares.
+"""A few optimizer steps on fixed rows, run by torchrun for tests/vlm/test_steps.py.
 
-Arguments: model folder, shards, output folder, DeepSpeed configuration, number of steps. The rows of a step are the
-same however many workers there are: each takes its share of the same four batches.
+Arguments: model folder, shards, output folder, DeepSpeed configuration, number of steps. A step has the same four
+batches for any number of workers, which divide them among themselves.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def main(model: str, shards: str, out: str, deepspeed: str, steps: int) -> None:
         trainer.train_step(batches)
     optimizer = trainer.engine.optimizer.optimizer
     states = [value for state in optimizer.state.values() for value in state.values() if value.numel() > 1]
-    facts = {"losses": trainer.log.losses, "optimizer_bytes": sum(value.nbytes for value in states)}
-    (Path(out) / f"rank-{rank}.json").write_text(json.dumps(facts))
+    output = {"losses": trainer.log.losses, "optimizer_bytes": sum(value.nbytes for value in states)}
+    (Path(out) / f"rank-{rank}.json").write_text(json.dumps(output))
     if rank == 0:
         weights = {name: value.contiguous().clone() for name, value in trainer.engine.module.state_dict().items()}
         save_file(weights, Path(out) / "weights.safetensors")

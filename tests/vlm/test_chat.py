@@ -1,4 +1,4 @@
-"""Which tokens a conversation has, and which of them carry loss: for two architectures."""
+"""Tokens and loss masks of conversations, for two architectures."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ def chat(tiny_model: str) -> ChatFormat:
     return ChatFormat(load_processor(tiny_model), ImageOptions(image_size=112), max_tokens=512)
 
 
-def learned_text(chat: ChatFormat, batch: dict, row: int) -> list[str]:  # type: ignore[type-arg]
-    """The stretches of text that carry loss."""
+def loss_text(chat: ChatFormat, batch: dict, row: int) -> list[str]:  # type: ignore[type-arg]
+    """The spans of text that carry loss."""
     labels = batch["labels"][row].tolist()
-    stretches, current = [], []
+    spans, current = [], []
     for token in [*labels, IGNORE_INDEX]:
         if token == IGNORE_INDEX:
             if current:
-                stretches.append(chat.tokenizer.decode(current))
+                spans.append(chat.tokenizer.decode(current))
             current = []
         else:
             current.append(token)
-    return stretches
+    return spans
 
 
-def test_only_the_answer_and_its_end_carry_loss(chat: ChatFormat) -> None:
+def test_only_the_response_and_its_end_of_turn_token_carry_loss(chat: ChatFormat) -> None:
     batch = chat.collate([chat.encode(ONE)], [IMAGE])
-    [said] = learned_text(chat, batch, 0)
-    assert said.strip() == ONE[0].response + chat.tokenizer.eos_token
+    [text] = loss_text(chat, batch, 0)
+    assert text.strip() == ONE[0].response + chat.tokenizer.eos_token
     inputs = batch["input_ids"][0]
-    learned = batch["labels"][0] != IGNORE_INDEX
-    assert (batch["labels"][0][learned] == inputs[learned]).all()
+    has_loss = batch["labels"][0] != IGNORE_INDEX
+    assert (batch["labels"][0][has_loss] == inputs[has_loss]).all()
 
 
-def test_each_turn_of_the_assistant_carries_loss_and_nothing_else(chat: ChatFormat) -> None:
+def test_only_the_assistant_s_turns_carry_loss(chat: ChatFormat) -> None:
     batch = chat.collate([chat.encode(TWO)], [IMAGE])
     end = chat.tokenizer.eos_token
-    assert [text.strip() for text in learned_text(chat, batch, 0)] == [f"surprise{end}", f"happiness{end}"]
+    assert [text.strip() for text in loss_text(chat, batch, 0)] == [f"surprise{end}", f"happiness{end}"]
 
 
-def test_the_text_is_the_chat_template_s(chat: ChatFormat) -> None:
-    """Tokenising stretch by stretch loses nothing: decoded, it is the template's own text with the image expanded."""
+def test_the_text_equals_the_chat_template_s(chat: ChatFormat) -> None:
+    """The separately tokenised turns decode to the template's own text with the image expanded."""
     batch = chat.collate([chat.encode(TWO)], [IMAGE])
     text = chat.processor.apply_chat_template(chat_messages(TWO), tokenize=False)
     whole = chat.processor(text=[text], images=[[IMAGE]], return_tensors="pt")["input_ids"][0]
@@ -59,9 +59,9 @@ def test_the_text_is_the_chat_template_s(chat: ChatFormat) -> None:
 
 
 def test_loss_on_all_covers_the_prompt_but_not_the_image(chat: ChatFormat) -> None:
-    everything = ChatFormat(chat.processor, chat.images, max_tokens=512, loss_on="all")
-    batch = everything.collate([everything.encode(ONE)], [IMAGE])
-    text = " ".join(learned_text(everything, batch, 0))
+    all_text = ChatFormat(chat.processor, chat.images, max_tokens=512, loss_on="all")
+    batch = all_text.collate([all_text.encode(ONE)], [IMAGE])
+    text = " ".join(loss_text(all_text, batch, 0))
     assert "Which expression?" in text
     assert ONE[0].response in text
     placeholder = chat.processor.image_token_id
@@ -69,7 +69,7 @@ def test_loss_on_all_covers_the_prompt_but_not_the_image(chat: ChatFormat) -> No
     assert placeholder not in batch["labels"]
 
 
-def test_shorter_rows_are_padded_without_loss(chat: ChatFormat) -> None:
+def test_padding_carries_no_loss(chat: ChatFormat) -> None:
     batch = chat.collate([chat.encode(TWO[:1]), chat.encode(ONE)], [IMAGE, IMAGE])
     padding = batch["attention_mask"][0] == 0
     assert padding.any()
@@ -81,7 +81,7 @@ def test_shorter_rows_are_padded_without_loss(chat: ChatFormat) -> None:
         assert value.shape[:2] == batch["input_ids"].shape or value.shape != batch["input_ids"].shape
 
 
-def test_long_rows_are_cut(chat: ChatFormat) -> None:
+def test_long_rows_are_truncated(chat: ChatFormat) -> None:
     length = chat.collate([chat.encode(ONE)], [IMAGE])["input_ids"].shape[1]
     short = ChatFormat(chat.processor, chat.images, max_tokens=length - 3)
     batch = short.collate([short.encode(ONE)], [IMAGE])
@@ -97,7 +97,7 @@ def test_prompts_for_generation_are_padded_on_the_left(chat: ChatFormat) -> None
     assert chat.encode(ONE).prompt == prompts[0]
 
 
-def test_images_are_square_or_keep_their_shape_within_limits() -> None:
+def test_images_are_square_or_keep_their_aspect_ratio_within_limits() -> None:
     data = encode_png(np.zeros((40, 80, 3), np.uint8))
 
     def size(**options: int) -> tuple[int, ...]:

@@ -21,16 +21,16 @@ def batch(tiny_model: str) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     return model, chat.collate([chat.encode(row) for row in ROWS], images)
 
 
-def test_the_sum_is_transformers_own_mean_times_the_tokens(batch: tuple) -> None:  # type: ignore[type-arg]
+def test_the_sum_equals_transformers_mean_times_the_tokens(batch: tuple) -> None:  # type: ignore[type-arg]
     model, inputs = batch
-    learned = (inputs["labels"][:, 1:] != IGNORE_INDEX).sum()
+    loss_tokens = (inputs["labels"][:, 1:] != IGNORE_INDEX).sum()
     with torch.no_grad():
-        theirs = model(**inputs, use_cache=False).loss * learned
+        theirs = model(**inputs, use_cache=False).loss * loss_tokens
         ours = token_loss(model, inputs, trim_logits=False)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
 
 
-def test_leaving_out_logits_that_are_not_needed_changes_nothing(batch: tuple) -> None:  # type: ignore[type-arg]
+def test_trimming_logits_changes_neither_loss_nor_gradients(batch: tuple) -> None:  # type: ignore[type-arg]
     model, inputs = batch
     assert supports_logits_to_keep(model)
     gradients = []
@@ -43,13 +43,13 @@ def test_leaving_out_logits_that_are_not_needed_changes_nothing(batch: tuple) ->
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_padding_changes_no_row_s_loss(batch: tuple) -> None:  # type: ignore[type-arg]
+def test_padding_does_not_change_the_loss(batch: tuple) -> None:  # type: ignore[type-arg]
     model, inputs = batch
     with torch.no_grad():
-        together = token_loss(model, inputs, trim_logits=True)
+        batched = token_loss(model, inputs, trim_logits=True)
         chat = ChatFormat(load_processor(model.config._name_or_path), ImageOptions(image_size=112), max_tokens=512)
         alone = sum(
             token_loss(model, chat.collate([chat.encode(row)], [np.full((112, 112, 3), 40 * i, np.uint8)]), True)
             for i, row in enumerate(ROWS)
         )
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(batched, alone, rtol=1e-4, atol=1e-3)

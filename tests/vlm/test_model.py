@@ -33,26 +33,26 @@ def test_parts_of_the_known_architectures(name: str, part: str) -> None:
 
 
 @pytest.mark.parametrize("parts", [["vision"], ["projector"], ["language"], ["projector", "language"]])
-def test_only_the_chosen_parts_learn(tiny_model: str, parts: list[str]) -> None:
+def test_only_the_selected_parts_are_trainable(tiny_model: str, parts: list[str]) -> None:
     options = VlmModelOptions(precision="fp32", train=parts)
     model = set_trainable(load_model(tiny_model, options), options, LoraOptions())
-    learning = {part_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trainable = {part_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
     frozen = {part_of(name) for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    assert learning == set(parts)
-    assert not learning & frozen
+    assert trainable == set(parts)
+    assert not trainable & frozen
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])
-def test_adapters_sit_on_the_chosen_parts_and_alone_learn(tiny_model: str, kind: str) -> None:
+def test_only_adapters_of_the_selected_parts_are_trainable(tiny_model: str, kind: str) -> None:
     options = VlmModelOptions(precision="fp32", train=["language"])
     model = set_trainable(load_model(tiny_model, options), options, LoraOptions(lora=kind, lora_rank=4))
-    learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    assert learning
-    assert all("lora_" in name and part_of(name) == "language" for name in learning)
-    assert not any("lm_head" in name for name in learning)
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trainable
+    assert all("lora_" in name and part_of(name) == "language" for name in trainable)
+    assert not any("lm_head" in name for name in trainable)
 
 
-def test_a_model_that_is_nowhere_is_one_line_with_a_way_out(tmp_path: Path) -> None:
+def test_an_unknown_model_is_a_one_line_error_with_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tiny:qwen2\.5-vl") as caught:
         load_processor("nobody/nothing")
     assert "\n" not in str(caught.value)
@@ -62,8 +62,8 @@ def test_a_model_that_is_nowhere_is_one_line_with_a_way_out(tmp_path: Path) -> N
         load_model(str(tmp_path), FP32)
 
 
-def test_a_tiny_model_is_made_once_and_is_always_the_same(tmp_path: Path, tiny_models: Path) -> None:
+def test_a_tiny_model_is_created_once_and_deterministically(tmp_path: Path, tiny_models: Path) -> None:
     folder = resolve_vlm("tiny:qwen2.5-vl", TrackingOptions(out_dir=str(tmp_path)))
     assert resolve_vlm("tiny:qwen2.5-vl", TrackingOptions(out_dir=str(tmp_path))) == folder
-    one, other = (load_model(str(place), FP32).state_dict() for place in (folder, tiny_models / "qwen2.5-vl"))
+    one, other = (load_model(str(path), FP32).state_dict() for path in (folder, tiny_models / "qwen2.5-vl"))
     assert all(torch.equal(one[name], other[name]) for name in one)

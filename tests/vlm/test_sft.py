@@ -1,4 +1,4 @@
-"""`fer sft` on a real Ray with DeepSpeed: form learned, killed and resumed, adapters trained and merged."""
+"""`fer sft` on Ray with DeepSpeed: training, a killed worker, adapters, merging and preflight errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COMMON: dict[str, Any] = {
 
 
 def fine_tune(data: ShardedDataset, model: Path, out: Path, name: str, **options: Any) -> tuple[Path, Run]:
-    """Run the job; its folder and its MLflow run."""
+    """Run the job; return its folder and its MLflow run."""
     config = SftConfig(data=data.root, model=str(model), out_dir=str(out), name=name, **(COMMON | options))
     job.main(config)
     record = json.loads((out / name / "run.json").read_text())
@@ -58,9 +58,9 @@ def undisturbed(question_shards: ShardedDataset, tiny_models: Path, out: Path, r
 
 
 @pytest.fixture(scope="module")
-def whole(question_shards: ShardedDataset, tiny_models: Path, out: Path, ray_cluster: None) -> tuple[Path, Run]:
+def full_model(question_shards: ShardedDataset, tiny_models: Path, out: Path, ray_cluster: None) -> tuple[Path, Run]:
     return fine_tune(
-        question_shards, tiny_models / "smolvlm", out, "whole", workers=1, image_size=112, epochs=2, lora="off"
+        question_shards, tiny_models / "smolvlm", out, "full", workers=1, image_size=112, epochs=2, lora="off"
     )
 
 
@@ -78,7 +78,7 @@ def test_the_loss_falls_and_every_step_is_logged(
     assert all(0 <= entry["val_accuracy"] <= 1 and 0 <= entry["val_well_formed"] <= 1 for entry in history)
 
 
-def test_mlflow_has_speed_padding_and_sampled_answers(undisturbed: tuple[Path, Run]) -> None:
+def test_mlflow_has_throughput_padding_and_samples(undisturbed: tuple[Path, Run]) -> None:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(undisturbed[1].uri)
@@ -94,7 +94,7 @@ def test_mlflow_has_speed_padding_and_sampled_answers(undisturbed: tuple[Path, R
     assert {"path", "prompt", "label", "response"} == set(json.loads(file.read_text().splitlines()[0]))
 
 
-def test_a_killed_worker_changes_nothing(
+def test_a_killed_worker_does_not_change_the_result(
     undisturbed: tuple[Path, Run],
     question_shards: ShardedDataset,
     tiny_models: Path,
@@ -102,7 +102,7 @@ def test_a_killed_worker_changes_nothing(
     kill_in_mid_epoch: Callable[[Path, list[int]], threading.Thread],
     step_losses: Callable[[Run], dict[int, float]],
 ) -> None:
-    """No row twice, none skipped: every step has the same loss, and the last weights are the same bit for bit."""
+    """No row is repeated or skipped: every step has the same loss, and the final weights are bitwise equal."""
     killed: list[int] = []
     watcher = kill_in_mid_epoch(out / "killed", killed)
     options = {"checkpoint_every": 2, "max_failures": 1, "lora": "lora"}
@@ -115,7 +115,7 @@ def test_a_killed_worker_changes_nothing(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_adapters_alone_are_kept_and_merge_into_a_plain_model(
+def test_only_adapters_are_saved_and_merge_into_a_plain_model(
     undisturbed: tuple[Path, Run], tmp_path: Path, question_shards: ShardedDataset
 ) -> None:
     from peft import PeftModel
@@ -143,15 +143,15 @@ def test_adapters_alone_are_kept_and_merge_into_a_plain_model(
         merge_job.main(MergeConfig(adapter=str(tmp_path / "merged"), out=str(tmp_path / "again")))
 
 
-def test_a_model_trained_whole_is_kept_whole(whole: tuple[Path, Run], tiny_models: Path) -> None:
+def test_full_fine_tuning_saves_the_full_model(full_model: tuple[Path, Run], tiny_models: Path) -> None:
     from fer.vlm.model import load_model, load_processor
     from fer.vlm.options import VlmModelOptions
 
-    after = load_model(str(whole[0] / "model"), VlmModelOptions()).state_dict()
+    after = load_model(str(full_model[0] / "model"), VlmModelOptions()).state_dict()
     before = load_model(str(tiny_models / "smolvlm"), VlmModelOptions()).state_dict()
     assert any(not torch.equal(after[name], before[name]) for name in before)
-    assert load_processor(str(whole[0] / "model")).chat_template
-    assert json.loads((whole[0] / "model/model.json").read_text())["kind"] == "vlm"
+    assert load_processor(str(full_model[0] / "model")).chat_template
+    assert json.loads((full_model[0] / "model/model.json").read_text())["kind"] == "vlm"
 
 
 def test_the_registered_adapter_is_found_by_its_alias(undisturbed: tuple[Path, Run], out: Path) -> None:
@@ -161,7 +161,7 @@ def test_the_registered_adapter_is_found_by_its_alias(undisturbed: tuple[Path, R
     assert (Path(folder) / "adapter_config.json").is_file()
 
 
-def test_mistakes_are_told_before_a_worker_starts(
+def test_mistakes_are_reported_before_workers_start(
     undisturbed: tuple[Path, Run],
     question_shards: ShardedDataset,
     tiny_models: Path,
@@ -172,23 +172,23 @@ def test_mistakes_are_told_before_a_worker_starts(
     from fer.data.options import PrepareOptions
     from fer.data.prepare import prepare
 
-    def refused(match: str, data: ShardedDataset = question_shards, **options: Any) -> None:
+    def fails(match: str, data: ShardedDataset = question_shards, **options: Any) -> None:
         with pytest.raises(UserError, match=match):
-            fine_tune(data, tiny_models / "qwen2.5-vl", out, "refused", **options)
+            fine_tune(data, tiny_models / "qwen2.5-vl", out, "invalid", **options)
 
-    refused("cuts off the whole response", max_tokens=64, image_size=224)
-    refused("less than one step", grad_accum_steps=100)
-    refused("no configuration 'zero9'", deepspeed="zero9")
+    fails("cuts off the whole response", max_tokens=64, image_size=224)
+    fails("less than one step", grad_accum_steps=100)
+    fails("no configuration 'zero9'", deepspeed="zero9")
     last = next(file.parent for file in undisturbed[0].glob("checkpoint_*/trainer_state.json"))
-    refused("resume with --workers 2", workers=1, resume=str(last))
-    refused("is not a checkpoint", resume=str(tmp_path))
+    fails("resume with --workers 2", workers=1, resume=str(last))
+    fails("is not a checkpoint", resume=str(tmp_path))
     rows = [{"image_path": f"{p.relative_to(face_folder)}", "problem": "?", "solution": "joy"} for p in
             sorted(face_folder.rglob("*.png"))]  # fmt: skip
     (tmp_path / "grpo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    unanswered = prepare(
+    without_responses = prepare(
         PrepareOptions(
             data=str(tmp_path / "grpo.jsonl"), format="vqa", image_root=str(face_folder), out=str(tmp_path / "shards")
         )
     )
-    refused("questions without responses", data=unanswered)
-    assert not (out / "refused").exists()
+    fails("questions without responses", data=without_responses)
+    assert not (out / "invalid").exists()

@@ -1,4 +1,4 @@
-"""Optimizer steps under DeepSpeed: against transformers' Trainer, over one and two workers, and where state lies."""
+"""Optimizer steps under DeepSpeed: against transformers' Trainer, on one and two workers, and the size of its state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROWS = 12
 
 @dataclass
 class Outcome:
-    """What the workers left."""
+    """The output of all workers."""
 
     losses: list[list[float]]
     optimizer_bytes: list[int]
@@ -39,7 +39,7 @@ class Outcome:
 
 def take_steps(workers: int, model: Path, dataset: ShardedDataset, out: Path, stage: int = 2) -> Outcome:
     out.mkdir()
-    # A larger epsilon: otherwise Adam makes whole steps of rounding errors where a gradient is next to nothing.
+    # A larger epsilon: otherwise Adam turns rounding errors into full steps where a gradient is nearly zero.
     config = json.loads((CONFIGS / f"zero{stage}.json").read_text())
     config["optimizer"]["params"]["eps"] = 1e-3
     (out / "config.json").write_text(json.dumps(config))
@@ -48,10 +48,10 @@ def take_steps(workers: int, model: Path, dataset: ShardedDataset, out: Path, st
     arguments = [str(model), dataset.root, str(out), str(out / "config.json"), str(STEPS)]
     done = subprocess.run([*launch, script, *arguments], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    facts = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(workers)]
+    outputs = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(workers)]
     return Outcome(
-        [fact["losses"] for fact in facts],
-        [fact["optimizer_bytes"] for fact in facts],
+        [output["losses"] for output in outputs],
+        [output["optimizer_bytes"] for output in outputs],
         load_file(out / "weights.safetensors"),
         load_file(out / "gradients.safetensors"),
     )
@@ -67,7 +67,7 @@ def two(tiny_models: Path, question_shards: ShardedDataset, tmp_path_factory: py
     return take_steps(2, tiny_models / "qwen2.5-vl", question_shards, tmp_path_factory.mktemp("steps") / "two")
 
 
-def test_two_workers_learn_what_one_learns(one: Outcome, two: Outcome) -> None:
+def test_two_workers_train_like_one(one: Outcome, two: Outcome) -> None:
     """Two workers of two batches a step, or one of four: the same rows give the same weights to 1e-5."""
     assert one.weights.keys() == two.weights.keys()
     for name, weights in one.weights.items():
@@ -78,24 +78,24 @@ def test_two_workers_learn_what_one_learns(one: Outcome, two: Outcome) -> None:
 
 def test_the_steps_changed_the_weights(one: Outcome, tiny_models: Path) -> None:
     before = load_model(str(tiny_models / "qwen2.5-vl"), VlmModelOptions(precision="fp32")).state_dict()
-    moved = max((one.weights[name] - before[name]).abs().max().item() for name in before)
-    assert moved > 1e-4
+    change = max((one.weights[name] - before[name]).abs().max().item() for name in before)
+    assert change > 1e-4
 
 
-def test_zero_2_halves_the_optimizer_s_state(one: Outcome, two: Outcome) -> None:
+def test_zero_2_halves_the_optimizer_state(one: Outcome, two: Outcome) -> None:
     whole = one.optimizer_bytes[0]
     for share in two.optimizer_bytes:
         assert share == pytest.approx(whole / 2, rel=0.001)
 
 
-def test_zero_3_learns_the_same(
+def test_zero_3_trains_like_zero_2(
     one: Outcome, tiny_models: Path, question_shards: ShardedDataset, tmp_path: Path
 ) -> None:
     three = take_steps(2, tiny_models / "qwen2.5-vl", question_shards, tmp_path / "three", stage=3)
     torch.testing.assert_close(torch.tensor(three.losses).mean(0), torch.tensor(one.losses[0]), rtol=1e-4, atol=0)
 
 
-def test_one_step_is_transformers_own(
+def test_one_step_equals_transformers_trainer(
     one: Outcome, tiny_models: Path, question_shards: ShardedDataset, tmp_path: Path
 ) -> None:
     """Loss and gradients of the first step, against transformers' Trainer on the same twelve rows in one batch."""
@@ -107,7 +107,7 @@ def test_one_step_is_transformers_own(
     rows = table.slice(0, ROWS).to_pylist()
     gradients: dict[str, torch.Tensor] = {}
 
-    class Look(TrainerCallback):
+    class SaveGradients(TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, model=None, **others):  # type: ignore[no-untyped-def]
             gradients.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
 
@@ -127,7 +127,7 @@ def test_one_step_is_transformers_own(
         data_collator=lambda part: chat.collate(
             [chat.encode(row_turns(row)) for row in part], [row_image(row, chat) for row in part]
         ),
-        callbacks=[Look()],
+        callbacks=[SaveGradients()],
     )
     done = trainer.train()
     assert done.training_loss == pytest.approx(one.losses[0][0], rel=1e-4)
