@@ -31,62 +31,17 @@ class Rules:
 _ONE_LINE = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.IGNORECASE)
 _MANY_LINES = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
-# Common to the four tables.
-_DISGUST, _FEAR = ("revulsion", "repulsion"), ("terror", "fright")
-_NEUTRAL, _SURPRISE = ("normal", "calm", "blank"), ("shock", "astonishment")
 _CONTEMPT = ("scorn", "disdain")
+_DISGUST_FEAR = {"disgust": ("revulsion", "repulsion"), "fear": ("terror", "fright")}
+_NEUTRAL_SURPRISE = {"neutral": ("normal", "calm", "blank"), "surprise": ("shock", "astonishment")}
+_NOUNS = {**_DISGUST_FEAR, "happiness": ("joy", "happy"), "sadness": ("sad",), **_NEUTRAL_SURPRISE}
+_ADJECTIVES = {**_DISGUST_FEAR, "happy": ("joy", "happiness"), "sad": ("sorrow", "unhappy"), **_NEUTRAL_SURPRISE}
 
 RULES: Mapping[str, Rules] = {
-    "rafdb": Rules(
-        _ONE_LINE,
-        {
-            "anger": ("angry",),
-            "disgust": _DISGUST,
-            "fear": _FEAR,
-            "happiness": ("joy", "happy"),
-            "sadness": ("sad",),
-            "neutral": _NEUTRAL,
-            "surprise": _SURPRISE,
-        },
-    ),
-    "ferplus": Rules(
-        _ONE_LINE,
-        {
-            "angry": ("anger",),
-            "contempt": _CONTEMPT,
-            "disgust": _DISGUST,
-            "fear": _FEAR,
-            "happy": ("joy", "happiness"),
-            "sad": ("sorrow", "unhappy"),
-            "neutral": _NEUTRAL,
-            "surprise": _SURPRISE,
-        },
-    ),
-    "affectnet": Rules(
-        _ONE_LINE,
-        {
-            "anger": ("angry", "mad"),
-            "contempt": _CONTEMPT,
-            "disgust": _DISGUST,
-            "fear": _FEAR,
-            "happiness": ("joy", "happy"),
-            "sadness": ("sad",),
-            "neutral": _NEUTRAL,
-            "surprise": _SURPRISE,
-        },
-    ),
-    "sfew": Rules(
-        _MANY_LINES,
-        {
-            "angry": ("anger", "mad"),
-            "disgust": _DISGUST,
-            "fear": _FEAR,
-            "happy": ("joy", "happiness"),
-            "sad": ("sorrow", "unhappy"),
-            "neutral": _NEUTRAL,
-            "surprise": _SURPRISE,
-        },
-    ),
+    "rafdb": Rules(_ONE_LINE, {"anger": ("angry",), **_NOUNS}),
+    "ferplus": Rules(_ONE_LINE, {"angry": ("anger",), "contempt": _CONTEMPT, **_ADJECTIVES}),
+    "affectnet": Rules(_ONE_LINE, {"anger": ("angry", "mad"), "contempt": _CONTEMPT, **_NOUNS}),
+    "sfew": Rules(_MANY_LINES, {"angry": ("anger", "mad"), **_ADJECTIVES}),
 }
 POOLED_RULES: Mapping[str, Rules] = {**RULES, "sfew": Rules(_ONE_LINE, RULES["sfew"].synonyms)}
 """Those of the script for all data sets together."""

@@ -123,10 +123,10 @@ def sizes(requests: list[dict[str, Any]]) -> set[tuple[int, int]]:
 def test_an_adapter_is_merged_once(merged_model: Path, tmp_path: Path) -> None:
     adapter = shutil.copytree(merged_model.parent / "adapter", tmp_path / "run/model")
     model = BenchmarkModel(model=str(tmp_path / "run"))
-    kind, place = resolve_kind(model, TrackingOptions())
-    assert (kind, Path(place)) == ("vllm", adapter.parent / "merged")
+    kind, path = resolve_kind(model, TrackingOptions())
+    assert (kind, Path(path)) == ("vllm", adapter.parent / "merged")
     made = (adapter.parent / "merged/config.json").stat()
-    assert resolve_kind(model, TrackingOptions()) == (kind, place)
+    assert resolve_kind(model, TrackingOptions()) == (kind, path)
     assert (adapter.parent / "merged/config.json").stat() == made
 
 
