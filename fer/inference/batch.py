@@ -20,7 +20,7 @@ import ray.exceptions
 from PIL import Image
 
 from fer.answers import UNKNOWN, parse_label
-from fer.data.images import decode_rgb
+from fer.data.images import check_header, decode_rgb, decode_untrusted
 from fer.data.stream.prefetch import prefetch, read_verified
 from fer.data.vqa.prompts import second_turn_prompt
 from fer.data.vqa.questions import ImageRoot, Turn
@@ -143,13 +143,19 @@ class BatchWorker:
             yield from [1] * fill()
 
     def _load(self, item: BatchItem) -> bytes | BadRow:
-        image = read_verified(lambda: self.images.read(item.path))
-        if isinstance(image, BadRow) or self.config.kind == "classifier" or not self.config.image_size:
+        side = 0 if self.config.kind == "classifier" else self.config.image_size
+        sent_as_it_is = self.config.kind == "endpoint" and not side
+        verify = decode_untrusted if sent_as_it_is else check_header  # the others decode it, here or in the client
+        image = read_verified(lambda: self.images.read(item.path), verify)
+        if isinstance(image, BadRow) or not side:
             return image
-        side = self.config.image_size
+        try:
+            pixels = decode_rgb(image)
+        except BadRow as error:
+            return error
         file = io.BytesIO()
         # Bicubic, like qwen-vl-utils in UniFER's inference script.
-        Image.fromarray(decode_rgb(image)).resize((side, side), Image.Resampling.BICUBIC).save(file, "PNG")
+        Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC).save(file, "PNG")
         return file.getvalue()
 
 

@@ -33,9 +33,16 @@ class ClassifierClient(InferenceClient):
         """Raises UserError if the classifier knows none of a request's candidate labels."""
         while pending:
             batch = [pending.popleft() for _ in range(min(len(pending), BATCH_SIZE))]
-            probabilities = self.predictor.predict([decode_rgb(request.image) for _, request in batch]).probabilities
+            requests, images = [], []
+            for number, request in batch:
+                try:
+                    images.append(decode_rgb(request.image))
+                    requests.append((number, request))
+                except BadRow as error:
+                    yield number, Response("", error=str(error))
+            probabilities = self.predictor.predict(images).probabilities
             assert probabilities is not None
-            for (number, request), row in zip(batch, probabilities, strict=True):
+            for (number, request), row in zip(requests, probabilities, strict=True):
                 yield number, Response(f"<answer>{self._best_label(request.labels, row)}</answer>")
 
     def _best_label(self, candidates: tuple[str, ...], probabilities: np.ndarray) -> str:

@@ -41,7 +41,7 @@ class VllmClient(InferenceClient):
         )
 
     def stream(self, pending: deque[tuple[int, Request]], sampling: SamplingParams) -> Iterator[tuple[int, Response]]:
-        """A request that the model can't take (its prompt is too long) yields a response with an error."""
+        """A request with a too long prompt or a damaged image yields a response with an error."""
         from vllm.exceptions import VLLMClientError
 
         engine = self.llm.llm_engine
@@ -53,7 +53,7 @@ class VllmClient(InferenceClient):
                     params = _vllm_params(request, sampling, number)
                     try:
                         [name] = self.llm.enqueue([self._vllm_prompt(request)], params, use_tqdm=False)  # type: ignore[arg-type]
-                    except (VLLMClientError, ValueError) as error:
+                    except (VLLMClientError, ValueError, OSError) as error:
                         yield number, Response("", error=(str(error) or repr(error)).splitlines()[0])
                         continue
                     running[name.rpartition("-")[0]] = number  # `enqueue` alone appends "-" and random characters

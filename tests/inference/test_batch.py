@@ -55,6 +55,19 @@ def inference_config(images: Path, url: str, **options: Any) -> InferenceConfig:
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "image_size", "decodes"),
+    [("classifier", 56, 0), ("vllm", 0, 0), ("vllm", 56, 1), ("endpoint", 0, 1), ("endpoint", 56, 1)],
+)
+def test_an_image_is_decoded_at_most_once_before_the_client(
+    images: Path, kind: str, image_size: int, decodes: int, count_decodes: Callable[[], int]
+) -> None:
+    """The classifier's and vLLM's clients decode the image that they are given."""
+    worker = BatchWorker(inference_config(images, "", kind=kind, image_size=image_size))
+    assert isinstance(worker._load(items()[0]), bytes)
+    assert count_decodes() == decodes
+
+
 def test_responses_and_errors_are_all_journalled(images: Path, chat_server) -> None:  # type: ignore[no-untyped-def]
     server = chat_server(lambda request: " fear\n")
     config = inference_config(images, server.url)

@@ -30,11 +30,14 @@ def prefetch(load: Callable[[Row], bytes | BadRow], rows: Iterable[Row]) -> Iter
             yield row, future.result()
 
 
-def read_verified(read: Callable[[], bytes]) -> bytes | BadRow:
-    """An encoded image that was read and decoded once to verify it; or the reason why it can't be used."""
+def read_verified(read: Callable[[], bytes], verify: Callable[[bytes], object] = decode_untrusted) -> bytes | BadRow:
+    """Read and verify an encoded image; a bad one is returned as the reason why it can't be used.
+
+    By default it is decoded once. Whoever decodes it anyway passes `check_header`, and handles BadRow when decoding.
+    """
     try:
         image = read()
-        decode_untrusted(image)
+        verify(image)
     except BadRow as error:
         return error
     except FileNotFoundError:
