@@ -29,28 +29,23 @@ def run(config: FerbenchRunConfig) -> None:
     """Run every model on all questions that it has not responded to yet."""
     from tqdm import tqdm
 
-    from fer.ferbench.models import list_models
+    from cluster.local import connect
+    from fer.ferbench.models import list_models, resolve_kind
     from fer.ferbench.run import check_images, read_questions_files, run_model
 
     models = list_models(config)
     files = read_questions_files(config.questions)
     check_images(files, config)
     total = sum(len(file.items) for file in files)
-    for model in models:
-        _connect(model)
+    resolved = [resolve_kind(model, config) for model in models]  # a mistake is reported before anything starts
+    for model, (kind, path) in zip(models, resolved, strict=True):
+        if kind != "endpoint":
+            connect((os.cpu_count() or 1) + 1)  # one CPU for reading, beside those for inference
         with tqdm(total=total, desc=model.name, unit="question", disable=None) as bar:
-            for completed in run_model(model, files, config):
+            for completed in run_model(model, kind, path, files, config):
                 bar.update(completed)
         print(f"{model.name}: {_summary(config, model)}")
     print(f"Next:    fer ferbench report {config.out}")
-
-
-def _connect(model: BenchmarkModel) -> None:
-    """Start or join a cluster for a model that runs on it; an endpoint is called from this process."""
-    from cluster.local import connect
-
-    if not model.endpoint:
-        connect((os.cpu_count() or 1) + 1)  # one CPU for reading, beside those for inference
 
 
 def _summary(config: FerbenchRunConfig, model: BenchmarkModel) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 
 from fer.data.vqa.questions import ImageRoot, parse_question, read_objects
 from fer.errors import BadRow, UserError
-from fer.ferbench.models import resolve_kind
 from fer.ferbench.options import BenchmarkModel, FerbenchRunConfig, GenerationOptions
 from fer.ferbench.results import RECORD, error_row, response_row, write_results
 from fer.inference.base import SamplingParams
@@ -83,16 +82,18 @@ def check_images(files: Sequence[QuestionsFile], config: FerbenchRunConfig) -> N
         )
 
 
-def run_model(model: BenchmarkModel, files: Sequence[QuestionsFile], config: FerbenchRunConfig) -> Iterator[int]:
+def run_model(
+    model: BenchmarkModel, kind: str, path: str, files: Sequence[QuestionsFile], config: FerbenchRunConfig
+) -> Iterator[int]:
     """Run a model on all items that have no response yet, and write its results; yields the items just completed.
 
-    Items with an error in an earlier session are retried: their images may have been repaired.
+    ``kind`` and ``path`` are those of `resolve_kind`. Items with an error in an earlier session are retried: their
+    images may have been repaired.
     """
     folder = Path(config.out).absolute() / str(model.name)
     entries, _ = read_journal(folder / JOURNAL)
     completed = {key for key, entry in entries.items() if "error" not in entry}
     pending = [item for file in files for item in file.items if item.key not in completed]
-    kind, path = resolve_kind(model, config)
     record = open_record(folder, model, files, config, kind)
     if pending:
         yield sum(len(file.items) for file in files) - len(pending)
