@@ -1,0 +1,71 @@
+"""Send an image to the server, and print the response.
+
+    fer serve MODEL
+    python examples/server_client.py IMAGE [--url http://127.0.0.1:8000] [--token TOKEN]
+
+Without IMAGE, the script renders a face, starts a server with an untrained model for itself, and stops it at the end.
+The response then shows the format, nothing more.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+OUT = Path("runs/example-client")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("image", nargs="?", type=Path)
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--token")
+    options = parser.parse_args()
+    if options.image:
+        print_faces(options.image, options.url, options.token)
+    else:
+        with own_server() as (url, image):
+            print_faces(image, url)
+
+
+def print_faces(image: Path, url: str, token: str | None = None) -> None:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with image.open("rb") as file:
+        response = httpx.post(f"{url}/v1/predict", files={"files": file}, headers=headers, timeout=60)
+    if response.is_error:
+        raise SystemExit(f"{response.status_code}: {response.json()['detail']}")
+    prediction = response.json()
+    print(f"model {prediction['model']['name']}, version {prediction['model']['version']}")
+    for face in prediction["images"][0]["faces"]:
+        box = face["box"]
+        print(
+            f"{face['label']} ({face['confidence']:.0%}) at x {box['x']}, y {box['y']}, {box['w']} x {box['h']} pixels"
+        )
+
+
+@contextmanager
+def own_server() -> Iterator[tuple[str, Path]]:
+    """A server's URL, and a rendered face."""
+    from fer.classifier.model import build_model, new_spec, save_model
+    from fer.classifier.options import ModelOptions
+    from fer.data.synthetic import write_faces
+    from fer.labels import get_space
+    from jobs import serve
+    from jobs.demo import free_port
+
+    write_faces(OUT / "faces", per_class=1)
+    spec = new_spec(ModelOptions(backbone="resnet18", img_size=64), get_space("basic"))
+    save_model(build_model(spec), spec, OUT / "untrained")
+    url = serve.start(serve.Config(model=str(OUT / "untrained"), port=free_port()))
+    try:
+        yield url, next((OUT / "faces").glob("surprise/*.png"))
+    finally:
+        serve.stop()
+
+
+if __name__ == "__main__":
+    main()
