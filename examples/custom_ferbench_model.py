@@ -2,8 +2,8 @@
 
     python examples/custom_ferbench_model.py [QUESTIONS.json IMAGE_ROOT]
 
-The model here is a linear classifier of image gradients, fitted to rendered faces. A model behind an OpenAI-compatible endpoint needs no code:
-see `fer ferbench run --help`. Without arguments, the script makes questions about rendered faces.
+The model here is a linear classifier of image gradients, fitted to rendered faces. Without arguments, the script makes
+questions about rendered faces. A model behind an OpenAI-compatible endpoint needs no code: `fer ferbench run --help`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sklearn.linear_model import RidgeClassifier
 from fer.data.images import decode_rgb
 from fer.data.synthetic import write_faces
 from fer.data.vqa.questions import ImageRoot, parse_question, read_objects
+from fer.ferbench.options import FerbenchScoreConfig
 from fer.inference.base import InferenceClient, Request, Response, SamplingParams
 from jobs import ferbench, questions
 
@@ -45,7 +46,7 @@ class GradientModel(InferenceClient):
 
     def _features(self, image: bytes) -> np.ndarray:
         grey = cv2.cvtColor(decode_rgb(image), cv2.COLOR_RGB2GRAY)
-        return self.hog.compute(cv2.resize(grey, (48, 48))).ravel()
+        return np.ravel(self.hog.compute(cv2.resize(grey, (48, 48))))
 
 
 def main() -> None:
@@ -66,7 +67,7 @@ def main() -> None:
 
     results = [{**row, "model_response": text} for row, text in zip(rows, responses, strict=True)]
     (OUT / "gradient-model.json").write_text(json.dumps(results))
-    ferbench.score(ferbench.ScoreConfig(results=[str(OUT / "gradient-model.json")]))
+    ferbench.score(FerbenchScoreConfig(results=[str(OUT / "gradient-model.json")]))
 
 
 def make_questions() -> tuple[str, str]:

@@ -35,7 +35,7 @@ class ListSource:
         if not self.matches(tree):
             raise UserError(f"{tree.location} has no {LIST}")
         self.tree = tree
-        with tree.text(LIST) as file:
+        with tree.open_text(LIST) as file:
             self.lines = [line.split() for line in file if line.strip()]
         self.space = infer_space({label for _, label in self.lines})
 

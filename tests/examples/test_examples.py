@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXPECTED = {
     "custom_reward": "right, with a reason         1.60",
-    "custom_ferbench_model": "Scores, strict",
+    "custom_ferbench_model": "gradient-model",
     "classify_folder": "35 faces:",
     "custom_source": "Model:   ",
     "server_client": "model untrained, version",
