@@ -164,6 +164,20 @@ def test_serve_app_answers(site: Path, tmp_path: Path, face_folder: Path) -> Non
             server.send_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
+def test_train_with_code_of_the_current_folder(site: Path, flat_folder: Path) -> None:
+    """Not installed and not on the path: the driver and its workers find it beside the person who types."""
+    command = [
+        *(str(Path(sys.executable).with_name("fer")), "train", "--data", str(flat_folder), "--name", "first"),
+        *("--format", "faces_extra.flat_source:FlatSource", "--loss", "faces_extra.poly_loss:poly1"),
+        *("--backbone", "test_resnet", "--img-size", "32", "--batch-size", "4", "--epochs", "1", "--val-split", "0.3"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=site, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (site / "runs" / "first" / "model" / "model.safetensors").is_file()
+
+
 def test_command(site: Path, flat_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert re.search(r"^  count +from faces_extra.count_command$", capsys.readouterr().out, re.MULTILINE)
