@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import ray
 import torch
-import torch.distributed as dist
 
 from fer.data.vqa.prompts import ferbench_prompt
 from fer.data.vqa.questions import Turn
@@ -96,7 +95,7 @@ class Setup:
 
 
 @pytest.fixture(scope="module")
-def setup(tiny_models: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+def setup(tiny_models: Path, ray_cluster: None, process_group: None) -> Iterator[Setup]:
     folder = str(tiny_models / "qwen2.5-vl")
     config = GrpoConfig(
         data="none", precision="fp32", max_prompt_tokens=256, max_new_tokens=24, num_generations=8, temperature=0.7
@@ -107,11 +106,8 @@ def setup(tiny_models: Path, ray_cluster: None, tmp_path_factory: pytest.TempPat
     masked_token_ids = visual_token_ids(config, folder)
     actors = start_engines(config, folder, masked_token_ids, use_gpu=False, engine=CountingEngine)
     wait_until_ready(0, actors[0], 240)
-    store = tmp_path_factory.mktemp("store") / "store"
-    dist.init_process_group("gloo", store=dist.FileStore(str(store), 1), rank=0, world_size=1)
     pool = EnginePool(actors, Worker(0, 1, CPU), timeout=240)
     yield Setup(pool, config, folder, chat, prompt, masked_token_ids)
-    dist.destroy_process_group()
     for actor in actors:
         ray.kill(actor)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from fer.grpo.batch import make_batches, score_group
 from fer.grpo.loss import PolicyLoss
@@ -40,19 +38,12 @@ class RecordingRun:
         self.pages |= {f"{path}/{file.name}": file.read_text() for file in folder.iterdir()}
 
 
-@pytest.fixture
-def one_process(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
 def make_logger(run: Any, *, peak_flops: float | None = None, parts: tuple[str, ...] = ("accuracy",)) -> MetricsLogger:
     worker, config = Worker(0, 1, torch.device("cpu")), GrpoConfig(data="x")
     return MetricsLogger(config, worker, run, parts, total_steps=9, total_batches=9, peak_flops=peak_flops)
 
 
-def test_metrics_of_a_step(one_process: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_of_a_step(process_group: None, capsys: pytest.CaptureFixture[str]) -> None:
     scorer = RewardScorer({"accuracy": 1.0})
     mixed = score_group(make_example(3), make_output(4, 2, weight_version=6), scorer, 10)
     equal = score_group(make_example(3), make_output(1, 1, text="<answer>happy</answer>", weight_version=7), scorer, 10)
@@ -102,7 +93,7 @@ def test_metrics_of_a_step(one_process: None, capsys: pytest.CaptureFixture[str]
 
 
 def test_errors_of_reward_functions_are_counted_and_printed_once(
-    one_process: None, capsys: pytest.CaptureFixture[str]
+    process_group: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = f"{__name__}:broken"
     group = score_group(make_example(3), make_output(2, 1), RewardScorer({name: 1.0}), 10)

@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
 from fer.data.manifest import ShardedDataset
-from fer.ferbench.options import RunConfig
+from fer.ferbench.options import FerbenchRunConfig
 from fer.grpo.options import GrpoConfig
 from fer.options import parse
 from jobs import grpo as job
@@ -189,4 +189,4 @@ def test_engine_trainer_and_driver_are_killed(question_shards: ShardedDataset, s
     assert max(metrics(run)["sync_logprob_diff"]) < 1e-4
     assert (run / "model/adapter_model.safetensors").is_file()
     [arguments] = re.findall(r"^Next: +fer ferbench run (.*)$", log.read_text(), re.MULTILINE)
-    assert parse(RunConfig, shlex.split(arguments), "ferbench run").model == str(run / "model")
+    assert parse(FerbenchRunConfig, shlex.split(arguments), "ferbench run").model == str(run / "model")

@@ -36,4 +36,5 @@ def test_vllm_answers_as_transformers_does(vllm_client, merged_model: Path) -> N
     with torch.no_grad():
         ids = model.generate(**inputs, max_new_tokens=8, do_sample=False)  # type: ignore[operator]
     expected = processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert responses[0] == expected
+    # vLLM holds back a character whose last bytes are still to come.
+    assert responses[0].rstrip("\ufffd") == expected.rstrip("\ufffd")

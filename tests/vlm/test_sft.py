@@ -139,7 +139,7 @@ def test_only_adapters_are_saved_and_merge_into_a_plain_model(
         torch.testing.assert_close(merged(ids).logits, adapted(ids).logits, rtol=0.05, atol=0.05)
     with pytest.raises(UserError, match="not empty"):
         merge_job.main(MergeConfig(adapter=str(undisturbed[0]), out=str(tmp_path / "merged")))
-    with pytest.raises(UserError, match="holds no adapter"):
+    with pytest.raises(UserError, match="is not an adapter"):
         merge_job.main(MergeConfig(adapter=str(tmp_path / "merged"), out=str(tmp_path / "again")))
 
 
