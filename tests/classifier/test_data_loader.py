@@ -59,6 +59,7 @@ def test_votes_are_soft_targets_and_rows_without_votes_keep_their_label() -> Non
     assert batch["votes"][1].tolist() == [0, 0, 0, 0, 0, 1, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_batches_resume_in_mid_epoch_and_are_the_same_wherever_images_are_decoded(small_shards: Path) -> None:
     dataset = ShardedDataset(str(small_shards))

@@ -72,6 +72,7 @@ def test_user_errors_are_one_line(
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_many_files_go_through_ray_and_give_the_same_rows_in_the_same_order(workspace: Path, ray_cluster: None) -> None:
     video = cv2.VideoWriter(str(workspace / "images/film.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
     for i in range(5):

@@ -21,6 +21,8 @@ from fer.tracking import TrackingOptions, promote
 from jobs.serve import start
 from serve_apps.options import ServeConfig
 
+pytestmark = pytest.mark.slow
+
 PIXELS = np.random.default_rng(0).integers(0, 255, (48, 40, 3), dtype=np.uint8)
 PNG = encode_png(PIXELS)
 

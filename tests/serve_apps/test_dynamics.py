@@ -21,6 +21,8 @@ from serve_apps.options import DynamicsServeConfig
 from serve_apps.request_parsing import DynamicsFrame
 from serve_apps.schema import DynamicsResponse
 
+pytestmark = pytest.mark.slow
+
 BUNDLE = Path(__file__).parents[3] / "shared" / "data" / "models" / "face_landmarker_v2_with_blendshapes.task"
 VIDEOS = find_spec("mediapipe") is not None and BUNDLE.exists()
 
