@@ -48,12 +48,17 @@ class Registry:
         return ", ".join(self.references()) + (" or module:object" if self.allow_references else "")
 
     def load(self, name: str) -> Any:
-        """Import the object. Raises UserError for an unknown name and for one that cannot be imported."""
+        """Import the object; of a reference, from the current folder too.
+
+        Raises UserError for an unknown name and for one that cannot be imported.
+        """
+        reference = self.builtin.get(name) or self.references().get(name)
+        if reference is not None:
+            return import_object(reference, self.option)
         try:
-            reference = self.builtin.get(name) or self.references().get(self.check(name), name)
+            return load_object(self.check(name), self.option)
         except ValueError as error:
             raise UserError(f"{self.option} {name}: {error}") from None
-        return load_object(reference, self.option)
 
 
 def installed(group: str) -> dict[str, str]:
@@ -62,13 +67,22 @@ def installed(group: str) -> dict[str, str]:
 
 
 def load_object(reference: str, option: str) -> Any:
-    """The object that ``module:object`` refers to, or the module where there is no colon.
+    """The object that the user refers to as ``module:object``; modules in the current folder are found too.
 
-    Modules in the current folder are found too. Raises UserError that names the option.
+    Only here: elsewhere a file in the current folder could pose as a package that is not installed. Raises UserError
+    that names the option.
     """
-    module, _, path = reference.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    return import_object(reference, option)
+
+
+def import_object(reference: str, option: str) -> Any:
+    """The object that ``module:object`` refers to, or the module where there is no colon.
+
+    Raises UserError that names the option.
+    """
+    module, _, path = reference.partition(":")
     try:
         found: Any = import_module(module)
         for attribute in filter(None, path.split(".")):

@@ -12,7 +12,7 @@ from typing import Any
 
 from fer import __version__
 from fer.errors import UserError
-from fer.plugins import installed, load_object
+from fer.plugins import import_object, installed
 
 JOBS = {
     "demo": "Train, evaluate, register and serve a small model on rendered faces, in a few minutes",
@@ -98,7 +98,7 @@ def all_commands() -> dict[str, str]:
 def _module(job: str) -> ModuleType:
     if job in JOBS:
         return import_module(f"jobs.{re.sub(r'[ -]', '_', job)}")
-    return load_object(installed(PLUGINS)[job], "entry point")
+    return import_object(installed(PLUGINS)[job], "entry point")
 
 
 def usage(
