@@ -18,6 +18,7 @@ from timm.data.auto_augment import auto_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
+from fer.classifier.non_faces import replace_with_non_faces
 from fer.classifier.options import AugmentOptions, ModelOptions
 from fer.classifier.preprocess import resize, to_channels
 from fer.training.seeding import temporary_seed
@@ -71,24 +72,26 @@ class Augment:
 
 
 class BatchAugment:
-    """Augmentation of a normalised batch: timm's random erasing, mixup and cutmix."""
+    """Augmentation of a normalised batch: timm's random erasing, mixup and cutmix, and images that show no face."""
 
     def __init__(self, options: AugmentOptions, classes: int, device: torch.device) -> None:
+        self.non_faces = options.non_faces
         self.erasing = (
             RandomErasing(options.random_erasing, mode="const", device=device) if options.random_erasing else None
         )
         self.mixup = (
-            Mixup(options.mixup, options.cutmix, label_smoothing=0.0, num_classes=classes)
+            Mixup(options.mixup, options.cutmix, label_smoothing=0.0, num_classes=classes, multi_label=True)
             if options.mixup or options.cutmix
             else None
         )
 
-    def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor | None]:
-        """Images (N, C, H, W) and class indices (N,) to images, and soft targets (N, classes) if labels are mixed."""
-        targets = None
+    def __call__(self, images: Tensor, targets: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) and the distributions of their labels (N, classes) to the same, changed."""
         with temporary_seed(seed):
             if self.erasing is not None:
                 images = self.erasing(images)
             if self.mixup is not None:
-                images, targets = self.mixup(images, labels)
+                images, targets = self.mixup(images, targets)
+        if self.non_faces:
+            images, targets = replace_with_non_faces(images, targets, self.non_faces, seed)
         return images, targets

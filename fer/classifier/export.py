@@ -31,7 +31,8 @@ def export_model(
     with best.as_directory() as checkpoint:
         metrics = read_state(Path(checkpoint)).history[-1]
         training = {"run": run.name, "data": config.data, "metrics": metrics, **run.record["versions"]}
-        spec = spec.model_copy(update={"training": training})
+        temperature = metrics.get("val_temperature", 1.0)
+        spec = spec.model_copy(update={"training": training, "temperature": temperature})
         weights = Path(checkpoint) / WEIGHTS
         folder, version = publish_model(config, run, tracking, weights, spec, model_card(spec, metrics))
     with tempfile.TemporaryDirectory() as scratch:

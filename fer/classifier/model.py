@@ -27,6 +27,8 @@ class ModelSpec(BaseModel):
     mean: list[float]
     """Per channel, of pixels in [0, 1]."""
     std: list[float]
+    temperature: float = 1.0
+    """Divides the logits before the softmax; fitted on the validation split, so that confidence is calibrated."""
     training: dict[str, Any] = {}
     """How the model was trained: run, data, metrics. Informational: it appears on the model card."""
 

@@ -52,6 +52,12 @@ class AugmentOptions(Options):
     cutmix: float = Field(
         0.0, ge=0, description="CutMix alpha; 0: off. With mixup, one of the two is chosen for each batch"
     )
+    non_faces: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Fraction of each batch that is replaced by images without a face, to be unsure about",
+    )
 
 
 class LossOptions(Options):
@@ -78,10 +84,12 @@ class TrainConfig(DataOptions, ModelOptions, AugmentOptions, LossOptions, Optimi
 
     @model_validator(mode="after")
     def _check_compatible(self) -> TrainConfig:
-        if self.margin != "none" and (self.mixup or self.cutmix or self.soft_labels):
-            raise ValueError("--margin needs one label per image: leave out --mixup, --cutmix and --soft-labels")
+        if self.margin != "none" and (self.mixup or self.cutmix or self.soft_labels or self.non_faces):
+            raise ValueError(
+                "--margin needs one label per image: leave out --mixup, --cutmix, --soft-labels and --non-faces"
+            )
         if self.margin != "none" and self.head == "valence-arousal":
             raise ValueError("--margin needs a classification head: use --head classification or both")
-        if self.head != "classification" and (self.mixup or self.cutmix):
-            raise ValueError("--mixup and --cutmix need --head classification: they mix expression labels only")
+        if self.head != "classification" and (self.mixup or self.cutmix or self.non_faces):
+            raise ValueError("--mixup, --cutmix and --non-faces need --head classification: they change its labels only")
         return self

@@ -84,7 +84,8 @@ class Predictor:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
                 outputs = model(view)
             missing = torch.empty(len(view), 0, device=self.device)
-            probabilities.append(missing if outputs.logits is None else outputs.logits.softmax(dim=1))
+            logits = outputs.logits
+            probabilities.append(missing if logits is None else (logits / spec.temperature).softmax(dim=1))
             affect.append(missing if outputs.valence_arousal is None else outputs.valence_arousal)
         return torch.stack(probabilities).mean(0).cpu(), torch.stack(affect).mean(0).cpu()
 

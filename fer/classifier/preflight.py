@@ -47,5 +47,3 @@ def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDatase
         raise UserError(f"--head {config.head}: {dataset.root} has no valence and arousal; use --head classification")
     if config.soft_labels and not dataset.split("train").with_votes:
         raise UserError(f"--soft-labels: {dataset.root} has no annotators' votes; leave out --soft-labels")
-    if config.soft_labels and (config.mixup or config.cutmix):
-        raise UserError("--soft-labels can't be combined with --mixup or --cutmix")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
-from torchmetrics import ConcordanceCorrCoef, MeanMetric, MetricCollection
+from torchmetrics import ConcordanceCorrCoef, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassRecall
 
+from fer.classifier.calibration import TemperatureFit
 from fer.classifier.data_loader import Batch
 from fer.classifier.model import ModelSpec, Outputs
 from fer.training.checkpoint import TrainerState
@@ -19,7 +19,7 @@ class ValidationMetrics:
 
     def __init__(self, spec: ModelSpec, device: torch.device) -> None:
         self.expression = self.affect = None
-        self.loss = MeanMetric().to(device)
+        self.calibration = TemperatureFit().to(device)
         classes = len(spec.labels)
         if spec.options.head != "valence-arousal":
             self.expression = MetricCollection(
@@ -38,7 +38,7 @@ class ValidationMetrics:
         if self.expression is not None and outputs.logits is not None:
             labels = batch["label"].to(self.device)
             self.expression.update(outputs.logits, labels)
-            self.loss.update(F.cross_entropy(outputs.logits, labels, reduction="none"))
+            self.calibration.update(outputs.logits, labels)
         if self.affect is not None and outputs.valence_arousal is not None:
             true = batch["affect"].to(self.device)
             labelled = ~true.isnan().any(dim=1)
@@ -46,11 +46,12 @@ class ValidationMetrics:
                 self.affect.update(outputs.valence_arousal[labelled], true[labelled])
 
     def compute(self) -> dict[str, float]:
-        """The metrics over all workers, which are then reset. ``val_loss`` is plain cross-entropy."""
+        """The metrics over all workers, which are then reset. ``val_loss`` is plain cross-entropy at temperature 1."""
         metrics: dict[str, float] = {}
         if self.expression is not None:
             metrics |= {name: float(value) for name, value in self.expression.compute().items()}
-            metrics["val_loss"] = float(self.loss.compute())
+            temperature, loss = self.calibration.compute()
+            metrics |= {"val_loss": float(loss), "val_temperature": float(temperature)}
             metrics["val_score"] = metrics["val_accuracy"]
             self.expression.reset()
         if self.affect is not None:
@@ -58,7 +59,7 @@ class ValidationMetrics:
             metrics |= {"val_ccc_valence": valence, "val_ccc_arousal": arousal}
             metrics.setdefault("val_score", (valence + arousal) / 2)
             self.affect.reset()
-        self.loss.reset()
+        self.calibration.reset()
         return metrics
 
 
