@@ -1,6 +1,6 @@
 """Send an image to the server, and print the response.
 
-    fer serve MODEL
+    fer serve --model MODEL
     python examples/server_client.py IMAGE [--url http://127.0.0.1:8000] [--token TOKEN]
 
 Without IMAGE, the script renders a face, starts a server with an untrained model for itself, and stops it at the end.

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 MODEL = "model"
 """Name of the model folder in a run's folder and in its artifacts."""
 
+BUNDLED = Path(__file__).parent / "models" / "bundled"
+"""Models that come with Ferry, a folder each."""
+DEFAULT_MODEL = "ferry-small"
+"""The bundled model that `fer predict`, `fer serve` and `fer.load_model` use if no other is named."""
+
 SPEC, WEIGHTS = "model.json", "model.safetensors"
 """Files of a model folder. Vision-language models have a spec, but store their weights as transformers does."""
 
@@ -172,8 +177,8 @@ def promote(
 def resolve_model(reference: str, tracking: TrackingOptions) -> Path:
     """Local path of the model folder that ``reference`` names.
 
-    A reference is a model folder, the folder of a run or checkpoint, the name of a run in the output folder,
-    ``runs:/RUN_ID/model``, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``. Remote artifacts are downloaded once, to
+    A reference is a model folder, the folder of a run or checkpoint, the name of a run in the output folder or of a
+    bundled model, ``runs:/RUN_ID/model``, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``. Remote artifacts are downloaded once, to
     the cache folder. Raises UserError if there is no such model.
     """
     if reference.startswith("models:/"):
@@ -182,12 +187,20 @@ def resolve_model(reference: str, tracking: TrackingOptions) -> Path:
         run_id, _, path = reference.removeprefix("runs:/").partition("/")
         with _client(tracking_uri(tracking)) as client:
             return _download(f"{client.get_run(run_id).info.artifact_uri}/{path or MODEL}", tracking)
-    tried = [Path(reference), Path(reference) / MODEL, Path(tracking.out_dir) / reference / MODEL]
+    tried = [
+        Path(reference),
+        Path(reference) / MODEL,
+        Path(tracking.out_dir) / reference / MODEL,
+        BUNDLED / reference,
+    ]
     for folder in tried:
         if (folder / SPEC).is_file():
             return folder
-    folders = ", ".join(str(folder) for folder in tried)
-    raise UserError(f"no model {reference!r}: no {SPEC} in {folders}; or give a registered model: models:/NAME@ALIAS")
+    folders = ", ".join(str(folder) for folder in tried[:-1])
+    raise UserError(
+        f"no model {reference!r}: no {SPEC} in {folders}; or give a registered model (models:/NAME@ALIAS) "
+        f"or {DEFAULT_MODEL}, which comes with Ferry"
+    )
 
 
 def model_version(reference: str, tracking: TrackingOptions) -> str:

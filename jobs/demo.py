@@ -137,7 +137,7 @@ Done in {seconds / 60:.1f} minutes.
   MLflow      {config.out_dir}/mlflow.db  (mlflow ui --backend-store-uri sqlite:///{config.out_dir}/mlflow.db)
   Model       {CHAMPION}
 
-Next:  fer serve {CHAMPION} --out-dir {config.out_dir}{tracking}
+Next:  fer serve --model {CHAMPION} --out-dir {config.out_dir}{tracking}
   or:  fer train --data YOUR_FACES --backbone resnet18   (fer train --help)"""
     )
 

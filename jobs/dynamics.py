@@ -59,7 +59,7 @@ def train_once(config: DynamicsConfig, data: FrameDataset, split: list[str]) -> 
         model=folder,
         report=f"{root}/report.html",
         version=version,
-        next_command=f"fer dynamics predict {root} VIDEO",
+        next_command=f"fer dynamics predict --model {root} VIDEO",
     )
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
-from pydantic_settings import CliPositionalArg
 
 from fer.plugins import Registry
-from fer.tracking import TrackingOptions
+from fer.tracking import DEFAULT_MODEL, TrackingOptions
 
 APPS = Registry("--app", "fer.serve_apps", {"classifier": "serve_apps.classifier:build_app"})
 """Functions that build the Ray Serve application of `fer serve` from its config."""
+
+MODEL_HELP = (
+    "Model to serve: models:/NAME@ALIAS (reloaded when the alias moves), models:/NAME/VERSION, runs:/RUN_ID/model, "
+    "the folder of a model or run"
+)
 
 
 class LimitOptions(TrackingOptions):
@@ -26,10 +30,7 @@ class LimitOptions(TrackingOptions):
 class ServerOptions(LimitOptions):
     """The model, the address, authentication and scaling."""
 
-    model: CliPositionalArg[str] = Field(
-        description="Model to serve: models:/NAME@ALIAS (reloaded when the alias moves), models:/NAME/VERSION, "
-        "runs:/RUN_ID/model, or the folder of a model or run"
-    )
+    model: str = Field(description=MODEL_HELP)
     host: str = Field("127.0.0.1", description="Address to listen on; any but the loopback address requires a token")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on")
     token: str | None = Field(
@@ -57,6 +58,7 @@ class ServerOptions(LimitOptions):
 class ServeConfig(ServerOptions):
     """Serve a trained classifier over HTTP with Ray Serve."""
 
+    model: str = Field(DEFAULT_MODEL, description=f"{MODEL_HELP}, or a bundled model")
     app: Annotated[str, AfterValidator(APPS.check)] = Field(
         "classifier",
         description="Application: classifier, one of an installed package, or module:build_app of your own",

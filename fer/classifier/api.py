@@ -16,14 +16,14 @@ from fer.classifier.predict.rows import PredictionRow
 from fer.data.images import decode_untrusted
 from fer.errors import BadRow
 from fer.faces import DetectorName
-from fer.tracking import TrackingOptions, resolve_model
+from fer.tracking import DEFAULT_MODEL, TrackingOptions, resolve_model
 
 ImageLike = str | Path | bytes | np.ndarray | Image.Image
 """A path, the bytes of an encoded image, RGB pixels (H, W, 3) uint8, or a Pillow image."""
 
 
 def load_model(
-    reference: str | Path,
+    reference: str | Path = DEFAULT_MODEL,
     *,
     device: Literal["auto", "cpu", "gpu"] = "auto",
     detector: DetectorName = "none",
@@ -32,9 +32,10 @@ def load_model(
     out_dir: str = "runs",
     tracking_uri: str | None = None,
 ) -> ExpressionClassifier:
-    """Load a trained classifier.
+    """Load a trained classifier; by default the one that comes with Ferry.
 
-    ``reference`` is the folder of a model or run, the name of a run in ``out_dir``, ``models:/NAME@ALIAS``,
+    ``reference`` is the folder of a model or run, the name of a run in ``out_dir`` or of
+    a bundled model, ``models:/NAME@ALIAS``,
     ``models:/NAME/VERSION`` or ``runs:/RUN_ID/model``; registered models are looked up at ``tracking_uri``. The other
     arguments are the options of `fer predict`. Raises UserError if there is no such model, detector or device.
 

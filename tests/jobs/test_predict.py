@@ -33,7 +33,7 @@ def workspace(make_classifier: Callable[..., Path], tmp_path: Path, monkeypatch:
 
 
 def test_rows_go_to_stdout_and_the_summary_to_stderr(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", "model", "images", "--device", "cpu"]) == 0
+    assert main(["predict", "--model", "model", "images", "--device", "cpu"]) == 0
     streams = capsys.readouterr()
     rows = [json.loads(line) for line in streams.out.splitlines()]
     assert [row["path"] for row in rows] == ["images/0.png", "images/1.png", "images/broken.png"]
@@ -42,14 +42,14 @@ def test_rows_go_to_stdout_and_the_summary_to_stderr(workspace: Path, capsys: py
 
 
 def test_a_csv_file_and_an_ensemble(workspace: Path) -> None:
-    assert main(["predict", "model", "images/*.png", "--out", "predictions.csv", "--ensemble", "model", "model"]) == 0
+    assert main(["predict", "--model", "model", "images/*.png", "--out", "predictions.csv", "--ensemble", "model", "model"]) == 0
     rows = list(csv.DictReader((workspace / "predictions.csv").open()))
     assert len(rows) == 3
     assert rows[0]["label"]
 
 
 def test_no_readable_file_is_exit_code_2_with_rows_written(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", "model", "images/broken.png", "missing.png", "--out", "predictions.jsonl"]) == 2
+    assert main(["predict", "--model", "model", "images/broken.png", "missing.png", "--out", "predictions.jsonl"]) == 2
     assert len((workspace / "predictions.jsonl").read_text().splitlines()) == 2
     assert "no file could be read" in capsys.readouterr().err
 
@@ -57,10 +57,10 @@ def test_no_readable_file_is_exit_code_2_with_rows_written(workspace: Path, caps
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "images"], "nowhere"),
-        (["model"], "PATHS"),
-        (["model", "images", "--min-confidence", "60"], "--min-confidence"),
-        (["model", "images", "--out", "no/such/folder/x.csv"], "--out"),
+        (["--model", "nowhere", "images"], "nowhere"),
+        (["--model", "model"], "PATHS"),
+        (["--model", "model", "images", "--min-confidence", "60"], "--min-confidence"),
+        (["--model", "model", "images", "--out", "no/such/folder/x.csv"], "--out"),
     ],
 )
 def test_user_errors_are_one_line(
@@ -78,7 +78,7 @@ def test_many_files_go_through_ray_and_give_the_same_rows_in_the_same_order(work
     for i in range(5):
         video.write(np.full((48, 64, 3), 40 * i, np.uint8))
     video.release()
-    arguments = ["predict", "model", "images", "missing.png", "--device", "cpu"]
+    arguments = ["predict", "--model", "model", "images", "missing.png", "--device", "cpu"]
     assert main([*arguments, "--out", "local.jsonl", "--ray-above", "5"]) == 0
     assert main([*arguments, "--out", "ray.jsonl", "--ray-above", "4", "--workers", "2"]) == 0
     local, remote = (rows_of(workspace / name) for name in ("local.jsonl", "ray.jsonl"))

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliVariadicArg
 
 from fer.options import Options
-from fer.tracking import TrackingOptions
+from fer.tracking import DEFAULT_MODEL, TrackingOptions
 
 
 class FaceOptions(Options):
@@ -39,12 +39,14 @@ class VideoOptions(Options):
 class PredictConfig(FaceOptions, VideoOptions, TrackingOptions):
     """Predict expressions in images, folders and videos: one row per face, as a table, JSON lines or CSV."""
 
-    model: CliPositionalArg[str] = Field(description="Model: a folder, a run, runs:/ID/model or models:/NAME@ALIAS")
+    model: str = Field(
+        DEFAULT_MODEL, description="Model: a folder, a run, runs:/ID/model, models:/NAME@ALIAS or a bundled model"
+    )
     paths: CliPositionalArg[list[str]] = Field(
         min_length=1, description="Images, videos, folders (searched recursively) and glob patterns"
     )
     ensemble: CliVariadicArg[list[str]] = Field(
-        [], description="Further models whose predictions are averaged with those of MODEL"
+        [], description="Further models whose predictions are averaged with those of --model"
     )
     tta: bool = Field(
         False, description="Test-time augmentation: average each prediction with that of the mirror image"

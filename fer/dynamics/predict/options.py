@@ -39,7 +39,7 @@ class ExtractConfig(ExtractionOptions):
 class DynamicsPredictConfig(ExtractionOptions, TrackingOptions):
     """Score videos (over time, as CSV and plot) and folders of frames. Research scores, not a diagnosis."""
 
-    model: CliPositionalArg[str] = Field(description="Model: a folder, a run, runs:/ID/model or models:/NAME@ALIAS")
+    model: str = Field(description="Model: a folder, a run, runs:/ID/model or models:/NAME@ALIAS")
     paths: CliPositionalArg[list[str]] = Field(min_length=1, description="Videos, and folders or zips of frames")
     out: str = Field("scores", description="Output folder for tables and plots")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Device to run on; auto: a GPU if there is one")

@@ -14,7 +14,7 @@ def test_a_video_is_scored_over_time(
     landmarker_bundle: Path, talking_video: Path, dynamics_model: Path, tmp_path: Path
 ) -> None:
     options = ["--out", str(tmp_path), "--frame-stride", "12", "--landmarker", str(landmarker_bundle)]
-    assert main(["dynamics", "predict", str(dynamics_model), str(talking_video), *options]) == 0
+    assert main(["dynamics", "predict", "--model", str(dynamics_model), str(talking_video), *options]) == 0
     rows = list(csv.DictReader((tmp_path / "single_face.csv").open()))
     assert [int(row["frame"]) for row in rows] == [0, 12, 24, 36, 48, 60]
     assert all(0 <= float(row["dynamics"]) <= 5 and 0 <= float(row["synkinesis"]) <= 3 for row in rows)
@@ -31,13 +31,13 @@ def test_a_video_without_a_face_is_a_user_error(
 ) -> None:
     video = talking_video.with_name("no_face.mp4")
     options = ["--out", str(tmp_path), "--frame-stride", "20", "--landmarker", str(landmarker_bundle)]
-    for command in (["extract"], ["predict", str(dynamics_model)]):
+    for command in (["extract"], ["predict", "--model", str(dynamics_model)]):
         assert main(["dynamics", *command, str(video), *options]) == 2
         assert "no_face.mp4: no face was found in any of 5 frames" in capsys.readouterr().err
 
 
 def test_a_folder_of_frames_is_scored(dynamics_model: Path, sequences: Path, tmp_path: Path) -> None:
-    assert main(["dynamics", "predict", str(dynamics_model), str(sequences / "smile"), "--out", str(tmp_path)]) == 0
+    assert main(["dynamics", "predict", "--model", str(dynamics_model), str(sequences / "smile"), "--out", str(tmp_path)]) == 0
     rows = list(csv.DictReader((tmp_path / "smile.csv").open()))
     assert len(rows) == 40
     assert rows[0]["path"] == "01_001"
