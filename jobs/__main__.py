@@ -25,6 +25,7 @@ JOBS = {
     "merge": "Merge a LoRA adapter into its base model",
     "ferbench": "Benchmark models on questions about faces, as FERBench does",
     "evaluate": "Evaluate a model on a labelled data set, with confidence intervals, plots and a report",
+    "export": "Export a classifier to ONNX, with half the weights' size if wanted",
     "predict": "Predict expressions in images, folders and videos",
     "dynamics": "Train a model of facial dynamics and synkinesis (research scores) in five stages",
     "dynamics extract": "Extract optical flow and landmarks from videos",

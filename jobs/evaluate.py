@@ -40,12 +40,14 @@ def main(config: EvaluateConfig) -> None:
 
 
 def output_folder(config: EvaluateConfig, model: Path, split: str) -> Path:
-    """``--out``, else a folder beside the model, named by data and split; for a registered model, in ``--out-dir``."""
+    """``--out``, else a folder beside the model, named by data and split; for a registered or bundled model, in ``--out-dir``."""
+    from fer.tracking import BUNDLED
+
     if config.out is not None:
         return Path(config.out)
     parts = ["evaluation", Path(config.data.rstrip("/")).stem, split, config.filter or "", "tta" if config.tta else ""]
     name = "-".join(filter(None, (re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)))
-    if ":/" in config.model:
+    if ":/" in config.model or model.parent == BUNDLED:
         return Path(config.out_dir) / re.sub(r"[^\w.]+", "-", config.model) / name
     return model.parent / name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fer.classifier.model import ModelSpec
+from fer.classifier.spec import ModelSpec
 from fer.models.card import INTENDED_USE, render_card
 
 DESCRIPTIONS = {

@@ -12,7 +12,7 @@ from ray.data.collate_fn import ArrowBatchCollateFn
 from torch import Tensor
 
 from fer.classifier.augment import Augment
-from fer.classifier.model import ModelSpec
+from fer.classifier.spec import ModelSpec
 from fer.classifier.options import TrainConfig
 from fer.classifier.preprocess import to_input
 from fer.data.images import decode_rgb

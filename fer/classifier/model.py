@@ -6,35 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from fer.classifier.heads import MarginHead
 from fer.classifier.options import ModelOptions
+from fer.classifier.spec import ModelSpec
 from fer.labels import LabelSpace
 from fer.models.backbone import build_backbone, pretrained_config
 from fer.models.folder import load_folder, save_folder
-
-
-class ModelSpec(BaseModel):
-    """What is needed to build a model and to preprocess its input; `model.json` of a model folder."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    options: ModelOptions
-    label_space: str
-    labels: list[str]
-    mean: list[float]
-    """Per channel, of pixels in [0, 1]."""
-    std: list[float]
-    temperature: float = 1.0
-    """Divides the logits before the softmax; fitted on the validation split, so that confidence is calibrated."""
-    training: dict[str, Any] = {}
-    """How the model was trained: run, data, metrics. Informational: it appears on the model card."""
-
-    @property
-    def space(self) -> LabelSpace:
-        return LabelSpace(self.label_space, tuple(self.labels))
 
 
 class Outputs(NamedTuple):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from fer.classifier.losses import build_loss
-from fer.classifier.model import ModelSpec, build_model
+from fer.classifier.model import build_model
 from fer.classifier.options import TrainConfig
+from fer.classifier.spec import ModelSpec
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
 from fer.training.optim import build_optimizer

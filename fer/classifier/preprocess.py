@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
-from fer.classifier.model import ModelSpec
+from fer.classifier.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -29,6 +32,6 @@ def to_input(image: np.ndarray, spec: ModelSpec) -> np.ndarray:
 
 def normalize(pixels: Tensor, spec: ModelSpec) -> Tensor:
     """Batch (N, H, W, C) uint8 to normalised (N, C, H, W) float32 in channels-last memory."""
-    mean = torch.tensor(spec.mean, device=pixels.device) * 255
-    std = torch.tensor(spec.std, device=pixels.device) * 255
-    return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
+    values = pixels.float()
+    mean, std = values.new_tensor(spec.mean) * 255, values.new_tensor(spec.std) * 255
+    return ((values - mean) / std).permute(0, 3, 1, 2)

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 from fer.classifier.augment import BatchAugment
 from fer.classifier.data_loader import Batch, FaceDataLoader
 from fer.classifier.losses import affect_loss, build_loss, class_weights
-from fer.classifier.model import ModelSpec, Outputs
+from fer.classifier.model import Outputs
 from fer.classifier.model_state import ModelState
 from fer.classifier.options import TrainConfig
 from fer.classifier.preprocess import normalize
+from fer.classifier.spec import ModelSpec
 from fer.classifier.validation import ValidationMetrics, progress_text
 from fer.data.manifest import ShardedDataset
 from fer.tracking import Run

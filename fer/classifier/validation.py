@@ -8,7 +8,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, M
 
 from fer.classifier.calibration import TemperatureFit
 from fer.classifier.data_loader import Batch
-from fer.classifier.model import ModelSpec, Outputs
+from fer.classifier.model import Outputs
+from fer.classifier.spec import ModelSpec
 from fer.training.checkpoint import TrainerState
 
 PROGRESS_METRICS = ("val_accuracy", "val_macro_f1", "val_ccc_valence", "val_ccc_arousal")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from os.path import splitext
 
 import cv2
 import numpy as np
@@ -15,10 +16,16 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 64 * 2**20
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 """Formats that both Pillow and OpenCV read. Pillow's others stay disabled: for EPS it would start Ghostscript."""
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif"}
 
 cv2.setNumThreads(1)  # one thread per image: images are decoded in parallel instead
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged image is reported as a BadRow
 Image.MAX_IMAGE_PIXELS = None  # `check_header` has its own limit
+
+
+def is_image(path: str) -> bool:
+    """Whether a file has the suffix of an image."""
+    return splitext(path)[1].lower() in SUFFIXES
 
 
 def check_header(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> tuple[int, int]:

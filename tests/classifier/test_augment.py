@@ -65,10 +65,9 @@ def test_grey_input_has_one_channel(face) -> None:
 
 def test_cutmix_and_mixup_mix_labels_with_images() -> None:
     images = torch.arange(8.0).reshape(8, 1, 1, 1).expand(8, 3, 16, 16).clone()
-    labels = torch.arange(8) % 7
+    labels = torch.eye(7)[torch.arange(8) % 7]
     for options in (AugmentOptions(mixup=0.4), AugmentOptions(cutmix=1.0)):
         mixed, targets = BatchAugment(options, classes=7, device=CPU)(images.clone(), labels, seed=5)
-        assert targets is not None
         assert torch.allclose(targets.sum(1), torch.ones(8))
         assert not torch.equal(mixed, images)
         again, same = BatchAugment(options, classes=7, device=CPU)(images.clone(), labels, seed=5)
@@ -79,10 +78,19 @@ def test_cutmix_and_mixup_mix_labels_with_images() -> None:
         assert mixed[1].mean().item() == pytest.approx(kept * 1 + (1 - kept) * 6, abs=1e-4)
 
 
+def test_annotators_votes_are_mixed_like_labels() -> None:
+    votes = torch.softmax(torch.randn(8, 7), dim=1)
+    images = torch.arange(8.0).reshape(8, 1, 1, 1).expand(8, 3, 16, 16).clone()
+    mixed, targets = BatchAugment(AugmentOptions(mixup=0.4), classes=7, device=CPU)(images.clone(), votes, seed=5)
+    kept = 1 - float(mixed[0, 0, 0, 0]) / 7  # image 0 is mixed with image 7
+    assert 0 < kept < 1
+    assert torch.allclose(targets, kept * votes + (1 - kept) * votes.flip(0), atol=1e-5)
+
+
 def test_erasing_erases() -> None:
     images = torch.ones(4, 3, 32, 32)
     erased, targets = BatchAugment(AugmentOptions(random_erasing=1.0), classes=7, device=CPU)(
-        images, torch.zeros(4).long(), seed=1
+        images, torch.eye(7)[:4], seed=1
     )
-    assert targets is None
+    assert torch.equal(targets, torch.eye(7)[:4])
     assert (erased == 0).any()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fer.classifier.card import model_card
-from fer.classifier.model import ModelSpec, new_spec
+from fer.classifier.model import new_spec
+from fer.classifier.spec import ModelSpec
 from fer.classifier.options import ModelOptions
 from fer.labels import get_space
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from fer.classifier.model import load_model
 from fer.classifier.predictor import Predictor
 from fer.classifier.preprocess import normalize, to_input
 from fer.errors import UserError
@@ -47,7 +48,7 @@ def test_every_head(make_classifier: Make, tmp_path: Path, head: str, channels: 
 def test_predictions_are_those_of_the_network_in_order(make_classifier: Make, tmp_path: Path) -> None:
     predictor = Predictor([make_classifier(tmp_path / "m")], device="cpu")
     images = make_images(2 * BATCH + 5)
-    model, spec = predictor.models[0], predictor.specs[0]
+    model, spec = load_model(tmp_path / "m")
     batch = torch.from_numpy(np.stack([to_input(image, spec) for image in images]))
     with torch.inference_mode():
         expected = model(normalize(batch, spec)).logits.softmax(1).numpy()

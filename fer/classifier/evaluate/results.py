@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from fer.classifier.evaluate.evaluator import Evaluation
 from fer.classifier.evaluate.rows import AFFECT
 from fer.classifier.evaluate.summary import class_table, describe_coverage, headline_metrics
-from fer.classifier.model import ModelSpec
+from fer.classifier.spec import ModelSpec
 from fer.data.manifest import ShardedDataset
 from fer.evaluation import plots
 from fer.evaluation.report import Plot, Report, Thumbnail, render_html

@@ -13,8 +13,7 @@ import numpy as np
 
 from fer.classifier.predict.options import PredictConfig
 from fer.classifier.predict.rows import NO_FACE, PredictionRow
-from fer.data.images import MAX_BYTES, decode_untrusted
-from fer.data.sources.folder import is_image
+from fer.data.images import MAX_BYTES, decode_untrusted, is_image
 from fer.data.video import is_video, video_frames
 from fer.errors import BadRow, UserError
 from fer.faces import crop, open_detector

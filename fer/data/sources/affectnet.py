@@ -20,8 +20,9 @@ from itertools import chain
 import numpy as np
 
 from fer.data.filesystem import FileTree
+from fer.data.images import is_image
 from fer.data.schema import FaceRow
-from fer.data.sources.folder import class_files, is_image, split_of
+from fer.data.sources.folder import class_files, split_of
 from fer.errors import BadRow, UserError
 from fer.labels import get_space
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
-from posixpath import basename, splitext
+from posixpath import basename
 
 from fer.data.filesystem import FileTree
+from fer.data.images import is_image
 from fer.data.schema import FaceRow
 from fer.errors import UserError
 from fer.labels import emotion, infer_space
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif"}
 SPLIT_FOLDERS = {
     "train": "train",
     "training": "train",
@@ -49,11 +49,6 @@ def split_of(path: str) -> str | None:
     """The split named by a path's first folder; None if it names none."""
     first, slash, _ = path.partition("/")
     return SPLIT_FOLDERS.get(first.lower()) if slash else None
-
-
-def is_image(path: str) -> bool:
-    """Whether a file has the suffix of an image."""
-    return splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
 class FolderSource:

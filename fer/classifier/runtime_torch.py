@@ -1,0 +1,30 @@
+"""The classifier in PyTorch, on any device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fer.classifier.model import load_model
+from fer.classifier.preprocess import normalize
+from fer.classifier.runtime import RawOutputs
+from fer.models.device import torch_device
+
+
+class TorchRuntime:
+    """The network of a model folder. GPUs compute in bfloat16, CPUs in float32."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        self.torch_device = torch_device(device)
+        self.device = str(self.torch_device)
+        model, self.spec = load_model(folder, self.torch_device)
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def __call__(self, pixels: np.ndarray) -> RawOutputs:
+        images = normalize(torch.from_numpy(pixels).to(self.torch_device, non_blocking=True), self.spec)
+        with torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.torch_device.type == "cuda"):
+            outputs = self.model(images)
+        return RawOutputs(*(None if head is None else head.float().cpu().numpy() for head in outputs))

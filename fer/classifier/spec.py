@@ -1,0 +1,41 @@
+"""What a classifier's model folder says about its network: `model.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from fer.classifier.options import ModelOptions
+from fer.labels import LabelSpace
+
+
+class ModelSpec(BaseModel):
+    """What is needed to build a model and to preprocess its input; `model.json` of a model folder."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    options: ModelOptions
+    label_space: str
+    labels: list[str]
+    mean: list[float]
+    """Per channel, of pixels in [0, 1]."""
+    std: list[float]
+    temperature: float = 1.0
+    """Divides the logits before the softmax; fitted on the validation split, so that confidence is calibrated."""
+    training: dict[str, Any] = {}
+    """How the model was trained: run, data, metrics. Informational: it appears on the model card."""
+
+    @property
+    def space(self) -> LabelSpace:
+        return LabelSpace(self.label_space, tuple(self.labels))
+
+    @property
+    def has_expression(self) -> bool:
+        """Whether the model classifies expressions."""
+        return self.options.head != "valence-arousal"
+
+    @property
+    def has_affect(self) -> bool:
+        """Whether the model estimates valence and arousal."""
+        return self.options.head != "classification"
