@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from fer.errors import UserError
 
@@ -59,3 +61,16 @@ def _decode(video: cv2.VideoCapture, stride: int, path: Path) -> Iterator[Frame]
             number, grabbed = number + 1, video.grab()
     finally:
         video.release()
+
+
+def count_frames(path: Path, stride: int = 1) -> int | None:
+    """How many frames `video_frames` gives, as the file announces it; None if it does not."""
+    video = cv2.VideoCapture(str(path))
+    frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    video.release()
+    return ceil(frames / stride) if frames > 0 else None
+
+
+def show_progress(frames: Iterable[Frame], title: str, total: int | None) -> Iterator[Frame]:
+    """The frames, with a bar that shows the progress and the remaining time; on a terminal only."""
+    yield from tqdm(frames, desc=title, total=total, unit="frame", leave=False, disable=None)
