@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fer.classifier.api import ExpressionClassifier, load_model
-    from fer.classifier.predict.rows import PredictionRow
+    from fer.classifier.predict.rows import PredictionList, PredictionRow
     from fer.errors import UserError
 
 __version__ = "0.1.0"
-__all__ = ["ExpressionClassifier", "PredictionRow", "UserError", "__version__", "load_model"]
+__all__ = ["ExpressionClassifier", "PredictionList", "PredictionRow", "UserError", "__version__", "load_model"]
 
 _MODULES = {
     "ExpressionClassifier": "fer.classifier.api",
+    "PredictionList": "fer.classifier.predict.rows",
     "PredictionRow": "fer.classifier.predict.rows",
     "UserError": "fer.errors",
     "load_model": "fer.classifier.api",

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from fer.classifier.predict.options import PredictConfig
 from fer.classifier.predict.pipeline import BATCH_SIZE, FilePredictor
-from fer.classifier.predict.rows import PredictionRow
+from fer.classifier.predict.rows import PredictionList
 from fer.data.images import decode_untrusted
 from fer.errors import BadRow
 from fer.faces import DetectorName
@@ -69,12 +69,13 @@ class ExpressionClassifier:
         """The expressions, in the order of the network's outputs; empty for a model of valence and arousal only."""
         return tuple(self._predictor.labels)
 
-    def predict(self, images: ImageLike | Iterable[ImageLike]) -> list[PredictionRow]:
+    def predict(self, images: ImageLike | Iterable[ImageLike]) -> PredictionList:
         """Classify one image, or several in batches: one row per face, in the order of the images.
 
         Without a detector each image counts as one face and gives one row. With a detector, an image gives a row for
         each face that was found, with its box. An image that can't be read, or shows no face, gives one row with an
-        ``error``. ``path`` is the file's path, or ``images[N]`` for an image from memory.
+        ``error``. ``path`` is the file's path, or ``images[N]`` for an image from memory. The list has a method
+        ``to_frame`` for pandas.
 
             >>> for row in model.predict(["happy.jpg", pixels]):
             ...     print(row.path, row.label, row.confidence)
@@ -85,9 +86,9 @@ class ExpressionClassifier:
             isinstance(images, np.ndarray) and images.ndim != 4
         )
         numbered = enumerate(cast(Iterable[ImageLike], [images] if single else images))
-        rows: list[PredictionRow] = []
+        rows = PredictionList(labels=self.labels)
         while batch := list(islice(numbered, BATCH_SIZE)):
-            rows += self._predictor.predict_images(self._load(batch))
+            rows.extend(self._predictor.predict_images(self._load(batch)))
         return rows
 
     def _load(self, batch: list[tuple[int, ImageLike]]) -> Iterator[tuple[str, np.ndarray | str]]:

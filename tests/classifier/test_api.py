@@ -55,6 +55,13 @@ def test_many_images_keep_their_order(model: ExpressionClassifier) -> None:
     assert model.predict([]) == []
 
 
+def test_predictions_as_a_pandas_frame(model: ExpressionClassifier, face: Path) -> None:
+    frame = model.predict([face, face]).to_frame()
+    assert list(frame.path) == [str(face)] * 2
+    assert list(frame.filter(like="p_").columns) == [f"p_{label}" for label in model.labels]
+    assert frame.filter(like="p_").sum(axis=1).to_list() == pytest.approx([1, 1], abs=1e-3)
+
+
 def test_what_cannot_be_read_says_why(model: ExpressionClassifier, face: Path, tmp_path: Path) -> None:
     rows = model.predict([tmp_path / "nowhere.png", b"not an image", face])
     assert [row.error is None for row in rows] == [False, False, True]

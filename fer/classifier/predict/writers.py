@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fer.classifier.predict.rows import UNCERTAIN, PredictionRow
+from fer.classifier.predict.rows import UNCERTAIN, PredictionRow, table_columns, table_row
 from fer.errors import UserError
 
 Format = Literal["table", "jsonl", "csv"]
@@ -46,20 +46,11 @@ class CsvWriter:
     """One line per row, with four columns for the box and a column `p_LABEL` for the probability of each label."""
 
     def __init__(self, stream: TextIO, labels: Sequence[str]) -> None:
-        self.labels = labels
-        columns = [name for name in PredictionRow.model_fields if name not in ("box", "scores")]
-        box_column = columns.index("face") + 1
-        columns[box_column:box_column] = ["left", "top", "width", "height"]
-        columns[-1:-1] = [f"p_{label}" for label in labels]
-        self.writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+        self.writer = csv.DictWriter(stream, table_columns(labels), restval="", lineterminator="\n")
         self.writer.writeheader()
 
     def write(self, rows: Sequence[PredictionRow]) -> None:
-        for row in rows:
-            values = row.model_dump(exclude={"box", "scores"})
-            values |= zip(("left", "top", "width", "height"), row.box or (), strict=False)
-            values |= {f"p_{label}": p for label, p in (row.scores or {}).items()}
-            self.writer.writerow(values)
+        self.writer.writerows(table_row(row) for row in rows)
 
     def close(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Output formats, and the closing summary."""
+"""Output formats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from fer.classifier.predict.rows import NO_FACE, PredictionRow, PredictionSummary
+from fer.classifier.predict.rows import PredictionRow
 from fer.classifier.predict.writers import CsvWriter, JsonLinesWriter, TableWriter, choose_format
 
 ROWS = [
@@ -54,16 +54,3 @@ def test_the_table_shows_paths_verbatim_and_no_empty_columns() -> None:
 def test_the_format_follows_the_file(requested: str, out: str | None, expected: str) -> None:
     assert choose_format(requested, out) == expected
 
-
-def test_the_summary_counts_files_predictions_and_errors() -> None:
-    summary = PredictionSummary()
-    for row in [*ROWS, PredictionRow(path="c.png", error=NO_FACE)]:
-        summary.add([row])
-    assert (summary.files, summary.readable_files, summary.predictions, summary.without_face, summary.errors) == (
-        3,
-        2,
-        1,
-        1,
-        1,
-    )
-    assert "empty file" in str(summary)
