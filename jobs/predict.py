@@ -12,6 +12,8 @@ from fer.classifier.predict.options import PredictConfig as Config
 from fer.errors import UserError
 
 if TYPE_CHECKING:
+    from fer.classifier.predict.drawing.drawer import Drawer
+    from fer.classifier.predict.pipeline import FilePredictor
     from fer.classifier.predict.rows import PredictionRow
 
 
@@ -28,8 +30,9 @@ def main(config: Config) -> None:
     folders = [resolve_model(reference, config) for reference in (config.model, *config.ensemble)]
     paths = find_files(config.paths)
     on_ray = len(paths) > config.ray_above or "RAY_ADDRESS" in os.environ
-    # With Ray, this predictor only validates the models and options before anything starts; workers load their own.
+    # With Ray, this predictor validates models and options before anything starts, and explains; workers load theirs.
     predictor = FilePredictor(folders, config.model_copy(update={"device": "cpu"}) if on_ray else config, Path.cwd())
+    drawer = _open_drawer(predictor, paths) if config.draw else None
     results = _predict_on_ray(config, folders, paths) if on_ray else predict_files(predictor, paths)
 
     summary = PredictionSummary()
@@ -37,10 +40,15 @@ def main(config: Config) -> None:
         for rows in tqdm(results, total=len(paths), unit="file", disable=None):
             writer.write(rows)
             summary.add(rows)
+            if drawer:
+                drawer.draw(rows)
+    if drawer:
+        drawer.finish()
 
     if not summary.readable_files:
         raise UserError(f"no file could be read; {summary.first_error}")
-    print(f"{summary}; written to {config.out}" if config.out else summary, file=sys.stderr)
+    outputs = [output for output in (config.out, config.draw) if output]
+    print("; written to ".join([str(summary), *([" and ".join(outputs)] if outputs else [])]), file=sys.stderr)
 
 
 def _predict_on_ray(config: Config, folders: list[Path], paths: list[str]) -> Iterator[list[PredictionRow]]:
@@ -49,6 +57,12 @@ def _predict_on_ray(config: Config, folders: list[Path], paths: list[str]) -> It
 
     connect(cpus=max(config.workers, 1) + 1)
     return predict_files_on_ray(folders, config, Path.cwd(), paths)
+
+
+def _open_drawer(predictor: FilePredictor, paths: list[str]) -> Drawer:
+    from fer.classifier.predict.drawing.drawer import Drawer
+
+    return Drawer(predictor, paths)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def test_rows_go_to_stdout_and_the_summary_to_stderr(workspace: Path, capsys: py
     rows = [json.loads(line) for line in streams.out.splitlines()]
     assert [row["path"] for row in rows] == ["images/0.png", "images/1.png", "images/broken.png"]
     assert [bool(row["error"]) for row in rows] == [False, False, True]
-    assert "2 predictions from 2 of 3 files" in streams.err
+    assert "2 faces in 2 of 3 files: " in streams.err
 
 
 def test_a_csv_file_and_an_ensemble(workspace: Path) -> None:
@@ -46,6 +46,13 @@ def test_a_csv_file_and_an_ensemble(workspace: Path) -> None:
     rows = list(csv.DictReader((workspace / "predictions.csv").open()))
     assert len(rows) == 3
     assert rows[0]["label"]
+
+
+def test_pictures_are_drawn_beside_the_rows(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["predict", "--model", "model", "images", "--out", "rows.csv", "--draw", "drawn", "--explain"]
+    assert main([*arguments, "--detector", "none"]) == 0
+    assert sorted(file.name for file in (workspace / "drawn").iterdir()) == ["0.jpg", "1.jpg", "contact-sheet-1.jpg"]
+    assert capsys.readouterr().err.strip().endswith("; written to rows.csv and drawn")
 
 
 def test_no_readable_file_is_exit_code_2_with_rows_written(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,6 +68,9 @@ def test_no_readable_file_is_exit_code_2_with_rows_written(workspace: Path, caps
         (["--model", "model"], "PATHS"),
         (["--model", "model", "images", "--min-confidence", "60"], "--min-confidence"),
         (["--model", "model", "images", "--out", "no/such/folder/x.csv"], "--out"),
+        (["--model", "model", "images", "--explain"], "--explain needs --draw"),
+        (["--model", "model", "images", "--draw", "images"], "choose another folder"),
+        (["--model", "model", "images", "--draw", "images/0.png/x"], "--draw"),
     ],
 )
 def test_user_errors_are_one_line(
@@ -79,8 +89,8 @@ def test_many_files_go_through_ray_and_give_the_same_rows_in_the_same_order(work
         video.write(np.full((48, 64, 3), 40 * i, np.uint8))
     video.release()
     arguments = ["predict", "--model", "model", "images", "missing.png", "--device", "cpu"]
-    assert main([*arguments, "--out", "local.jsonl", "--ray-above", "5"]) == 0
-    assert main([*arguments, "--out", "ray.jsonl", "--ray-above", "4", "--workers", "2"]) == 0
+    assert main([*arguments, "--out", "local.jsonl", "--draw", "local", "--ray-above", "5"]) == 0
+    assert main([*arguments, "--out", "ray.jsonl", "--draw", "ray", "--ray-above", "4", "--workers", "2"]) == 0
     local, remote = (rows_of(workspace / name) for name in ("local.jsonl", "ray.jsonl"))
     assert len(local) == 2 + 1 + 5 + 1
     scores = [[row.pop("scores") or {} for row in rows] for rows in (local, remote)]
@@ -88,6 +98,8 @@ def test_many_files_go_through_ray_and_give_the_same_rows_in_the_same_order(work
     assert remote == local
     assert confidences[1] == pytest.approx(confidences[0], abs=2e-5)
     assert all(one == pytest.approx(other, abs=2e-5) for one, other in zip(*scores, strict=True))
+    drawn = [sorted(file.name for file in (workspace / name).iterdir()) for name in ("local", "ray")]
+    assert drawn == [["0.jpg", "1.jpg", "contact-sheet-1.jpg", "film.mp4"]] * 2
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg, CliVariadicArg
 
 from fer.options import Options
@@ -36,7 +36,24 @@ class VideoOptions(Options):
     )
 
 
-class PredictConfig(FaceOptions, VideoOptions, TrackingOptions):
+class DrawOptions(Options):
+    """Annotated pictures and videos."""
+
+    draw: str | None = Field(
+        None, description="Folder for annotated copies of the images and videos, and contact sheets; unset: none"
+    )
+    explain: bool = Field(
+        False, description="Draw beside each face of an image what moved the score of its label; needs --draw"
+    )
+
+    @model_validator(mode="after")
+    def _explanations_are_drawn(self) -> DrawOptions:
+        if self.explain and not self.draw:
+            raise ValueError("--explain needs --draw FOLDER: its maps are drawn there")
+        return self
+
+
+class PredictConfig(FaceOptions, VideoOptions, DrawOptions, TrackingOptions):
     """Predict expressions in images, folders and videos: one row per face, as a table, JSON lines or CSV."""
 
     model: str = Field(

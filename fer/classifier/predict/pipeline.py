@@ -33,7 +33,12 @@ class FilePredictor:
         self.predictor = Predictor(folders, options.device, options.tta)
         self.reader = FaceReader(options, base)
         self.labels = self.predictor.labels if self.predictor.has_expression else ()
-        for option, value in (("--compound", options.compound), ("--min-confidence", options.min_confidence)):
+        needs_labels = {
+            "--compound": options.compound,
+            "--min-confidence": options.min_confidence,
+            "--explain": options.explain,
+        }
+        for option, value in needs_labels.items():
             if value and not self.labels:
                 raise UserError(
                     f"{option} needs a model with an expression head; this one has valence and arousal only"

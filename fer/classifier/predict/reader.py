@@ -14,7 +14,7 @@ import numpy as np
 from fer.classifier.predict.options import PredictConfig
 from fer.classifier.predict.rows import NO_FACE, PredictionRow
 from fer.data.images import MAX_BYTES, decode_untrusted, is_image
-from fer.data.video import is_video, video_frames
+from fer.data.video import count_frames, is_video, show_progress, video_frames
 from fer.errors import BadRow, UserError
 from fer.faces import crop, open_detector
 
@@ -58,7 +58,9 @@ class FaceReader:
     def read_video(self, path: str) -> Iterator[FaceCrop]:
         """The faces of each frame in turn, at least one item per frame that is read."""
         try:
-            for frame, seconds, pixels in video_frames(self.base / path, self.options.frame_stride):
+            file, stride = self.base / path, self.options.frame_stride
+            frames = show_progress(video_frames(file, stride), f"reading {file.name}", count_frames(file, stride))
+            for frame, seconds, pixels in frames:
                 yield from self._crop_faces(PredictionRow(path=path, frame=frame, seconds=round(seconds, 3)), pixels)
         except UserError as error:
             yield FaceCrop(PredictionRow(path=path, error=str(error)))

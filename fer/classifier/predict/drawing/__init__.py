@@ -1,0 +1,1 @@
+"""What `fer predict --draw` writes: annotated pictures and videos, and contact sheets."""
