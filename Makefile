@@ -26,7 +26,7 @@ setup: .venv/ready ## Create .venv and install the locked environment
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-demo: .venv/ready ## Train, evaluate, register and serve a small model on rendered faces
+demo: .venv/ready ## Train, evaluate and serve a small model on rendered faces, and read a portrait
 	$(BIN)/fer demo
 
 test: .venv/ready-vlm ## Run the whole test suite, with the vision-language stack

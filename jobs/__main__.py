@@ -15,7 +15,7 @@ from fer.errors import UserError
 from fer.plugins import import_object, installed
 
 JOBS = {
-    "demo": "Train, evaluate, register and serve a small model on rendered faces, in a few minutes",
+    "demo": "Train, evaluate, register and serve a small model on rendered faces, and read a portrait",
     "prepare": "Convert a data set to validated, shuffled Parquet shards",
     "questions": "Generate questions about faces, with or without answers, from a data set of faces",
     "train": "Train an expression classifier",

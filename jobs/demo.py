@@ -1,4 +1,4 @@
-"""`fer demo`: every step of Ferry on rendered faces: prepare, train, evaluate, promote, serve."""
+"""`fer demo`: every step of Ferry on rendered faces, and the model that comes with Ferry on a portrait."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from pydantic import Field
 
-from fer.tracking import TrackingOptions
+from fer.tracking import DEFAULT_MODEL, TrackingOptions
 
 MODEL = "ferry-demo"
 CHAMPION = f"models:/{MODEL}@champion"
 
 
 class DemoConfig(TrackingOptions):
-    """Render a small labelled data set of faces; train, evaluate, register and serve a classifier on it."""
+    """Train, evaluate, register and serve a classifier of rendered faces; then show the bundled model a portrait."""
 
     out_dir: str = Field("runs/demo", description="Output folder")
     faces_per_class: int = Field(250, ge=20, description="Rendered training faces of each of the seven expressions")
@@ -81,8 +81,11 @@ def main(config: DemoConfig) -> None:
     image = sorted((faces / "test").glob("surprise/*.png"))[0]
     response = request_prediction(config, image)
 
+    step(7, f"fer predict: {DEFAULT_MODEL}, the model that comes with Ferry, on a portrait")
+    portrait = predict_portrait(out)
+
     metrics = json.loads((out / "evaluation" / "metrics.json").read_text())
-    print_results(config, metrics, response, image, time.monotonic() - started)
+    print_results(config, metrics, response, image, portrait, time.monotonic() - started)
 
 
 def request_prediction(config: DemoConfig, image: Path) -> dict:
@@ -106,6 +109,20 @@ def request_prediction(config: DemoConfig, image: Path) -> dict:
         serve.stop()
 
 
+def predict_portrait(out: Path) -> dict:
+    """Predict for NASA's portrait of Eileen Collins (public domain), and draw the prediction; its row."""
+    from PIL import Image
+    from skimage import data
+
+    from fer.classifier.predict.options import PredictConfig
+    from jobs import predict
+
+    Image.fromarray(data.astronaut()).save(out / "portrait.png")
+    rows = out / "portrait.jsonl"
+    predict.main(PredictConfig(paths=[str(out / "portrait.png")], out=str(rows), draw=str(out / "annotated")))
+    return json.loads(rows.read_text().splitlines()[0])
+
+
 def free_port() -> int:
     import socket
 
@@ -115,10 +132,12 @@ def free_port() -> int:
 
 
 def step(number: int, title: str) -> None:
-    print(f"\n[{number}/6] {title}", flush=True)
+    print(f"\n[{number}/7] {title}", flush=True)
 
 
-def print_results(config: DemoConfig, metrics: dict, response: dict, image: Path, seconds: float) -> None:
+def print_results(
+    config: DemoConfig, metrics: dict, response: dict, image: Path, portrait: dict, seconds: float
+) -> None:
     """The accuracy against chance, the outputs, and the next commands."""
     accuracy, classes = metrics["expression"]["accuracy"], metrics["expression"]["labels"]
     face = response["images"][0]["faces"][0]
@@ -131,13 +150,16 @@ Done in {seconds / 60:.1f} minutes.
   Accuracy on unseen people  {accuracy["value"]:.1%}  (95% interval {accuracy["low"]:.1%} to {accuracy["high"]:.1%})
   Chance, {len(classes)} classes          {chance:.1%}
   The server's prediction    {face["label"]} ({face["confidence"]:.0%}) for a face rendered as {image.parent.name}
+  {DEFAULT_MODEL} on the portrait   {portrait["label"]} ({portrait["confidence"]:.0%})
 
   Report      {config.out_dir}/evaluation/report.html
   Plots       {config.out_dir}/evaluation/*.png
+  Portrait    {config.out_dir}/annotated/portrait.jpg
   MLflow      {config.out_dir}/mlflow.db  (mlflow ui --backend-store-uri sqlite:///{config.out_dir}/mlflow.db)
   Model       {CHAMPION}
 
 Next:  fer serve --model {CHAMPION} --out-dir {config.out_dir}{tracking}
+  or:  fer predict YOUR_PHOTO.jpg --draw annotated
   or:  fer train --data YOUR_FACES --backbone resnet18   (fer train --help)"""
     )
 
