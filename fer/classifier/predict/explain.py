@@ -10,14 +10,14 @@ from fer.classifier.preprocess import resize
 
 MAX_SIDE = 224
 """Larger faces are reduced to this side, in pixels."""
-WINDOW, STRIDE, BLUR = 5, 15, 10
-"""Side and step of the patch, and its blur (standard deviation), are the face's side divided by these."""
+WINDOW, BLUR = 5, 10
+"""The patch's side and its blur (standard deviation) are the face's side divided by these."""
 
 
 def explain(predictor: Predictor, face: np.ndarray, label: str) -> np.ndarray:
     """What each pixel of a face, RGB (H, W, 3) uint8, did to the score of ``label``: (S, S) float32.
 
-    A blurred patch of a fifth of the face's side is moved over the face, and the score is computed for each place
+    A blurred patch is moved over the face by half its side, and the score is computed for each place, about 100 in all
     (occlusion: Zeiler & Fergus, ECCV 2014). The value of a pixel is how much the probability of ``label`` falls when a
     patch covers it, averaged over these patches; in [-1, 1]. Positive: the pixel raised the score, negative: it lowered
     the score. This says what the network looked at, and nothing about the person.
@@ -28,7 +28,8 @@ def explain(predictor: Predictor, face: np.ndarray, label: str) -> np.ndarray:
     side = min(MAX_SIDE, max(face.shape[:2]))
     pixels = resize(face, side)
     blurred = cv2.GaussianBlur(pixels, (0, 0), max(1.0, side / BLUR))
-    window, stride = max(1, side // WINDOW), max(1, side // STRIDE)
+    window = max(1, side // WINDOW)
+    stride = max(1, window // 2)
     index = predictor.labels.index(label)
 
     def score(images: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from fer.classifier.predict.drawing.style import (
 from fer.classifier.predict.rows import UNCERTAIN, PredictionRow, percent
 
 AFFECT = ("valence", "arousal")
+MAP_CELLS = 20
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ class CardPainter:
 def heat_map(face: np.ndarray, influence: np.ndarray, side: int) -> Image.Image:
     """The face in grey, with the colours of what raised and lowered the score; square, ``side`` pixels."""
     grey = Image.fromarray(face).convert("L").resize((side, side), Image.Resampling.LANCZOS)
-    values = Image.fromarray(influence.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC)
+    values = Image.fromarray(influence.astype(np.float32)).resize((MAP_CELLS, MAP_CELLS), Image.Resampling.BOX)
+    values = values.resize((side, side), Image.Resampling.BICUBIC)  # without the edges of the patches
     strength = np.asarray(values)[..., None] / max(float(np.abs(influence).max()), 1e-9)
     lowered, raised = (np.array(ImageColor.getrgb(colour), np.float32) for colour in (LOWERED, RAISED))
     alpha = 0.8 * np.abs(strength).clip(max=1)
