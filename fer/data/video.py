@@ -22,7 +22,7 @@ class Frame(NamedTuple):
     number: int
     """Frame number in the video, from 0; skipped frames count."""
     seconds: float
-    """Time since the start of the video."""
+    """Time since the start of the video; it increases from frame to frame."""
     image: np.ndarray
     """RGB (H, W, 3), uint8."""
 
@@ -50,13 +50,15 @@ def video_frames(path: Path, stride: int = 1) -> Iterator[Frame]:
 def _decode(video: cv2.VideoCapture, stride: int, path: Path) -> Iterator[Frame]:
     """Frames from the one that was just grabbed; skipped frames are not converted to pixels."""
     try:
-        number, grabbed = 0, True
+        number, seconds, grabbed = 0, -1.0, True
+        duration = stride / (video.get(cv2.CAP_PROP_FPS) or 25)
         while grabbed:
             if number % stride == 0:
                 decoded, image = video.retrieve()
                 if not decoded:
                     raise UserError(f"frame {number} of {path} can't be decoded: the file is damaged")
-                seconds = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                stamp = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                seconds = stamp if stamp > seconds else seconds + duration  # MPEG's last frames may have no time stamp
                 yield Frame(number, seconds, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
             number, grabbed = number + 1, video.grab()
     finally:

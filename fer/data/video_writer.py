@@ -59,7 +59,7 @@ class VideoWriter:
             self.part.unlink()
 
     def write(self, image: np.ndarray, seconds: float) -> None:
-        """Write a frame, RGB (H, W, 3) uint8; ``seconds`` count from the first frame of the source."""
+        """Write a frame, RGB (H, W, 3) uint8; ``seconds`` increase, and count from the first frame of the source."""
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         time = Fraction(seconds) + self.first_frame
         frame.pts, frame.time_base = round(time / CLOCK), CLOCK
@@ -76,7 +76,7 @@ class VideoWriter:
 
     def _sound(self, stream: av.AudioStream) -> Iterator[av.Packet]:
         """The packets of the sound, with times as in the output: copied, or encoded if MP4 can't hold them."""
-        if stream.codec_context.name in COPIED_AUDIO:
+        if stream.codec_context.codec.canonical_name in COPIED_AUDIO:
             copy = self.output.add_stream_from_template(stream)
             for packet in self.source.demux(stream):
                 if packet.dts is not None:  # the last one is empty

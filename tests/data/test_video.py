@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
-from fer.data.video import is_video, video_frames
+from fer.data.video import count_frames, is_video, video_frames
 from fer.errors import UserError
 
 
@@ -32,6 +33,31 @@ def test_every_nth_frame_is_the_one_of_the_whole_stream(shared_data: Path) -> No
     for frame in some:
         assert frame.seconds == pytest.approx(frame.number / 30, abs=0.01)  # 30 frames per second
         np.testing.assert_array_equal(frame.image, whole[frame.number].image)
+
+
+def test_times_increase_where_the_last_frame_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "noise.mpg"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg2video", 25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(50):
+            pixels = np.full((48, 64, 3), 4 * number, np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(stream.encode(None))
+    for stride in (1, 7):
+        seconds = [frame.seconds for frame in video_frames(path, stride)]
+        assert seconds == pytest.approx([n / 25 for n in range(0, 50, stride)], abs=0.05)  # MPEG's times are rounded
+        assert min(np.diff(seconds)) > 0
+
+
+def test_the_number_of_frames_is_known_before(tmp_path: Path) -> None:
+    path = tmp_path / "red.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (32, 32))
+    for _ in range(7):
+        writer.write(np.zeros((32, 32, 3), np.uint8))
+    writer.release()
+    for stride in (1, 2, 3, 7, 8):
+        assert count_frames(path, stride) == len(list(video_frames(path, stride)))
 
 
 def test_colours_are_rgb(tmp_path: Path) -> None:
