@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import av
@@ -9,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fer.data.video import count_frames, is_video, video_frames
+from fer.data.video import Frame, count_frames, is_video, show_progress, video_frames
 from fer.errors import UserError
 
 
@@ -58,6 +60,20 @@ def test_the_number_of_frames_is_known_before(tmp_path: Path) -> None:
     writer.release()
     for stride in (1, 2, 3, 7, 8):
         assert count_frames(path, stride) == len(list(video_frames(path, stride)))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_progress_is_shown_on_a_terminal_only(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    frames = [Frame(number, number / 25, np.zeros((2, 2, 3), np.uint8)) for number in range(3)]
+    assert list(show_progress(frames, "reading a.mp4", 3)) == frames
+    assert ("reading a.mp4:   0%" in stream.getvalue()) == stream.isatty()
+    assert bool(stream.getvalue()) == stream.isatty()
 
 
 def test_colours_are_rgb(tmp_path: Path) -> None:

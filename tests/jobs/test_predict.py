@@ -98,7 +98,7 @@ def test_many_files_go_through_ray_and_give_the_same_rows_in_the_same_order(work
     assert remote == local
     assert confidences[1] == pytest.approx(confidences[0], abs=2e-5)
     assert all(one == pytest.approx(other, abs=2e-5) for one, other in zip(*scores, strict=True))
-    drawn = [sorted(file.name for file in (workspace / name).iterdir()) for name in ("local", "ray")]
+    drawn = [sorted(file.name for file in (workspace / name).rglob("*.*")) for name in ("local", "ray")]
     assert drawn == [["0.jpg", "1.jpg", "contact-sheet-1.jpg", "film.mp4"]] * 2
 
 
