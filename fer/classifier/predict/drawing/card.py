@@ -12,7 +12,6 @@ from fer.classifier.predict.drawing.style import (
     INK,
     LOWERED,
     MUTED,
-    PANEL,
     RAISED,
     TRACK,
     font,
@@ -92,13 +91,15 @@ class CardPainter:
 
     def _headings(self, row: PredictionRow) -> tuple[str, str, str]:
         """Title, the value beside it, and the line below."""
-        value = percent(row.confidence) if row.confidence is not None else ""
         details = [f"face {row.face}"] if self.numbered else []
+        if row.label is None or row.confidence is None:
+            return "".join(details), "", ""
+        value = percent(row.confidence)
         if row.label == UNCERTAIN:
             details.append(f"{row.best_label} {value}")
             value = ""
         details += [row.compound] if row.compound else []
-        return row.label or " and ".join(AFFECT), value, " · ".join(details)
+        return row.label, value, " · ".join(details)
 
     def _paint_bars(self, draw: ImageDraw.ImageDraw, place: tuple[int, int, int], row: PredictionRow | None) -> None:
         left, top, right = place

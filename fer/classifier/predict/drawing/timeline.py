@@ -22,8 +22,8 @@ TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600,
 class Timeline:
     """A strip ``width`` pixels wide with the scores of one face over a video of ``duration`` seconds.
 
-    ``rows`` are the face's, in the order of time; its number is shown if ``numbered``. The distribution is drawn as stacked areas; the valence and arousal
-    of a model without ``labels`` are drawn as lines.
+    ``rows`` are the face's, in the order of time; its number is shown if ``numbered``. The distribution is drawn as
+    stacked areas; the valence and arousal of a model without ``labels`` are drawn as lines.
     """
 
     def __init__(
