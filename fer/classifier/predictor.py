@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from fer.classifier.preprocess import to_input
-from fer.classifier.runtime import Runtime, open_runtime
+from fer.classifier.runtime import Runtime
 from fer.classifier.spec import ModelSpec
 from fer.errors import UserError
+from fer.tracking import GRAPH
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Predictions:
 class Predictor:
     """A model, or an ensemble that averages probabilities and valence-arousal values.
 
-    ``device`` is auto, cpu, gpu or a torch device (see `fer.classifier.runtime.open_runtime`). ``tta`` averages each
+    ``device`` is auto, cpu, gpu or a torch device (see `open_runtime`). ``tta`` averages each
     image's predictions with those of its mirror image. Raises UserError for a folder without a model, an ensemble with
     different labels, and an unavailable device.
     """
@@ -79,6 +80,21 @@ class Predictor:
             _mean([_softmax(each.logits / model.spec.temperature) for each in outputs if each.logits is not None]),
             _mean([each.valence_arousal for each in outputs if each.valence_arousal is not None]),
         )
+
+
+def open_runtime(folder: Path, device: str) -> Runtime:
+    """Load the model of ``folder``.
+
+    A model with an exported graph runs in ONNX Runtime on ``auto`` and ``cpu``, without importing torch. Any other runs
+    in PyTorch; ``auto`` is a GPU if there is one. Raises UserError for a folder without a classifier, or a missing GPU.
+    """
+    if device in ("auto", "cpu") and (folder / GRAPH).is_file():
+        from fer.classifier.runtime_onnx import OnnxRuntime
+
+        return OnnxRuntime(folder)
+    from fer.classifier.runtime_torch import TorchRuntime
+
+    return TorchRuntime(folder, device)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,14 +1,12 @@
-"""How a classifier computes: with PyTorch, or with ONNX Runtime where its folder holds an exported graph."""
+"""What a runtime offers: `runtime_torch` and `runtime_onnx` compute the outputs of a classifier."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from fer.classifier.spec import ModelSpec
-from fer.tracking import GRAPH
 
 
 class RawOutputs(NamedTuple):
@@ -29,18 +27,3 @@ class Runtime(Protocol):
     def __call__(self, pixels: np.ndarray) -> RawOutputs:
         """Compute the outputs for a batch (N, side, side, C) uint8, as `fer.classifier.preprocess.to_input` makes it."""
         ...
-
-
-def open_runtime(folder: Path, device: str) -> Runtime:
-    """Load the model of ``folder``.
-
-    A model with an exported graph runs in ONNX Runtime on ``auto`` and ``cpu``, without importing torch. Any other runs
-    in PyTorch; ``auto`` is a GPU if there is one. Raises UserError for a folder without a classifier, or a missing GPU.
-    """
-    if device in ("auto", "cpu") and (folder / GRAPH).is_file():
-        from fer.classifier.runtime_onnx import OnnxRuntime
-
-        return OnnxRuntime(folder)
-    from fer.classifier.runtime_torch import TorchRuntime
-
-    return TorchRuntime(folder, device)

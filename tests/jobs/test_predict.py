@@ -42,7 +42,8 @@ def test_rows_go_to_stdout_and_the_summary_to_stderr(workspace: Path, capsys: py
 
 
 def test_a_csv_file_and_an_ensemble(workspace: Path) -> None:
-    assert main(["predict", "--model", "model", "images/*.png", "--out", "predictions.csv", "--ensemble", "model", "model"]) == 0
+    files = ["images/*.png", "--out", "predictions.csv"]
+    assert main(["predict", "--model", "model", *files, "--ensemble", "model", "model"]) == 0
     rows = list(csv.DictReader((workspace / "predictions.csv").open()))
     assert len(rows) == 3
     assert rows[0]["label"]
