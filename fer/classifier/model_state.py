@@ -68,26 +68,15 @@ class ModelState:
         save_model(self.eval_model, self.spec, folder)
         if self.ema is not None:
             save_model(self.raw, self.spec, folder / RAW)
-        save_checkpoint(folder, state, optimizer=self.optimizer, schedule=self.schedule, scaler=self.scaler)
+        save_checkpoint(folder, state, optimizer=self.optimizer, scaler=self.scaler)
 
-    def load(self, folder: Path, override_lr: bool) -> TrainerState:
-        """Restore a checkpoint folder; return the trainer's state.
-
-        With ``override_lr``, learning rate and weight decay are those of this run's config, not the checkpoint's.
-        """
+    def load(self, folder: Path) -> TrainerState:
+        """Restore a checkpoint folder; return the trainer's state."""
         weights = load_model(folder, self.device)[0].state_dict()
         if self.ema is not None and (folder / RAW / WEIGHTS).exists():
             self.ema.module.load_state_dict(weights)
             weights = load_model(folder / RAW, self.device)[0].state_dict()
         self.raw.load_state_dict(weights)
-        if not override_lr:
-            return load_checkpoint(
-                folder, self.device, optimizer=self.optimizer, schedule=self.schedule, scaler=self.scaler
-            )
-        weight_decay = [group["weight_decay"] for group in self.optimizer.param_groups]
-        state = load_checkpoint(folder, self.device, optimizer=self.optimizer, scaler=self.scaler)
-        for group, value in zip(self.optimizer.param_groups, weight_decay, strict=True):
-            group["weight_decay"] = value
-        for step in range(1, state.global_step + 1):
-            self.schedule.step(step)
+        state = load_checkpoint(folder, self.device, self.optimizer, scaler=self.scaler)
+        self.schedule.restore(state.global_step)
         return state

@@ -34,13 +34,13 @@ def train_classifier(settings: dict[str, Any]) -> None:
     """The train loop that Ray Train runs on each worker.
 
     ``settings``: config, spec, data (folder of shards), tracking and resume. Optional: report_fn, called instead of
-    `ray.train.report`; override_lr, to take learning rate and weight decay from the config, not from the checkpoint.
+    `ray.train.report`.
     """
     config = TrainConfig.model_validate(settings["config"])
     spec = ModelSpec.model_validate(settings["spec"])
     worker = Worker.start(config, settings.get("report_fn"))
     trainer = ClassifierTrainer(config, spec, ShardedDataset(settings["data"]), worker, Run(**settings["tracking"]))
-    trainer.restore(settings["resume"], settings.get("override_lr", False))
+    trainer.restore(settings["resume"])
     trainer.fit()
 
 
@@ -178,13 +178,13 @@ class ClassifierTrainer:
                 checkpoint = Checkpoint.from_directory(folder)
             self.worker.report(metrics, checkpoint)
 
-    def restore(self, resume: str | None, override_lr: bool = False) -> None:
+    def restore(self, resume: str | None) -> None:
         """Load this run's latest checkpoint, else the checkpoint folder ``resume``, if any."""
         checkpoint = self.worker.get_checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
         if checkpoint is None:
             return
         with checkpoint.as_directory() as folder:
-            self.state = self.model_state.load(Path(folder), override_lr)
+            self.state = self.model_state.load(Path(folder))
         if self.state.world_size != self.worker.world_size:  # rows are partitioned differently: start the epoch again
             self.state.global_step -= -(-self.state.batch // self.config.grad_accum_steps)
             self.state.batch, self.state.loss_sum, self.state.world_size = 0, 0.0, self.worker.world_size

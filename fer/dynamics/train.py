@@ -166,7 +166,7 @@ class DynamicsTrainer:
         """Write a checkpoint: a model folder, with the best weights of the stage and the training state."""
         save_model(self.network.state_dict(), self.spec, folder)
         save_model(self.best_weights, self.spec, folder / BEST)
-        save_checkpoint(folder, self.state, optimizer=self.optimizer, schedule=self.schedule)
+        save_checkpoint(folder, self.state, optimizer=self.optimizer)
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> bool:
         """Resume the stage after the checkpoint's epoch; False if the checkpoint belongs to another stage."""
@@ -176,6 +176,7 @@ class DynamicsTrainer:
                 return False
             self.network.load_state_dict(load_model(folder, device)[0].state_dict())
             self.best_weights = load_model(folder / BEST, device)[0].state_dict()
-            self.state = load_checkpoint(folder, device, optimizer=self.optimizer, schedule=self.schedule)
+            self.state = load_checkpoint(folder, device, self.optimizer)
+        self.schedule.restore(self.state.global_step)
         self.state.world_size = self.worker.world_size
         return True

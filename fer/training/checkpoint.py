@@ -1,4 +1,4 @@
-"""Checkpoints: trainer state, optimizer and learning-rate schedule. The model beside them is a model folder."""
+"""Checkpoints: trainer state and optimizer. The model beside them is a model folder."""
 
 from __future__ import annotations
 
@@ -45,14 +45,21 @@ class TrainerState:
 
 
 def save_checkpoint(folder: Path, state: TrainerState, **parts: Any) -> None:
-    """Write the state, and the ``state_dict`` of each part (optimizer, schedule, ...), into a checkpoint folder."""
+    """Write the state, and the ``state_dict`` of each part (optimizer, ...), into a checkpoint folder."""
     write_state(folder, state)
     torch.save({name: part.state_dict() for name, part in parts.items()}, folder / OPTIMIZER)
 
 
-def load_checkpoint(folder: Path, device: torch.device, **parts: Any) -> TrainerState:
-    """Restore the parts from a checkpoint folder; return the state."""
+def load_checkpoint(
+    folder: Path, device: torch.device, optimizer: torch.optim.Optimizer, **parts: Any
+) -> TrainerState:
+    """Restore the optimizer's moments and the parts from a checkpoint folder; return the state.
+
+    Learning rate, weight decay and the like stay those of the optimizer: a run may be resumed with other options.
+    """
     saved = torch.load(folder / OPTIMIZER, map_location=device, weights_only=True)
+    hyperparameters = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": saved["optimizer"]["state"], "param_groups": hyperparameters})
     for name, part in parts.items():
         part.load_state_dict(saved[name])
     return read_state(folder)

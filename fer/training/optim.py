@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
 
 import torch
 from timm.optim import create_optimizer_v2, list_optimizers
@@ -61,8 +61,12 @@ class LRSchedule:
         else:
             self.scheduler.step_update(global_step)
 
-    def state_dict(self) -> dict[str, Any]:
-        return self.scheduler.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.scheduler.load_state_dict(state)
+    def restore(self, global_step: int) -> None:
+        """Continue after ``global_step`` steps: the rate follows from the options and the steps, so nothing is saved."""
+        if isinstance(self.scheduler, OneCycleLR):
+            with warnings.catch_warnings():  # the steps were taken before
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                for _ in range(global_step):
+                    self.scheduler.step()
+        else:
+            self.scheduler.step_update(global_step)

@@ -86,7 +86,7 @@ def run_trial(config: dict[str, Any], template: TrialTemplate) -> None:
     tracking = Run(template.tracking_uri, record.run_id)
     job: LaunchOptions = reporter.config
     loop, settings = template.trainable.train_loop(job, template.data, tracking, folder)
-    settings |= {"resume": str(resume) if resume else None, "override_lr": given is not None}
+    settings |= {"resume": str(resume) if resume else None}
     if job.workers == 1:
         train_in_process(loop, settings, reporter)
     else:

@@ -1,0 +1,84 @@
+"""Learning rates: a resumed run has those of its own options at its position, as an uninterrupted one does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fer.training.checkpoint import TrainerState, load_checkpoint, save_checkpoint
+from fer.training.optim import LRSchedule, build_optimizer
+from fer.training.options import OptimizerOptions
+
+STEPS_PER_EPOCH = 10
+
+
+class Training:
+    """A linear model with random gradients."""
+
+    def __init__(self, **options: Any) -> None:
+        config = OptimizerOptions(**{"epochs": 4, "lr": 0.1, "weight_decay": 0.01, **options})
+        torch.manual_seed(0)
+        self.model = nn.Linear(3, 2)
+        self.optimizer = build_optimizer(config, self.model)
+        self.schedule = LRSchedule(config, self.optimizer, STEPS_PER_EPOCH)
+        self.steps = 0
+
+    def run(self, until: int) -> list[float]:
+        """Step until the step ``until``; the learning rate before each."""
+        rates = []
+        while self.steps < until:
+            rates.append(self.optimizer.param_groups[0]["lr"])
+            torch.manual_seed(self.steps)
+            self.model(torch.randn(5, 3)).square().mean().backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.steps += 1
+            self.schedule.step(self.steps)
+        return rates
+
+    def save(self, folder: Path) -> None:
+        torch.save(self.model.state_dict(), folder / "model.pt")
+        save_checkpoint(folder, TrainerState(global_step=self.steps), optimizer=self.optimizer)
+
+    def load(self, folder: Path) -> None:
+        self.model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
+        self.steps = load_checkpoint(folder, torch.device("cpu"), self.optimizer).global_step
+        self.schedule.restore(self.steps)
+
+
+@pytest.mark.parametrize("options", [{}, {"scheduler": "onecycle", "max_lr": 0.3}, {"opt": "sgd"}])
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, options: dict[str, Any]) -> None:
+    undisturbed, stopped, resumed = Training(**options), Training(**options), Training(**options)
+    rates = undisturbed.run(40)
+    assert stopped.run(17) == rates[:17]
+    stopped.save(tmp_path)
+    resumed.load(tmp_path)
+    assert resumed.run(40) == rates[17:]
+    assert torch.equal(resumed.model.weight, undisturbed.model.weight)
+
+
+@pytest.mark.parametrize("options", [{}, {"scheduler": "onecycle"}])
+def test_more_epochs_follow_their_own_schedule(tmp_path: Path, options: dict[str, Any]) -> None:
+    """A finished run's rate is zero: it must rise to where the longer schedule is, and fall to zero at its end."""
+    finished, longer, resumed = Training(**options), Training(epochs=8, **options), Training(epochs=8, **options)
+    finished.run(40)
+    finished.save(tmp_path)
+    resumed.load(tmp_path)
+    rates = resumed.run(80)
+    assert rates == longer.run(80)[40:]
+    assert rates[0] > 0.03
+    assert rates[-1] < 0.005
+
+
+def test_another_learning_rate_and_weight_decay_are_used(tmp_path: Path) -> None:
+    first, other = Training(), Training(lr=0.05, weight_decay=0.2)
+    first.run(10)
+    first.save(tmp_path)
+    other.load(tmp_path)
+    assert {group["weight_decay"] for group in other.optimizer.param_groups} == {0.0, 0.2}
+    assert other.optimizer.param_groups[0]["lr"] == pytest.approx(0.05, rel=0.3)
+    assert other.optimizer.state_dict()["state"], "the moments are the checkpoint's"
