@@ -1,16 +1,16 @@
-"""Validation metrics during training, aggregated over all workers by torchmetrics."""
+"""Validation metrics during training, from sums over the batches of all workers."""
 
 from __future__ import annotations
 
 import torch
-from torchmetrics import ConcordanceCorrCoef, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassRecall
+from torch import Tensor
 
-from fer.classifier.calibration import TemperatureFit
+from fer.classifier.calibration import PLAIN, STEPS, best_temperature, sum_losses
 from fer.classifier.data_loader import Batch
 from fer.classifier.model import Outputs
 from fer.classifier.spec import ModelSpec
 from fer.training.checkpoint import TrainerState
+from fer.training.worker import sum_over_workers
 
 PROGRESS_METRICS = ("val_accuracy", "val_macro_f1", "val_ccc_valence", "val_ccc_arousal")
 
@@ -19,49 +19,69 @@ class ValidationMetrics:
     """Accumulates the model's outputs on the validation split. ``val_score`` selects the best checkpoint."""
 
     def __init__(self, spec: ModelSpec, device: torch.device) -> None:
-        self.expression = self.affect = None
-        self.calibration = TemperatureFit().to(device)
-        classes = len(spec.labels)
-        if spec.options.head != "valence-arousal":
-            self.expression = MetricCollection(
-                {
-                    "val_accuracy": MulticlassAccuracy(classes, average="micro"),
-                    "val_macro_f1": MulticlassF1Score(classes, average="macro"),
-                    "val_uar": MulticlassRecall(classes, average="macro"),
-                }
-            ).to(device)
-        if spec.options.head != "classification":
-            self.affect = ConcordanceCorrCoef(num_outputs=2).to(device)
-        self.device = device
+        self.spec, self.device = spec, device
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        classes = len(self.spec.labels)
+        self.confusion = self._zeros(classes, classes)
+        self.losses = self._zeros(STEPS + 1)
+        self.moments = self._zeros(6, 2)
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.float64, device=self.device)
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Add a batch. Rows without valence and arousal count towards the expression metrics only."""
-        if self.expression is not None and outputs.logits is not None:
-            labels = batch["label"].to(self.device)
-            self.expression.update(outputs.logits, labels)
-            self.calibration.update(outputs.logits, labels)
-        if self.affect is not None and outputs.valence_arousal is not None:
+        if outputs.logits is not None:
+            labels, classes = batch["label"].to(self.device), len(self.spec.labels)
+            cells = labels * classes + outputs.logits.argmax(1)
+            self.confusion += torch.bincount(cells, minlength=classes * classes).view(classes, classes)
+            self.losses += sum_losses(outputs.logits, labels)
+        if outputs.valence_arousal is not None:
             true = batch["affect"].to(self.device)
             labelled = ~true.isnan().any(dim=1)
-            if labelled.any():
-                self.affect.update(outputs.valence_arousal[labelled], true[labelled])
+            x, y = true[labelled].double(), outputs.valence_arousal[labelled].double()
+            self.moments += torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y]).sum(1)
 
     def compute(self) -> dict[str, float]:
         """The metrics over all workers, which are then reset. ``val_loss`` is plain cross-entropy at temperature 1."""
         metrics: dict[str, float] = {}
-        if self.expression is not None:
-            metrics |= {name: float(value) for name, value in self.expression.compute().items()}
-            temperature, loss = self.calibration.compute()
-            metrics |= {"val_loss": float(loss), "val_temperature": float(temperature)}
+        if self.spec.has_expression:
+            metrics |= expression_metrics(sum_over_workers(self.confusion), sum_over_workers(self.losses))
             metrics["val_score"] = metrics["val_accuracy"]
-            self.expression.reset()
-        if self.affect is not None:
-            valence, arousal = self.affect.compute().tolist()
+        if self.spec.has_affect:
+            valence, arousal = concordance(sum_over_workers(self.moments)).tolist()
             metrics |= {"val_ccc_valence": valence, "val_ccc_arousal": arousal}
             metrics.setdefault("val_score", (valence + arousal) / 2)
-            self.affect.reset()
-        self.calibration.reset()
+        self.reset()
         return metrics
+
+
+def expression_metrics(confusion: Tensor, losses: Tensor) -> dict[str, float]:
+    """Metrics of counts (true classes, predicted classes) and of the sums of `sum_losses`.
+
+    Macro averages cover the classes that are in the data or among the predictions.
+    """
+    hits, support, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    seen = support + predicted > 0
+    metrics = {
+        "val_accuracy": hits.sum() / support.sum(),
+        "val_macro_f1": (2 * hits / (support + predicted))[seen].mean(),
+        "val_uar": (hits / support.clamp_min(1))[seen].mean(),
+        "val_loss": losses[PLAIN] / support.sum(),
+    }
+    return {name: float(value) for name, value in metrics.items()} | {"val_temperature": best_temperature(losses)}
+
+
+def concordance(moments: Tensor) -> Tensor:
+    """Lin's concordance correlation coefficient per column, from the sums (6, columns) of 1, x, y, x², y² and xy."""
+    rows = moments[0]
+    mean_x, mean_y, square_x, square_y, product = moments[1:] / rows
+    unbiased = rows / (rows - 1)
+    variances = (square_x - mean_x**2 + square_y - mean_y**2) * unbiased
+    return 2 * (product - mean_x * mean_y) * unbiased / (variances + (mean_x - mean_y) ** 2)
 
 
 def progress_text(state: TrainerState, epochs: int, improved: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +12,7 @@ import torch
 from ray.train import Checkpoint
 from ray.train.collective import barrier, broadcast_from_rank_zero
 from ray.train.torch import get_device, prepare_model
-from ray.train.v2._internal.execution import context as report_context
-from torch import nn
+from torch import Tensor, nn
 
 from fer.training.options import LaunchOptions
 
@@ -35,9 +33,6 @@ class Worker:
 
         With ``report_fn`` there is no group: this process is the only worker, and Ray Train does not run it.
         """
-        # Ray's progress lines would bury the job's own; one of Ray Train's loggers is named after its file.
-        for name in ("ray.train", "ray.data", report_context.__file__):
-            logging.getLogger(name).setLevel(logging.WARNING)
         if report_fn is not None:
             torch.set_num_threads(options.threads or os.cpu_count() or 1)
             gpu = options.device != "cpu" and torch.cuda.is_available()
@@ -72,6 +67,13 @@ class Worker:
     def get_checkpoint(self) -> Checkpoint | None:
         """The latest checkpoint of this run; None at its start."""
         return None if self.report_fn else ray.train.get_checkpoint()
+
+
+def sum_over_workers(values: Tensor) -> Tensor:
+    """``values``, which become the sum of all workers' values. Collective: every worker must call it."""
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+    return values
 
 
 def amp_dtype(device: torch.device) -> torch.dtype | None:

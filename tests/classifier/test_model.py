@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from fer.classifier.heads import MarginHead
-from fer.classifier.model import Outputs, build_model, load_model, new_spec, save_model
+from fer.classifier.model import build_model, load_model, new_spec, save_model
 from fer.classifier.options import ModelOptions
-from fer.classifier.validation import ValidationMetrics
 from fer.errors import UserError
 from fer.labels import SPACES
 from fer.tracking import WEIGHTS
@@ -64,15 +63,3 @@ def test_margins_by_hand() -> None:
     assert head(feature, torch.tensor([0]))[0, 0].item() == pytest.approx(math.cos(0.8), abs=1e-5)
     head.kind = "cosface"
     assert head(feature, torch.tensor([0]))[0, 0].item() == pytest.approx(math.cos(0.5) - 0.3, abs=1e-5)
-
-
-def test_validation_counts_rows_without_affect_for_expression_only() -> None:
-    spec = new_spec(ModelOptions(backbone="test_resnet", img_size=32, head="both"), SPACES["rafdb"])
-    metrics = ValidationMetrics(spec, torch.device("cpu"))
-    truth = torch.tensor([[0.1, 0.2], [0.5, -0.5], [-0.4, 0.3], [float("nan")] * 2])
-    logits = torch.eye(7)[:4] * 5
-    metrics.update(Outputs(logits, truth.nan_to_num()), {"label": torch.tensor([0, 1, 2, 6]), "affect": truth})
-    values = metrics.compute()
-    assert values["val_accuracy"] == pytest.approx(0.75)
-    assert values["val_ccc_valence"] == pytest.approx(1, abs=1e-4)
-    assert values["val_score"] == values["val_accuracy"]
