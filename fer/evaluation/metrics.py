@@ -1,7 +1,8 @@
 """Metrics of class probabilities and of valence-arousal estimates, independent of models and data sets.
 
-Values come from scikit-learn and torchmetrics, with 95% bootstrap intervals. Macro averages cover the classes that the
-data has: a class without rows has no recall, and is left out instead of counting as zero.
+Values come from scikit-learn, and those that it lacks from the sums that the 95% bootstrap intervals resample. Macro
+averages cover the classes that the data has: a class without rows has no recall, and is left out instead of counting as
+zero.
 """
 
 from __future__ import annotations
@@ -9,11 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from pydantic import BaseModel
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support, recall_score
-from torchmetrics.functional import concordance_corrcoef, pearson_corrcoef
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fer.evaluation.bootstrap import Estimate, bootstrap_sums, with_interval
 
@@ -114,9 +112,7 @@ def classification_metrics(
         "weighted_f1": f1_score(true, predicted, labels=present, average="weighted", zero_division=0),
         "uar": uar,
         "top2_accuracy": in_two.mean(),
-        "ece": multiclass_calibration_error(
-            torch.from_numpy(probabilities), torch.from_numpy(true), num_classes=len(labels), n_bins=BINS
-        ).item(),
+        "ece": float(_from_sums(quantities.sum(axis=0, dtype=np.float64)[None], len(labels))["ece"][0]),
     }
     metrics = {name: with_interval(value, resampled[name], 0, 1) for name, value in values.items()}
     return ClassificationMetrics(
@@ -147,12 +143,13 @@ def regression_metrics(
     quantities = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y, (x - y) ** 2, same_sign], axis=1)
     resampled = _correlations(bootstrap_sums(quantities, groups, seed))
     constant = np.ptp(x) == 0 or np.ptp(y) == 0
-    both = torch.from_numpy(y), torch.from_numpy(x)
+    exact = _correlations(quantities.sum(axis=0)[None])
+    ccc, pearson = (0.0 if constant else float(exact[name][0]) for name in ("ccc", "pearson"))
     return RegressionMetrics(
         rows=len(x),
         unlabelled=int((~known).sum()),
-        ccc=with_interval(0 if constant else concordance_corrcoef(*both).item(), resampled["ccc"], -1, 1),
-        pearson=with_interval(0 if constant else pearson_corrcoef(*both).item(), resampled["pearson"], -1, 1),
+        ccc=with_interval(ccc, resampled["ccc"], -1, 1),
+        pearson=with_interval(pearson, resampled["pearson"], -1, 1),
         rmse=with_interval(float(np.sqrt(np.mean((x - y) ** 2))), resampled["rmse"], 0, 2),
         sign_agreement=with_interval(float(same_sign.mean()), resampled["sign_agreement"], 0, 1),
     )
@@ -228,7 +225,7 @@ def _correlations(sums: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics of each resample from its sums of 1, x, y, x², y², xy, (x-y)² and sign agreement."""
     rows = sums[:, 0]
     mean_x, mean_y, square_x, square_y, product, error, agreed = (sums[:, 1:] / rows[:, None]).T
-    unbiased = rows / np.maximum(rows - 1, 1)  # as in torchmetrics
+    unbiased = rows / np.maximum(rows - 1, 1)
     variance_x = np.maximum(square_x - mean_x**2, 0) * unbiased
     variance_y = np.maximum(square_y - mean_y**2, 0) * unbiased
     covariance = (product - mean_x * mean_y) * unbiased

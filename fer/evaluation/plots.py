@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fer.evaluation.metrics import CalibrationBin, ClassMetrics
+if TYPE_CHECKING:
+    from fer.evaluation.metrics import CalibrationBin, ClassMetrics
 
 BLUE, ORANGE, GREEN, GREY = "#3b6ea5", "#d08345", "#5d9b7c", "#8a8f98"
 INK, GRID = "#30343b", "#e4e7eb"

@@ -1,10 +1,13 @@
-"""Metrics against scikit-learn and hand-computed cases; intervals against theory."""
+"""Metrics against scikit-learn, torchmetrics and hand-computed cases; intervals against theory."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics as sk
+from torchmetrics.functional import concordance_corrcoef, pearson_corrcoef
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fer.evaluation import metrics
 from fer.evaluation.metrics import BINS, ClassificationMetrics, classification_metrics, regression_metrics
@@ -43,6 +46,22 @@ def test_values_equal_those_of_scikit_learn() -> None:
         assert each.f1 is not None
         values = each.precision.value, each.recall.value, each.f1.value
         assert values == pytest.approx((precision[index], recall[index], f1[index]))
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.5, 6.0])
+def test_the_calibration_error_is_that_of_torchmetrics(strength: float) -> None:
+    true, probabilities = make(500, strength=strength)
+    arguments = torch.from_numpy(probabilities), torch.from_numpy(true)
+    expected = multiclass_calibration_error(*arguments, num_classes=4, n_bins=BINS)
+    assert classification_metrics(LABELS, true, probabilities).ece.value == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_correlations_are_those_of_torchmetrics() -> None:
+    true, estimated = np.random.default_rng(0).uniform(-1, 1, (2, 300)) + 0.2
+    found = regression_metrics(true, estimated)
+    both = torch.from_numpy(estimated), torch.from_numpy(true)
+    assert found.ccc.value == pytest.approx(float(concordance_corrcoef(*both)), abs=1e-9)
+    assert found.pearson.value == pytest.approx(float(pearson_corrcoef(*both)), abs=1e-9)
 
 
 def test_metrics_from_sums_equal_the_reported_ones() -> None:
