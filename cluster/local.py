@@ -2,45 +2,38 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from threading import Thread
 from typing import Any
 
 import ray
 
+from cluster.logs import redirect_logs
 from fer.errors import UserError
 
 START_ATTEMPTS = 3
-LOG_LEVELS = {
-    "ray.train": logging.WARNING,
-    "ray.data": logging.WARNING,
-    "ray.tune": logging.WARNING,
-    # "Progress bars disabled", once for each training worker: the data reader disables them.
-    "ray.data._internal.progress": logging.ERROR,
-    # "The job may hang forever": Ray Data shares the CPUs that training leaves free among its streams as whole numbers,
-    # so of one CPU, two streams get none. Each still runs one task at a time, and `connect` has made sure of that CPU.
-    "ray.data._internal.execution.resource_manager": logging.ERROR,
-    # The clean-up actor polls a dashboard that a local Ray does not have, and would warn every second.
-    "ray.train.v2._internal.execution.controller.placement_group_cleaner": logging.CRITICAL,
-    "ray.train.v2._internal.state.util": logging.CRITICAL,
-    # A traceback when the autoscaler's coordinator takes more than 5 seconds to start; the request is repeated.
-    "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client": logging.CRITICAL,
-}
 
 
-def connect(cpus: float) -> None:
+def connect(cpus: float, meanwhile: Sequence[str] = ()) -> None:
     """Connect to the cluster in ``RAY_ADDRESS``, or start Ray on this machine with at least ``cpus`` CPUs.
 
-    CPUs of a local Ray are logical: it gets as many as the job needs, even if the machine has fewer.
+    CPUs of a local Ray are logical: it gets as many as the job needs, even if the machine has fewer. The modules
+    ``meanwhile`` are imported while Ray starts, on a thread.
     Raises UserError if the cluster has fewer than ``cpus``; the job would wait for its workers forever.
     """
     if not ray.is_initialized():
-        quiet()
-        if os.environ.get("RAY_ADDRESS"):
-            _init()
-        else:
-            _start(cpus)
+        with _importing(meanwhile):
+            if os.environ.get("RAY_ADDRESS"):
+                _init()
+            else:
+                _start(cpus)
+        set_up_process()
     available = ray.cluster_resources().get("CPU", 0)
     if available < cpus:
         raise UserError(
@@ -49,14 +42,21 @@ def connect(cpus: float) -> None:
         )
 
 
-def quiet() -> None:
-    """Silence Ray's libraries except for warnings that matter. Runs in the driver and in every worker."""
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints every line a second time
-    for name, level in LOG_LEVELS.items():
-        logging.getLogger(name).setLevel(level)
-    if ray.is_initialized():
-        # Tools that look for the cluster of this machine find ours, even if another one runs on it.
-        os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+def set_up_process() -> None:
+    """Set up a process that is connected to Ray: the driver, and every worker before its first task."""
+    gc.set_threshold(10_000)  # imports leave no garbage, and looking for it took a third of their time
+    redirect_logs()
+    # Tools that look for the cluster of this machine find ours, even if another one runs on it.
+    os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+
+
+@contextmanager
+def _importing(modules: Sequence[str]) -> Iterator[None]:
+    """Import modules on a thread. (Ray has to start on the main one: its processes end with the thread.)"""
+    thread = Thread(target=lambda: [import_module(name) for name in modules])
+    thread.start()
+    yield
+    thread.join()
 
 
 def _start(cpus: float) -> None:
@@ -65,6 +65,8 @@ def _start(cpus: float) -> None:
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     # A local machine is not preempted, and the watcher prints an alarming line when it starts.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    # Ray would start workers ahead, which can't be used: they are not set up by `set_up_process`.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     logical = int(max(os.cpu_count() or 1, cpus + 0.999))
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
@@ -81,6 +83,6 @@ def _start(cpus: float) -> None:
 def _init(**arguments: Any) -> None:
     ray.init(
         logging_level=logging.WARNING,
-        runtime_env={"worker_process_setup_hook": "cluster.local.quiet"},
+        runtime_env={"worker_process_setup_hook": "cluster.local.set_up_process"},
         **arguments,
     )

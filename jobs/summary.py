@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cluster.logs import log_file
 from fer.tracking import Run
 from fer.training.options import ExperimentOptions
 from fer.training.run import RunFolder
@@ -20,6 +21,7 @@ def print_summary(
     lines = {
         **{name.capitalize(): path for name, path in outputs.items()},
         "Run": f"{run.root}  (MLflow: {tracking.uri}, run {tracking.run_id})",
+        "Ray's log": str(log_file()),
         "Registered": version and f"models:/{config.register_as}@{config.alias}, version {version}",
         "Next": next_command,
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import math
 import os
 from collections import deque
@@ -195,8 +194,6 @@ def _run_on_ray(items: Sequence[BatchItem], config: InferenceConfig, workers: in
         raise UserError("--device gpu: the cluster has no GPU")
     workers = min(workers or gpus or 1, len(items))
     block_size = min(BLOCK_SIZE, math.ceil(len(items) / workers))
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that progress bars are disabled
     rows = [{"item": json.dumps(asdict(item))} for item in items]
     data = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / block_size))
     data.context.enable_progress_bars = False

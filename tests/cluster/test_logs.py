@@ -1,0 +1,70 @@
+"""Where the messages of Ray's libraries go, in the driver and in a worker process: file and console."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.logs import FILE_ONLY
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = f"""
+import logging
+import sys
+import time
+from types import ModuleType
+
+import ray
+
+import jobs.__main__
+from cluster.local import connect
+from fer.options import Options
+
+
+def log(where):
+    import ray.data
+    import ray.train
+
+    try:
+        raise TimeoutError("too slow")
+    except TimeoutError:
+        for name in ("ray.data.some", "ray.train.some", {FILE_ONLY[0]!r}):
+            logging.getLogger(name).warning("a warning in the %s\\nwith a second line", where, exc_info=True)
+    logging.getLogger("ray.data.some").info("information in the %s", where)
+
+
+def main(config):
+    connect(cpus=2)
+    log("driver")
+    ray.get(ray.remote(log).remote("worker"))
+    time.sleep(2)  # until the worker's lines have arrived
+    raise RuntimeError("the job is broken")
+
+
+jobs.__main__.JOBS["broken"] = "A job that fails"
+sys.modules["jobs.broken"] = broken = ModuleType("jobs.broken")
+broken.Config, broken.main = Options, main
+jobs.__main__.run_job("broken", [])
+"""
+
+
+@pytest.mark.slow
+def test_the_console_has_one_line_for_each_warning_that_matters_and_the_file_has_everything() -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}  # not the tests' cluster
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=ROOT, env=env | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    console = re.sub(r"\x1b\[\d+m|pid=\d+", "", done.stdout + done.stderr)
+    lines = [line for line in console.splitlines() if "Ray: " in line]
+    assert lines == ["Ray: a warning in the driver"] * 2 + ["(log ) Ray: a warning in the worker"] * 2, console
+    assert "second line" not in console
+    assert "too slow" not in console
+    assert "information" not in console
+    assert "RuntimeError: the job is broken" in console
+    log = Path(re.search(r"Ray's log: (\S+)", console)[1]).read_text()  # type: ignore[index]
+    for where in ("driver", "worker"):
+        assert log.count(f"a warning in the {where}\nwith a second line\nTraceback") == 3
+        assert log.count(f"information in the {where}") == 1
