@@ -25,6 +25,9 @@ SOURCES = Registry(
     },
 )
 
+CPUS_PER_READER = 0.25
+"""CPUs that a read task reserves; reading is mostly waiting. Jobs leave this much free per training worker."""
+
 
 def _known_format(name: str) -> str:
     return name if name in ("auto", "shards", "vqa") else SOURCES.check(name)

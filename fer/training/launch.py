@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
 import ray
+from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
-    LoggingConfig,
     Result,
     RunConfig,
     ScalingConfig,
@@ -21,8 +22,10 @@ from ray.train import (
     WorkerGroupError,
 )
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2.api.callback import RayTrainCallback
 
-from fer.data.stream.reader import CPUS_PER_READER
 from fer.errors import UserError
 from fer.tracking import Run
 from fer.training.options import CheckpointOptions, LaunchOptions
@@ -30,14 +33,6 @@ from fer.training.run import RunFolder
 
 USER_ERROR = "user_error.txt"
 """File in the run's folder: the message of the UserError that ended it, which no restart would fix."""
-
-
-def required_cpus(options: LaunchOptions) -> float:
-    """CPUs that a run occupies: its workers, and the Ray Data readers that feed them (at least one CPU).
-
-    If training reserved every CPU, Ray Data could never start, and the job would hang.
-    """
-    return options.workers * options.cpus_per_worker + max(1.0, options.workers * CPUS_PER_READER)
 
 
 def use_gpu(options: LaunchOptions, engines: int = 0) -> bool:
@@ -74,6 +69,38 @@ class RunStorage(NamedTuple):
         return f"{self.storage}/{self.name}"
 
 
+class Trainer(TorchTrainer):
+    """Without two of Ray Train's helper processes, each of which takes seconds to start.
+
+    One shards Ray data sets, which are not used (see `fer.data.stream`). The other frees the workers' resources if the
+    controller dies, which also ends the job; Ray then frees them anyway.
+    """
+
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        unused = (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, unused)]  # type: ignore[misc]  # of Train V2
+
+
+class FailureLine(UserCallback):
+    """Prints one line when workers fail. Runs in Ray Train's controller."""
+
+    def __init__(self, max_failures: int, is_user_error: Callable[[], bool]) -> None:
+        self.failures, self.max_failures, self.is_user_error = 0, max_failures, is_user_error
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        if self.is_user_error():  # it ends the run with a line of its own
+            return
+        self.failures += 1
+        rank, error = min(worker_exceptions.items())
+        error = getattr(error, "health_check_failure", error)  # why a worker does not answer
+        what = (
+            f"restart {self.failures} of {self.max_failures}, from the latest checkpoint"
+            if self.failures <= self.max_failures
+            else "no restarts are left"
+        )
+        print(f"worker {rank} failed ({str(error).splitlines()[0]}); {what}", flush=True)
+
+
 def launch(
     loop: Callable[[dict[str, Any]], None],
     loop_config: dict[str, Any],
@@ -102,10 +129,12 @@ def launch(
             filesystem.pipe_file(path, str(error).encode())
             raise
 
+    failures = FailureLine(options.max_failures, partial(filesystem.exists, path))
+    get_or_create_autoscaling_coordinator()  # while the controller starts, which then waits for it
     # Notice a dead worker after a second, not half a minute; allow minutes for slow imports on small machines.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
-    trainer = TorchTrainer(
+    trainer = Trainer(
         run_loop,
         train_loop_config=loop_config,
         scaling_config=ScalingConfig(
@@ -117,8 +146,7 @@ def launch(
             name=run.name,
             storage_path=run.storage,
             failure_config=FailureConfig(max_failures=options.max_failures),
-            logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # of Train V2
-            callbacks=list(callbacks),  # type: ignore[arg-type]  # of Train V2
+            callbacks=[failures, *callbacks],  # type: ignore[list-item]  # of Train V2
             checkpoint_config=checkpoints
             or CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"),
         ),

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from fer.data.options import CPUS_PER_READER
 from fer.options import Options
 from fer.tracking import TrackingOptions
 
@@ -36,6 +37,14 @@ class LaunchOptions(ExperimentOptions):
     )
     seed: int = Field(0, ge=0, description="Random seed: data order, augmentation, initial weights")
     max_failures: int = Field(3, ge=0, description="Restarts of the workers after one dies")
+
+    @property
+    def required_cpus(self) -> float:
+        """CPUs that the run occupies: its workers, and the Ray Data readers that feed them (at least one CPU).
+
+        If training reserved every CPU, Ray Data could never start, and the job would hang.
+        """
+        return self.workers * self.cpus_per_worker + max(1.0, self.workers * CPUS_PER_READER)
 
 
 class CheckpointOptions(LaunchOptions):

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ray.train import Result
 from safetensors.torch import load_file
 
+from cluster.logs import log_file
+from fer.classifier.data_loader import FaceDataLoader
 from fer.classifier.export import training_history
-from fer.classifier.model import new_spec
+from fer.classifier.model import load_model, new_spec
 from fer.classifier.options import TrainConfig
+from fer.classifier.preprocess import normalize
 from fer.classifier.train import train_classifier
+from fer.classifier.validation import ValidationMetrics
 from fer.data.manifest import ShardedDataset
 from fer.tracking import WEIGHTS, Run, start_run
 from fer.training.launch import launch, loop_settings
@@ -99,6 +104,29 @@ def test_the_run_counts_its_steps(undisturbed: tuple[Result, Run], small_shards:
     assert state["epoch"] == EPOCHS
     assert len(training_history(undisturbed[0])) == EPOCHS
     assert len(step_losses(undisturbed[1])) == EPOCHS * batches
+
+
+def test_validation_covers_the_rows_of_all_workers(undisturbed: tuple[Result, Run], small_shards: Path) -> None:
+    assert undisturbed[0].checkpoint is not None
+    with undisturbed[0].checkpoint.as_directory() as folder:
+        model, spec = load_model(Path(folder))
+    metrics = ValidationMetrics(spec, torch.device("cpu"))
+    dataset, config = ShardedDataset(str(small_shards)), TrainConfig(data=str(small_shards), batch_size=16)
+    with torch.inference_mode():
+        for batch in FaceDataLoader(dataset, config, spec, rank=0, world_size=1).val_batches():
+            metrics.update(model(normalize(batch["pixels"], spec)), batch)
+    alone, together = metrics.compute(), training_history(undisturbed[0])[-1]
+    for name in ("val_accuracy", "val_macro_f1", "val_uar", "val_loss"):
+        assert together[name] == pytest.approx(alone[name], abs=0.02), name  # bfloat16 in training
+
+
+def test_the_messages_of_controller_and_workers_are_in_the_log(undisturbed: tuple[Result, Run]) -> None:
+    log = log_file()
+    assert log is not None
+    text = log.read_text()
+    assert "Started training worker group of size 2" in text
+    assert text.count("INFO ray.train.torch.config: Setting up process group") >= 1
+    assert "WARNING ray.data._internal.progress: Progress bars disabled" in text
 
 
 def test_a_killed_worker_changes_nothing(

@@ -21,10 +21,8 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 from ray.data.collate_fn import ArrowBatchCollateFn
 
+from fer.data.options import CPUS_PER_READER
 from fer.data.stream.sampler import Window
-
-CPUS_PER_READER = 0.25
-"""CPUs that a read task reserves; reading is mostly waiting. Jobs leave this much free per training worker."""
 
 WINDOWS_PER_STREAM = 1024
 """Windows per Ray Data execution: more cost memory in its planner, fewer add pauses between executions."""
