@@ -19,7 +19,6 @@ def main(config: DynamicsConfig) -> None:
     from fer.dynamics.frames import summarize_rejected
     from fer.dynamics.preflight import load_frames, make_splits
     from fer.dynamics.scores import DISCLAIMER
-    from fer.training.launch import required_cpus
 
     data = load_frames(config)
     splits = make_splits(config, data.frames)
@@ -28,7 +27,7 @@ def main(config: DynamicsConfig) -> None:
         print(f"{len(data.rejected)} frames rejected: {summarize_rejected(data.rejected)}", flush=True)
     if not config.blendshapes:
         print("No --blendshapes: the landmark net starts from random weights, not from MediaPipe's.", flush=True)
-    connect(required_cpus(config))
+    connect(config.required_cpus)
     if config.folds:
         cross_validate(config, data, splits)
     else:

@@ -19,7 +19,7 @@ def main(config: GrpoConfig) -> None:
     from fer.grpo.plots import plot_run
     from fer.grpo.preflight import dry_run_summary, preflight_check, visual_token_ids
     from fer.grpo.trainer import train_grpo
-    from fer.training.launch import launch, loop_settings, required_cpus, use_gpu
+    from fer.training.launch import launch, loop_settings, use_gpu
     from fer.training.run import open_run
     from fer.vlm.export import export_model
     from fer.vlm.model import resolve_vlm
@@ -31,7 +31,7 @@ def main(config: GrpoConfig) -> None:
     if config.dry_run:
         print(dry_run_summary(config, model, dataset, longest_prompt))
         return
-    connect(required_cpus(config) + config.engines * config.cpus_per_engine)
+    connect(config.required_cpus + config.engines * config.cpus_per_engine)
     gpus = use_gpu(config, engines=config.engines)
 
     run, tracking = open_run(config, "grpo", default_name="grpo", data_hash=dataset.manifest.content_hash)

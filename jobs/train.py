@@ -10,20 +10,21 @@ Config = TrainConfig
 def main(config: TrainConfig) -> None:
     """Train as ``config`` says; a stopped run of the same name is continued."""
     from cluster.local import connect
+    from fer.data.prepare import open_dataset
+
+    dataset = open_dataset(config, cache=f"{config.out_dir}/data")
+    connect(config.required_cpus, meanwhile=["fer.classifier.preflight", "mlflow.tracking"])
+
     from fer.classifier.export import export_model, training_history
     from fer.classifier.model import new_spec
     from fer.classifier.preflight import preflight_check
     from fer.classifier.train import train_classifier
-    from fer.data.prepare import open_dataset
-    from fer.training.launch import launch, loop_settings, required_cpus
+    from fer.training.launch import launch, loop_settings
     from fer.training.run import open_run
     from jobs.summary import print_summary
 
-    dataset = open_dataset(config, cache=f"{config.out_dir}/data")
     spec = new_spec(config, dataset.manifest.space)
     preflight_check(config, spec, dataset)
-    connect(required_cpus(config))
-
     run, tracking = open_run(config, "train", default_name=config.backbone, data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
     print(f"run {run.name}: {config.backbone} on {rows}, {config.workers} worker(s)", flush=True)

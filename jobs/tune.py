@@ -30,20 +30,23 @@ def main(config: TuneConfig) -> None:
         return
 
     from cluster.local import connect
-    from fer.training.launch import required_cpus
-    from fer.tuning.report import write_report
-    from fer.tuning.runner import run_sweep
+    from cluster.logs import log_file
     from fer.tuning.sweep import plan_sweep
     from fer.tuning.trainables.registry import get_trainable
 
     base = read_base(config.base, get_trainable(space.trainable).job)
     sweep = plan_sweep(config, space, base, read_points(config.points))
     warm_start = read_warm_start(config, sweep.space)
-    connect(required_cpus(sweep.job_config(sweep.space.default)))
+    job = sweep.job_config(sweep.space.default)
+    connect(job.required_cpus, meanwhile=["fer.tuning.report", "mlflow.tracking"])
+
+    from fer.tuning.report import write_report
+    from fer.tuning.runner import run_sweep
+
     run, records, parent = run_sweep(sweep, warm_start)
     summary = write_report(sweep, run, records, parent)
     parent.finish()
-    print(f"\n{summary}\nReport:  {run.root}/report.html")
+    print(f"\n{summary}\nReport:    {run.root}/report.html\nRay's log: {log_file()}")
     if config.register_as:
         retrain_best(sweep, run.name, records)
 

@@ -84,6 +84,23 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize(
+    ("modules", "unneeded"),
+    [
+        # A training worker; the driver of a sweep; an evaluation, which of an exported model needs no torch.
+        ("fer.classifier.train", "matplotlib scipy sklearn torchmetrics mlflow"),
+        ("jobs.tune fer.tuning.runner fer.tuning.report tune_spaces.classifier", "torch sklearn torchmetrics"),
+        ("fer.classifier.evaluate.evaluator fer.classifier.evaluate.results", "torch ray mlflow"),
+    ],
+)
+def test_processes_import_only_what_they_need(modules: str, unneeded: str) -> None:
+    """Imports are most of the time in which a command starts."""
+    program = f"import sys, {', '.join(modules.split())}; print(*set({unneeded.split()}) & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["--help"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -12,11 +11,12 @@ from typing import Any
 import optuna
 import ray
 import ray.tune
+from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
+from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from fer.errors import UserError
 from fer.tracking import Run, start_run
-from fer.training.launch import required_cpus
 from fer.training.run import RunFolder
 from fer.tuning.callback import SweepCallback
 from fer.tuning.options import TuneConfig
@@ -74,6 +74,7 @@ def run_sweep(sweep: Sweep, warm_start: Sequence[TrialRecord]) -> tuple[RunFolde
     callback.on_report = save_time
     save_time()
     tuner = _make_tuner(sweep, template, callback, searcher, param_space, max_concurrent, remaining, minutes)
+    get_or_create_autoscaling_coordinator()  # while the first trial starts, whose data reader then waits for it
     tuner.fit()
     save_time()
     return run, list(callback.records.values()), parent
@@ -81,7 +82,7 @@ def run_sweep(sweep: Sweep, warm_start: Sequence[TrialRecord]) -> tuple[RunFolde
 
 def concurrent_trials(job: Any, config: TuneConfig) -> int:
     """How many trials run at a time, with CPUs left to load data. Raises UserError if ``max_concurrent`` can't fit."""
-    cpus, needed = ray.cluster_resources().get("CPU", 0), required_cpus(job)
+    cpus, needed = ray.cluster_resources().get("CPU", 0), job.required_cpus
     fit = int(cpus // needed)
     reason = f"a trial needs {needed:g} CPUs ({job.workers} worker(s) and their data loading), the cluster has {cpus:g}"
     gpus = ray.cluster_resources().get("GPU", 0)
@@ -143,8 +144,8 @@ def _make_tuner(
     resources = {"CPU": cpus}
     if one_worker and job.device != "cpu" and ray.cluster_resources().get("GPU"):
         resources["GPU"] = sweep.config.gpus_per_trial
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the one for TensorBoard imports torch
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the table only; the newer output repeats the metrics of every trial
-    logging.getLogger("ray.tune").setLevel(logging.WARNING)
     reporter = ray.tune.CLIReporter(
         parameter_columns={f"trial/point/{name}": name for name in sweep.space.params},
         metric_columns={"trial_epoch": "epoch", "score": "score", "best_score": "best"},
@@ -167,7 +168,7 @@ def _make_tuner(
         run_config=ray.tune.RunConfig(
             name="tune",
             storage_path=str(template.folder),
-            callbacks=[callback],
+            callbacks=[callback, JsonLoggerCallback()],  # Tune reads its files at the end
             stop={"trial_epoch": callback.max_epochs} if population else None,
             progress_reporter=reporter,
             verbose=1,

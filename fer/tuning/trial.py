@@ -23,7 +23,6 @@ from fer.errors import UserError
 from fer.tracking import Run
 from fer.training.options import LaunchOptions
 from fer.tuning.checkpoints import TrialCheckpoints, best_entry
-from fer.tuning.profile import latency_ms, million_parameters
 from fer.tuning.scheduler import PROGRESS, SCORE
 from fer.tuning.space import Point, SearchSpace
 from fer.tuning.trainables.base import Settings, Trainable
@@ -101,6 +100,8 @@ class TrialReporter:
         self.template, self.config, self.checkpoints = template, config, checkpoints
         self.cost: dict[str, float] = {}
         if template.second_objective:
+            from fer.tuning.profile import latency_ms, million_parameters
+
             network, example = template.trainable.network(config, template.data)
             self.cost["size"] = million_parameters(network)
             if template.second_objective == "latency":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fer.tracking import Run
 from fer.training.options import LaunchOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Settings = dict[str, Any]
 """What a training loop takes; plain values."""

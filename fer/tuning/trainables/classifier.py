@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from fer.classifier.options import TrainConfig
 from fer.tracking import Run
 from fer.tuning.trainables.base import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class ClassifierTrainable:
@@ -57,6 +57,8 @@ class ClassifierTrainable:
         return float(metrics["val_score"])
 
     def network(self, config: TrainConfig, data: Settings) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        import torch
+
         from fer.classifier.model import build_model, new_spec
         from fer.data.manifest import ShardedDataset
 

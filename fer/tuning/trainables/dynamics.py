@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from fer.data.landmarks import INDICES
 from fer.dynamics.options import STAGES, DynamicsConfig
 from fer.tracking import Run
 from fer.tuning.trainables.base import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class DynamicsTrainable:
@@ -70,6 +70,8 @@ class DynamicsTrainable:
         return (float(metrics["val_dynamics_kappa"]) + float(metrics["val_synkinesis_kappa"])) / 2
 
     def network(self, config: DynamicsConfig, data: Settings) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        import torch
+
         from fer.dynamics.flow import SIDE
         from fer.dynamics.model import DynamicsModel
 
