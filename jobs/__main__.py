@@ -29,6 +29,7 @@ JOBS = {
     "evaluate": "Evaluate a model on a labelled data set, with confidence intervals, plots and a report",
     "export": "Export a classifier to ONNX, with half the weights' size if wanted",
     "predict": "Predict expressions in images, folders and videos",
+    "fetch": "Download the face detector YuNet, once",
     "dynamics": "Train a model of facial dynamics and synkinesis (research scores) in five stages",
     "dynamics extract": "Extract optical flow and landmarks from videos",
     "dynamics predict": "Score facial dynamics in videos and frames",
