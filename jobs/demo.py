@@ -97,7 +97,11 @@ def request_prediction(config: DemoConfig, image: Path) -> dict:
 
     url = serve.start(
         ServeConfig(
-            model=CHAMPION, port=config.port or free_port(), out_dir=config.out_dir, tracking_uri=config.tracking_uri
+            model=CHAMPION,
+            port=config.port or free_port(),
+            detector="none",
+            out_dir=config.out_dir,
+            tracking_uri=config.tracking_uri,
         )
     )
     try:

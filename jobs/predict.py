@@ -25,9 +25,11 @@ def main(config: Config) -> None:
     from fer.classifier.predict.reader import find_files
     from fer.classifier.predict.rows import PredictionSummary
     from fer.classifier.predict.writers import choose_format, open_writer
+    from fer.faces.detectors import HAAR_HINT, choose_detector
     from fer.tracking import resolve_model
 
     folders = [resolve_model(reference, config) for reference in (config.model, *config.ensemble)]
+    asked, config = config, choose_detector(config)
     paths = find_files(config.paths)
     on_ray = len(paths) > config.ray_above or "RAY_ADDRESS" in os.environ
     # With Ray, this predictor validates models and options before anything starts, and explains; workers load theirs.
@@ -49,6 +51,8 @@ def main(config: Config) -> None:
         raise UserError(f"no file could be read; {summary.first_error}")
     outputs = [output for output in (config.out, config.draw) if output]
     print("; written to ".join([str(summary), *([" and ".join(outputs)] if outputs else [])]), file=sys.stderr)
+    if config.detector == "haar" != asked.detector:
+        print(HAAR_HINT, file=sys.stderr)
 
 
 def _predict_on_ray(config: Config, folders: list[Path], paths: list[str]) -> Iterator[list[PredictionRow]]:

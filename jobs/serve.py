@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -33,15 +34,16 @@ def start(config: Config) -> str:
 
     Raises UserError if there is no such model or detector, or if the port is taken.
     """
-    from fer.faces import open_detector
+    from fer.faces.detectors import HAAR_HINT, choose_detector, open_detector
 
     build_app = APPS.load(config.app)
-    config = resolve_paths(config)
-    open_detector(config.detector, Path(config.detector_model) if config.detector_model else None)
-    detector = config.detector_model and str(Path(config.detector_model).absolute())
-    config = config.model_copy(update={"detector_model": detector})
+    chosen = choose_detector(resolve_paths(config))
+    open_detector(chosen)
     example, path = ("-F files=@face.jpg", "/v1/predict") if config.app == "classifier" else ("", "/docs")
-    return start_app(APP, build_app, config, example, path)
+    url = start_app(APP, build_app, chosen, example, path)
+    if chosen.detector == "haar" != config.detector:
+        print(HAAR_HINT, file=sys.stderr)
+    return url
 
 
 def start_app(name: str, build_app: Callable[[C], Application], config: C, example: str, path: str) -> str:
@@ -124,8 +126,6 @@ def _url_host(host: str) -> str:
 
 
 if __name__ == "__main__":
-    import sys
-
     from jobs.__main__ import run_job
 
     sys.exit(run_job("serve"))

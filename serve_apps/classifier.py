@@ -28,10 +28,11 @@ class ClassifierReplica(ModelReplica):
     config: ServeConfig
 
     def __init__(self, config: ServeConfig) -> None:
-        from serve_apps.classifier_inference import find_detector, load_classifier
+        from fer.faces.detectors import open_detector
+        from serve_apps.classifier_inference import load_classifier
 
         super().__init__(config, partial(load_classifier, device=config.device))
-        self.detector = find_detector(config)
+        self.detector = open_detector(config)
         self.predict.set_max_batch_size(config.max_batch_size)  # type: ignore[attr-defined]
         self.predict.set_batch_wait_timeout_s(config.batch_wait_ms / 1000)  # type: ignore[attr-defined]
 

@@ -11,7 +11,9 @@ from fer.classifier.predictor import Predictions, Predictor
 from fer.classifier.preprocess import resize
 from fer.data.images import decode_untrusted
 from fer.errors import BadRow
-from fer.faces import FaceBox, FaceDetector, crop, open_detector
+from fer.faces.box import FaceBox, crop
+from fer.faces.detectors import FaceDetector
+from fer.faces.find import find_faces
 from fer.labels import likely_compound
 from serve_apps.options import ServeConfig
 from serve_apps.reloadable_model import LoadedModel
@@ -24,8 +26,7 @@ LoadedClassifier = LoadedModel[Predictor, ClassifierInfo]
 class FaceCrop:
     """One face of an image."""
 
-    box: Box
-    confidence: float | None
+    box: FaceBox
     pixels: np.ndarray
     """RGB uint8 (side, side, 3), already of the network's input size: a batch of large photographs stays small."""
 
@@ -45,15 +46,8 @@ def load_classifier(folder: Path, name: str, version: str, device: str) -> Loade
     return LoadedModel(predictor, info)
 
 
-def find_detector(config: ServeConfig) -> FaceDetector | None:
-    """The face detector of ``config``; None if each image is taken as one face. Raises UserError."""
-    if config.detector == "none":
-        return None
-    return open_detector(config.detector, Path(config.detector_model) if config.detector_model else None)
-
-
 def predict_requests(
-    requests: list[list[bytes]], model: LoadedClassifier, detector: FaceDetector | None, config: ServeConfig
+    requests: list[list[bytes]], model: LoadedClassifier, detector: FaceDetector, config: ServeConfig
 ) -> list[PredictResponse | InvalidInput]:
     """One response per request, in order; an image that can't be decoded invalidates only its own request."""
     inputs = [_find_faces(images, model, detector, config) for images in requests]
@@ -72,25 +66,19 @@ def predict_requests(
 
 
 def _find_faces(
-    images: list[bytes], model: LoadedClassifier, detector: FaceDetector | None, config: ServeConfig
+    images: list[bytes], model: LoadedClassifier, detector: FaceDetector, config: ServeConfig
 ) -> list[list[FaceCrop]] | InvalidInput:
     """The faces of each image of a request."""
     faces = []
     for number, image in enumerate(images):
         try:
             pixels = decode_untrusted(image, config.max_pixels, config.max_image_bytes)
-            faces.append(_crop_faces(pixels, model.info.img_size, detector))
+            boxes = find_faces(pixels, detector)
+            side = model.info.img_size
+            faces.append([FaceCrop(box, resize(crop(pixels, box, config.margin), side)) for box in boxes])
         except BadRow as error:
             return InvalidInput(reason=f"image {number}: {error}")
     return faces
-
-
-def _crop_faces(pixels: np.ndarray, side: int, detector: FaceDetector | None) -> list[FaceCrop]:
-    """The faces of an image; without a detector, the whole image is one."""
-    if detector is None:
-        height, width = pixels.shape[:2]
-        return [FaceCrop(Box(x=0, y=0, w=width, h=height), None, resize(pixels, side))]
-    return [FaceCrop(_rounded(box), box.score, resize(crop(pixels, box), side)) for box in detector.detect(pixels)]
 
 
 def _rounded(box: FaceBox) -> Box:
@@ -108,8 +96,9 @@ def _face_prediction(
     label = max(probabilities, key=probabilities.__getitem__) if probabilities else None
     confidence = probabilities[label] if probabilities and label else None
     return FacePrediction(
-        box=face.box,
-        detection_confidence=face.confidence,
+        box=_rounded(face.box),
+        detection_confidence=face.box.score,
+        whole_image=face.box.whole_image,
         label=label,
         confidence=confidence,
         scores=probabilities,

@@ -22,9 +22,7 @@ class DeepFaceResult(Schema):
     emotion: dict[str, float] = Field(description="Score of each emotion, 0 to 100")
     dominant_emotion: str
     region: Box
-    face_confidence: float = Field(
-        description="The face detector's confidence, 0 to 1; 0 without a detector, as in DeepFace"
-    )
+    face_confidence: float = Field(description="The face detector's confidence, 0 to 1; 0 without one, as in DeepFace")
 
 
 class AnalyzeResponse(Schema):

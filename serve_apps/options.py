@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from fer.faces.options import FaceOptions
 from fer.plugins import Registry
 from fer.tracking import DEFAULT_MODEL, TrackingOptions
 
@@ -55,7 +56,7 @@ class ServerOptions(LimitOptions):
         return self
 
 
-class ServeConfig(ServerOptions):
+class ServeConfig(ServerOptions, FaceOptions):
     """Serve a trained classifier over HTTP with Ray Serve."""
 
     model: str = Field(DEFAULT_MODEL, description=f"{MODEL_HELP}, or a bundled model")
@@ -63,10 +64,6 @@ class ServeConfig(ServerOptions):
         "classifier",
         description="Application: classifier, one of an installed package, or module:build_app of your own",
     )
-    detector: Literal["none", "haar", "yunet"] = Field(
-        "none", description="Face detector; none: each image is taken as one face"
-    )
-    detector_model: str | None = Field(None, description="YuNet's model file; unset: the one in the cache")
     min_confidence: float = Field(0.0, ge=0, le=1, description="Mark faces with a confidence below this as uncertain")
     compound: bool = Field(
         False, description="Also return RAF-DB's compound label of the two most probable expressions"

@@ -76,7 +76,11 @@ class Box(Schema):
 class FacePrediction(Schema):
     box: Box
     detection_confidence: float | None = Field(
-        description="The face detector's confidence, 0 to 1; null without a detector"
+        description="The face detector's confidence, 0 to 1; null if it has none, and for a whole image"
+    )
+    whole_image: bool = Field(
+        description="Whether the whole image was taken as the face: without a detector, or for a face crop in which "
+        "none was found"
     )
     label: str | None = Field(
         description="Most probable expression; null if the model predicts valence and arousal only"

@@ -15,7 +15,7 @@ from fer.classifier.predict.pipeline import BATCH_SIZE, FilePredictor
 from fer.classifier.predict.rows import PredictionList
 from fer.data.images import decode_untrusted
 from fer.errors import BadRow
-from fer.faces import DetectorName
+from fer.faces.options import DetectorName
 from fer.tracking import DEFAULT_MODEL, TrackingOptions, resolve_model
 
 ImageLike = str | Path | bytes | np.ndarray | Image.Image
@@ -26,7 +26,7 @@ def load_model(
     reference: str | Path = DEFAULT_MODEL,
     *,
     device: Literal["auto", "cpu", "gpu"] = "auto",
-    detector: DetectorName = "none",
+    detector: DetectorName = "auto",
     detector_model: str | None = None,
     tta: bool = False,
     out_dir: str = "runs",
@@ -37,9 +37,10 @@ def load_model(
     ``reference`` is the folder of a model or run, the name of a run in ``out_dir`` or of
     a bundled model, ``models:/NAME@ALIAS``,
     ``models:/NAME/VERSION`` or ``runs:/RUN_ID/model``; registered models are looked up at ``tracking_uri``. The other
-    arguments are the options of `fer predict`. Raises UserError if there is no such model, detector or device.
+    arguments are the options of `fer predict`; with ``detector="none"``, each image is one face. Raises UserError if
+    there is no such model, detector or device.
 
-        >>> model = load_model("models:/faces@champion", detector="haar")
+        >>> model = load_model("models:/faces@champion")
         >>> model.labels
         ('anger', 'disgust', 'fear', 'happiness', 'neutral', 'sadness', 'surprise')
     """
@@ -56,7 +57,7 @@ def load_model(
 
 
 class ExpressionClassifier:
-    """A trained classifier in memory. Without a detector, `predict` may be called from several threads."""
+    """A trained classifier in memory. `predict` may be called from several threads."""
 
     def __init__(self, folder: Path, options: PredictConfig) -> None:
         """Use `load_model`."""
@@ -72,10 +73,10 @@ class ExpressionClassifier:
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> PredictionList:
         """Classify one image, or several in batches: one row per face, in the order of the images.
 
-        Without a detector each image counts as one face and gives one row. With a detector, an image gives a row for
-        each face that was found, with its box. An image that can't be read, or shows no face, gives one row with an
-        ``error``. ``path`` is the file's path, or ``images[N]`` for an image from memory. The list has a method
-        ``to_frame`` for pandas.
+        An image gives a row for each face that was found, with its box. A face crop in which none was found, and every
+        image with ``detector="none"``, gives one row with ``whole_image`` set. An image that can't be read, or shows no
+        face, gives one row with an ``error``. ``path`` is the file's path, or ``images[N]`` for an image from memory.
+        The list has a method ``to_frame`` for pandas.
 
             >>> for row in model.predict(["happy.jpg", pixels]):
             ...     print(row.path, row.label, row.confidence)

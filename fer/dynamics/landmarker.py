@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from fer.data.landmarks import INDICES
+from fer.downloads import cache_folder
 from fer.errors import UserError
-from fer.faces import cache_folder
 
 BUNDLE_PATTERN = "face_landmarker*.task"
 _HOW_TO_GET = (

@@ -18,7 +18,7 @@ from fer.data.images import decode_rgb, encode_png
 
 @pytest.fixture
 def model(make_classifier: Callable[..., Path], tmp_path: Path) -> ExpressionClassifier:
-    return load_model(make_classifier(tmp_path / "run/model", head="both"), device="cpu")
+    return load_model(make_classifier(tmp_path / "run/model", head="both"), device="cpu", detector="none")
 
 
 @pytest.fixture

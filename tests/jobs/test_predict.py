@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,8 @@ def workspace(make_classifier: Callable[..., Path], tmp_path: Path, monkeypatch:
     """The working directory, with a model and three images, one of them broken."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("FER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FER_PREDICT_DETECTOR", "none")
     make_classifier(tmp_path / "model", "basic")
     (tmp_path / "images").mkdir()
     for i in range(2):
@@ -54,6 +57,22 @@ def test_pictures_are_drawn_beside_the_rows(workspace: Path, capsys: pytest.Capt
     assert main([*arguments, "--detector", "none"]) == 0
     assert sorted(file.name for file in (workspace / "drawn").iterdir()) == ["0.jpg", "1.jpg", "contact-sheet-1.jpg"]
     assert capsys.readouterr().err.strip().endswith("; written to rows.csv and drawn")
+
+
+def test_without_yunet_there_is_a_hint_and_with_it_none(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, shared_data: Path
+) -> None:
+    def hints(*arguments: str) -> int:
+        assert main(["predict", "--model", "model", "images", *arguments]) == 0
+        return capsys.readouterr().err.count("`fer fetch yunet` installs a better detector")
+
+    monkeypatch.delenv("FER_PREDICT_DETECTOR")
+    assert hints() == 1
+    assert hints("--detector", "haar") == hints("--detector", "none") == 0
+    (workspace / "cache").mkdir()
+    file = "face_detection_yunet_2026may.onnx"
+    shutil.copy(shared_data / "models" / file, workspace / "cache" / file)
+    assert hints() == 0
 
 
 def test_no_readable_file_is_exit_code_2_with_rows_written(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from fer.data.images import encode_png
-from fer.faces import FaceBox, FaceDetector
+from fer.faces.box import FaceBox
+from fer.faces.detectors import FaceDetector, HaarDetector, WholeImageDetector
 from fer.labels import likely_compound
-from serve_apps.classifier_inference import LoadedClassifier, find_detector, load_classifier, predict_requests
+from serve_apps.classifier_inference import LoadedClassifier, load_classifier, predict_requests
 from serve_apps.options import ServeConfig
 from serve_apps.schema import InvalidInput, PredictResponse
 
 CONFIG = ServeConfig(model="unused", max_pixels=100_000)
+WHOLE_IMAGES = WholeImageDetector()
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def faces_of(response: PredictResponse | InvalidInput) -> list:
 
 
 def predict(
-    image: bytes, model: LoadedClassifier, detector: FaceDetector | None = None, config: ServeConfig = CONFIG
+    image: bytes, model: LoadedClassifier, detector: FaceDetector = WHOLE_IMAGES, config: ServeConfig = CONFIG
 ) -> list:
     """The faces of one image."""
     (response,) = predict_requests([[image]], model, detector, config)
@@ -44,21 +46,21 @@ def predict(
 
 def test_an_invalid_image_fails_its_own_request_only(model: LoadedClassifier) -> None:
     requests = [[picture(1), picture(2)], [picture(3), b"no"], [picture(4)]]
-    first, bad, last = predict_requests(requests, model, None, CONFIG)
+    first, bad, last = predict_requests(requests, model, WHOLE_IMAGES, CONFIG)
     assert bad == InvalidInput(reason="image 1: not an image of a supported format")
-    alone = predict_requests([[picture(1), picture(2)], [picture(4)]], model, None, CONFIG)
+    alone = predict_requests([[picture(1), picture(2)], [picture(4)]], model, WHOLE_IMAGES, CONFIG)
     for batched, expected in zip((first, last), alone, strict=True):
         for (face,), (same,) in zip(faces_of(batched), faces_of(expected), strict=True):
             assert face.scores == pytest.approx(same.scores, abs=1e-6)
 
 
 def test_a_truncated_image_is_named_in_the_reason(model: LoadedClassifier) -> None:
-    (response,) = predict_requests([[picture(1), picture(2)[:-100]]], model, None, CONFIG)
+    (response,) = predict_requests([[picture(1), picture(2)[:-100]]], model, WHOLE_IMAGES, CONFIG)
     assert response == InvalidInput(reason="image 1: truncated or damaged image")
 
 
 def test_each_image_of_a_request_is_decoded_once(model: LoadedClassifier, count_decodes: Callable[[], int]) -> None:
-    predict_requests([[picture(1), picture(2)], [picture(3)]], model, None, CONFIG)
+    predict_requests([[picture(1), picture(2)], [picture(3)]], model, WHOLE_IMAGES, CONFIG)
     assert count_decodes() == 3
 
 
@@ -84,15 +86,34 @@ def test_each_detected_face_is_returned_with_its_box(model: LoadedClassifier) ->
         def detect(self, image: np.ndarray) -> list[FaceBox]:
             return [FaceBox(1.4, 2.0, 10.0, 12.0, 0.9), FaceBox(20.0, 20.0, 8.0, 8.0, None)]
 
+        def resembles_face(self, image: np.ndarray) -> bool:
+            raise AssertionError("faces were found")
+
     left, right = predict(picture(6), model, TwoFaces())
     assert left.box.model_dump() == {"x": 1, "y": 2, "w": 10, "h": 12}
     assert (left.detection_confidence, right.detection_confidence) == (0.9, None)
+    assert not left.whole_image
 
 
 def test_an_image_without_a_face_has_none(model: LoadedClassifier) -> None:
-    detector = find_detector(ServeConfig(model="unused", detector="haar"))
     grey = encode_png(np.full((64, 64, 3), 128, np.uint8))
-    assert predict(grey, model, detector) == []
+    assert predict(grey, model, HaarDetector()) == []
+
+
+def test_a_face_crop_without_a_detected_face_is_taken_whole(model: LoadedClassifier) -> None:
+    class NoFace:
+        def detect(self, image: np.ndarray) -> list[FaceBox]:
+            return []
+
+        def resembles_face(self, image: np.ndarray) -> bool:
+            return True
+
+    (face,) = predict(picture(9, side=64), model, NoFace())
+    assert face.whole_image
+    assert face.detection_confidence is None
+    assert face.box.model_dump() == {"x": 0, "y": 0, "w": 64, "h": 64}
+    assert face.scores == pytest.approx(predict(picture(9, side=64), model)[0].scores)
+    assert predict(picture(9, side=140), model, NoFace()) == []
 
 
 @pytest.mark.parametrize(("head", "has_label"), [("valence-arousal", False), ("both", True)])

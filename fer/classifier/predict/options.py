@@ -7,20 +7,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg, CliVariadicArg
 
+from fer.faces.options import FaceOptions
 from fer.options import Options
 from fer.tracking import DEFAULT_MODEL, TrackingOptions
-
-
-class FaceOptions(Options):
-    """Face detection and cropping."""
-
-    detector: Literal["none", "haar", "yunet"] = Field(
-        "none", description="Face detector; none: each image is one face"
-    )
-    detector_model: str | None = Field(None, description="Model file of the detector (the .onnx file of yunet)")
-    margin: float = Field(
-        0.2, ge=0, le=2, description="Enlarge each face box by this fraction of its size before cropping"
-    )
 
 
 class VideoOptions(Options):

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from fer.classifier.predict.options import PredictConfig
@@ -16,14 +15,16 @@ from fer.classifier.predict.rows import NO_FACE, PredictionRow
 from fer.data.images import MAX_BYTES, decode_untrusted, is_image
 from fer.data.video import count_frames, is_video, show_progress, video_frames
 from fer.errors import BadRow, UserError
-from fer.faces import crop, open_detector
+from fer.faces.box import crop
+from fer.faces.detectors import open_detector
+from fer.faces.find import find_faces
 
 DETECTION_DIGITS = 5
 
 
 @dataclass
 class FaceCrop:
-    """A face (without a detector, a whole image) and its row; or a row with an error, without pixels."""
+    """A face and its row; or a row with an error, without pixels."""
 
     row: PredictionRow
     pixels: np.ndarray | None = None
@@ -40,8 +41,7 @@ class FaceReader:
 
     def __init__(self, options: PredictConfig, base: Path) -> None:
         self.options, self.base = options, base
-        model_file = Path(options.detector_model) if options.detector_model else None
-        self.detector = None if options.detector == "none" else open_detector(options.detector, model_file)
+        self.detector = open_detector(options)
         self.threads = ThreadPoolExecutor(4, thread_name_prefix="read")
 
     def crop_images(self, images: Iterable[tuple[str, np.ndarray | str]]) -> Iterator[FaceCrop]:
@@ -84,21 +84,18 @@ class FaceReader:
             return (error.strerror or str(error)).lower()
 
     def _crop_faces(self, row: PredictionRow, image: np.ndarray) -> Iterator[FaceCrop]:
-        """The faces of an image; without a detector, the whole image."""
-        if self.detector is None:
-            yield FaceCrop(row, image)
-            return
+        """The faces of an image, or an item with the reason why there is none."""
         try:
-            boxes = self.detector.detect(image)
-        except cv2.error as error:  # an image of a shape that the detector does not support
-            yield FaceCrop(row.model_copy(update={"error": f"face detection failed: {error.err}"}))
+            boxes = find_faces(image, self.detector)
+        except BadRow as error:
+            yield FaceCrop(row.model_copy(update={"error": str(error)}))
             return
         if not boxes:
             yield FaceCrop(row.model_copy(update={"error": NO_FACE}))
         for number, box in enumerate(boxes):
             position = (round(box.x, 1), round(box.y, 1), round(box.width, 1), round(box.height, 1))
             score = None if box.score is None else round(box.score, DETECTION_DIGITS)
-            update = {"face": number, "box": position, "face_score": score}
+            update = {"face": number, "box": position, "face_score": score, "whole_image": box.whole_image}
             yield FaceCrop(row.model_copy(update=update), crop(image, box, self.options.margin))
 
 

@@ -25,11 +25,13 @@ class PredictionRow(BaseModel):
     """Frame number, from 0, and its time in seconds; None for images."""
     seconds: float | None = None
     face: int | None = None
-    """Number of the face in its image; in a video, its track, the same in every frame. None without a detector."""
+    """Number of the face in its image; in a video, its track, the same in every frame."""
     box: tuple[float, float, float, float] | None = None
     """Left, top, width and height, in pixels of the image."""
     face_score: float | None = None
     """Confidence of the face detector; None if it has none (haar)."""
+    whole_image: bool = False
+    """Whether the whole image was taken as the face: without a detector, or for a face crop in which none was found."""
     label: str | None = None
     """The most probable expression, or `uncertain`; None if the model has no expression head."""
     confidence: float | None = None

@@ -91,7 +91,7 @@ def _cells(row: PredictionRow) -> dict[str, str]:
         "path": row.path,
         "time": f"{row.seconds:.2f} s" if row.seconds is not None else "",
         "face": str(row.face) if row.face is not None else "",
-        "box": "{:.0f},{:.0f} {:.0f}x{:.0f}".format(*row.box) if row.box else "",
+        "box": _describe_box(row),
         "label": row.label or "",
         "compound": row.compound or "",
         "confidence": f"{row.confidence:.2f}" if row.confidence is not None else "",
@@ -100,6 +100,12 @@ def _cells(row: PredictionRow) -> dict[str, str]:
         "arousal": f"{row.arousal:+.2f}" if row.arousal is not None else "",
         "error": row.error or "",
     }
+
+
+def _describe_box(row: PredictionRow) -> str:
+    if row.whole_image:
+        return "whole image"
+    return "{:.0f},{:.0f} {:.0f}x{:.0f}".format(*row.box) if row.box else ""
 
 
 def choose_format(requested: str, out: str | None) -> Format:

@@ -27,7 +27,9 @@ def model(make_classifier: Make, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def load(*models: Path, **options: object) -> FilePredictor:
-    config = PredictConfig.model_validate({"model": "M", "paths": ["x"], "device": "cpu", **options})
+    config = PredictConfig.model_validate(
+        {"model": "M", "paths": ["x"], "device": "cpu", "detector": "none", **options}
+    )
     return FilePredictor(models, config, Path.cwd())
 
 
@@ -43,7 +45,8 @@ def test_each_image_has_a_label_a_confidence_and_the_full_distribution(model: Pa
     assert sum(row.scores.values()) == pytest.approx(1, abs=1e-4)
     assert row.label == max(row.scores, key=row.scores.__getitem__)
     assert row.confidence == row.scores[row.label]
-    assert row.face is row.box is row.valence is row.error is None
+    assert (row.face, row.box, row.whole_image) == (0, (0, 0, 36, 40), True)
+    assert row.face_score is row.valence is row.error is None
 
 
 def test_compound_labels_are_those_of_the_two_most_probable_expressions(model: Path, images: Path) -> None:
@@ -159,8 +162,19 @@ def test_each_face_of_a_photo_has_a_row_with_its_box(model: Path, shared_data: P
 
 
 def test_an_image_without_a_face_is_a_row_with_an_error(model: Path, images: Path, shared_data: Path) -> None:
-    (row,) = predict(images / "a.png", model, **yunet(shared_data))
-    assert (row.error, row.label, row.is_readable) == (NO_FACE, None, True)
+    (images / "large.png").write_bytes(encode_png(cv2.resize(cv2.imread(str(images / "a.png")), None, fx=8, fy=8)))
+    (row,) = predict(images / "large.png", model, **yunet(shared_data))
+    assert (row.error, row.label, row.is_readable, row.whole_image) == (NO_FACE, None, True, False)
+
+
+def test_a_face_crop_without_a_detected_face_is_taken_whole(model: Path, face_folder: Path) -> None:
+    paths = [str(path) for path in sorted(face_folder.rglob("*.png"))]
+    whole = dict(zip(paths, predict(paths, model), strict=True))
+    fallbacks = [row for row in predict(paths, model, detector="haar") if row.whole_image]
+    assert len(fallbacks) > 5
+    for row in fallbacks:
+        assert row.scores == pytest.approx(whole[row.path].scores, abs=2e-5)
+        assert row.box == whole[row.path].box == (0, 0, 48, 48)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 5000, 3), (5000, 1, 3)])

@@ -1,0 +1,1 @@
+"""Faces in images: detection, alignment and cropping."""

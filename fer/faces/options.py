@@ -1,0 +1,27 @@
+"""Options of face detection and cropping."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fer.options import Options
+
+DetectorName = Literal["auto", "none", "haar", "yunet"]
+
+
+class FaceOptions(Options):
+    """Face detection and cropping."""
+
+    detector: DetectorName = Field(
+        "auto",
+        description="Face detector; auto: yunet if its model file is there (`fer fetch yunet`), else haar, which needs "
+        "no file; none: each image is one face",
+    )
+    detector_model: str | None = Field(
+        None, description="Model file of yunet (.onnx); unset: the newest one in the cache folder"
+    )
+    margin: float = Field(
+        0.2, ge=0, le=2, description="Enlarge each face box by this fraction of its size before cropping"
+    )

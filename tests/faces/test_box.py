@@ -1,0 +1,72 @@
+"""The geometry of cropping and aligning."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fer.faces.box import FaceBox, align, crop, eye_angle, whole_image
+
+boxes = st.builds(
+    FaceBox,
+    x=st.floats(-20, 60),
+    y=st.floats(-20, 60),
+    width=st.floats(0.5, 80),
+    height=st.floats(0.5, 80),
+)
+
+
+@given(boxes, st.floats(0, 1))
+def test_crop_is_a_square_of_the_longer_side_and_margins(box: FaceBox, margin: float) -> None:
+    image = np.zeros((50, 60, 3), np.uint8)
+    height, width, channels = crop(image, box, margin).shape
+    assert height == width
+    assert abs(width - max(box.width, box.height) * (1 + 2 * margin)) <= 1
+    assert channels == 3
+
+
+@given(boxes)
+def test_crop_repeats_edge_pixels_outside_the_image(box: FaceBox) -> None:
+    """Pixels hold their own coordinates, so the crop must hold coordinates clipped to the image."""
+    rows, columns = np.mgrid[:50, :60]
+    image = np.stack([columns, rows, columns], axis=-1).astype(np.uint8)
+    cut = crop(image, box, 0.0)
+    side = len(cut)
+    left, top = round(box.centre[0] - side / 2), round(box.centre[1] - side / 2)
+    np.testing.assert_array_equal(cut[0, :, 0], np.clip(np.arange(left, left + side), 0, 59))
+    np.testing.assert_array_equal(cut[:, 0, 1], np.clip(np.arange(top, top + side), 0, 49))
+
+
+@given(st.floats(-179, 179))
+def test_align_levels_the_eyes(tilt: float) -> None:
+    """Two blobs for eyes, rotated about the box: they come out level, the person's right eye on the left."""
+    centre, radians = np.array([60.0, 60.0]), np.radians(tilt)
+    across = np.array([np.cos(radians), np.sin(radians)])
+    down = np.array([-np.sin(radians), np.cos(radians)])
+    right_eye, left_eye = centre - 20 * across - 10 * down, centre + 20 * across - 10 * down
+    landmarks = np.stack([right_eye, left_eye, centre, centre, centre])
+    assert eye_angle(landmarks) == pytest.approx(tilt)
+
+    image = np.zeros((121, 121, 3), np.uint8)
+    cv2.circle(image, np.round(right_eye).astype(int).tolist(), 4, (255, 0, 0), -1)
+    cv2.circle(image, np.round(left_eye).astype(int).tolist(), 4, (0, 255, 0), -1)
+    upright = align(image, FaceBox(30, 30, 60, 60, landmarks=landmarks))
+    assert upright.shape == image.shape
+    for channel, expected in ((0, (40, 50)), (1, (80, 50))):
+        ys, xs = np.nonzero(upright[..., channel] > 127)
+        assert (xs.mean(), ys.mean()) == pytest.approx(expected, abs=1.5)
+
+
+def test_align_without_landmarks_changes_nothing() -> None:
+    image = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
+    np.testing.assert_array_equal(align(image, FaceBox(0, 0, 10, 10)), image)
+
+
+def test_an_image_that_is_one_face_is_not_cropped() -> None:
+    image = np.zeros((30, 40, 3), np.uint8)
+    box = whole_image(image)
+    assert (box.x, box.y, box.width, box.height, box.score, box.whole_image) == (0, 0, 40, 30, None, True)
+    assert crop(image, box, 0.2) is image
