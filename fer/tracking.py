@@ -38,8 +38,8 @@ DEFAULT_MODEL = "ferry-small"
 """The bundled model that `fer predict`, `fer serve` and `fer.load_model` use if no other is named."""
 
 SPEC, WEIGHTS, GRAPH = "model.json", "model.safetensors", "model.onnx"
-"""Files of a model folder; the graph is there if the model was exported to ONNX. Vision-language models have a spec, but
-store their weights as transformers does."""
+"""Files of a model folder; the graph is there if the model was exported to ONNX. Vision-language models have a spec,
+but store their weights as transformers does."""
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferry" / "models"
 PARAMS_PER_CALL = 100  # MLflow's limit
@@ -179,8 +179,8 @@ def resolve_model(reference: str, tracking: TrackingOptions) -> Path:
     """Local path of the model folder that ``reference`` names.
 
     A reference is a model folder, the folder of a run or checkpoint, the name of a run in the output folder or of a
-    bundled model, ``runs:/RUN_ID/model``, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``. Remote artifacts are downloaded once, to
-    the cache folder. Raises UserError if there is no such model.
+    bundled model, ``runs:/RUN_ID/model``, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``. Remote artifacts are
+    downloaded once, to the cache folder. Raises UserError if there is no such model.
     """
     if reference.startswith("models:/"):
         return _download(str(_version(reference, tracking).source), tracking)

@@ -12,9 +12,9 @@ from ray.data.collate_fn import ArrowBatchCollateFn
 from torch import Tensor
 
 from fer.classifier.augment import Augment
-from fer.classifier.spec import ModelSpec
 from fer.classifier.options import TrainConfig
 from fer.classifier.preprocess import to_input
+from fer.classifier.spec import ModelSpec
 from fer.data.images import decode_rgb
 from fer.data.manifest import ShardedDataset
 from fer.data.stream.reader import ROW_SEED, iter_batches, read_window

@@ -9,8 +9,8 @@ from pathlib import Path
 from ray.train import Checkpoint, Result
 
 from fer.classifier.card import model_card
-from fer.classifier.spec import ModelSpec
 from fer.classifier.options import TrainConfig
+from fer.classifier.spec import ModelSpec
 from fer.tracking import WEIGHTS, Run
 from fer.training.checkpoint import read_state
 from fer.training.export import publish_model

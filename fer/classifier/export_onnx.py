@@ -41,7 +41,7 @@ class PixelsToOutputs(nn.Module):
 def export_onnx(folder: Path, out: Path, half: bool = False) -> float:
     """Write the classifier of ``folder`` to ``out``, with a graph for ONNX Runtime; ``half`` stores float16 weights.
 
-    Both runtimes compute in float32. Returns the largest difference between their outputs, which is at most `TOLERANCE`.
+    Both runtimes compute in float32. Returns the largest difference of their outputs, at most `TOLERANCE`.
     """
     model, spec = load_model(folder)
     save_model(model.half() if half else model, spec, out)

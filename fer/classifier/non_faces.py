@@ -23,9 +23,7 @@ def replace_with_non_faces(images: Tensor, targets: Tensor, fraction: float, see
     """
     count = round(fraction * len(images))
     rng = np.random.default_rng(seed)
-    replaced = [
-        shuffle_parts(image, rng) if rng.random() < 0.5 else noise_like(image, rng) for image in images[:count]
-    ]
+    replaced = [shuffle_parts(image, rng) if rng.random() < 0.5 else noise_like(image, rng) for image in images[:count]]
     uniform = torch.full_like(targets[:count], 1 / targets.shape[1])
     return torch.cat([torch.stack(replaced), images[count:]]) if replaced else images, torch.cat(
         [uniform, targets[count:]]

@@ -91,5 +91,7 @@ class TrainConfig(DataOptions, ModelOptions, AugmentOptions, LossOptions, Optimi
         if self.margin != "none" and self.head == "valence-arousal":
             raise ValueError("--margin needs a classification head: use --head classification or both")
         if self.head != "classification" and (self.mixup or self.cutmix or self.non_faces):
-            raise ValueError("--mixup, --cutmix and --non-faces need --head classification: they change its labels only")
+            raise ValueError(
+                "--mixup, --cutmix and --non-faces need --head classification: they change its labels only"
+            )
         return self

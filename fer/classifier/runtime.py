@@ -25,5 +25,5 @@ class Runtime(Protocol):
     device: str
 
     def __call__(self, pixels: np.ndarray) -> RawOutputs:
-        """Compute the outputs for a batch (N, side, side, C) uint8, as `fer.classifier.preprocess.to_input` makes it."""
+        """Compute the outputs for a batch (N, side, side, C) uint8 of `fer.classifier.preprocess.to_input`."""
         ...

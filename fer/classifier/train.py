@@ -113,9 +113,7 @@ class ClassifierTrainer:
         torch.manual_seed(seed)
         images = normalize(batch["pixels"].to(device, non_blocking=True), self.spec)
         labels = batch["label"].to(device)
-        targets = (
-            batch["votes"].to(device) if "votes" in batch else F.one_hot(labels, len(self.spec.labels)).float()
-        )
+        targets = batch["votes"].to(device) if "votes" in batch else F.one_hot(labels, len(self.spec.labels)).float()
         images, targets = self.augment(images, targets, seed)
         skip_sync = self.worker.world_size > 1 and not is_last
         with self.model.no_sync() if skip_sync else nullcontext():

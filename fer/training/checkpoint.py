@@ -50,9 +50,7 @@ def save_checkpoint(folder: Path, state: TrainerState, **parts: Any) -> None:
     torch.save({name: part.state_dict() for name, part in parts.items()}, folder / OPTIMIZER)
 
 
-def load_checkpoint(
-    folder: Path, device: torch.device, optimizer: torch.optim.Optimizer, **parts: Any
-) -> TrainerState:
+def load_checkpoint(folder: Path, device: torch.device, optimizer: torch.optim.Optimizer, **parts: Any) -> TrainerState:
     """Restore the optimizer's moments and the parts from a checkpoint folder; return the state.
 
     Learning rate, weight decay and the like stay those of the optimizer: a run may be resumed with other options.

@@ -62,7 +62,7 @@ class LRSchedule:
             self.scheduler.step_update(global_step)
 
     def restore(self, global_step: int) -> None:
-        """Continue after ``global_step`` steps: the rate follows from the options and the steps, so nothing is saved."""
+        """Continue after ``global_step`` steps: the rate is a function of them and the options."""
         if isinstance(self.scheduler, OneCycleLR):
             with warnings.catch_warnings():  # the steps were taken before
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")

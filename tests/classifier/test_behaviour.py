@@ -20,9 +20,9 @@ from fer.classifier import preprocess
 from fer.classifier.augment import Augment
 from fer.classifier.losses import build_loss
 from fer.classifier.model import build_model, new_spec, save_model
-from fer.classifier.spec import ModelSpec
 from fer.classifier.options import TrainConfig
 from fer.classifier.predictor import Predictor
+from fer.classifier.spec import ModelSpec
 from fer.data.synthetic import PRESETS, Person, Pose, Scene, render, vary
 from fer.labels import LabelSpace
 from fer.training.optim import LRSchedule, build_optimizer

@@ -6,8 +6,8 @@ import pytest
 
 from fer.classifier.card import model_card
 from fer.classifier.model import new_spec
-from fer.classifier.spec import ModelSpec
 from fer.classifier.options import ModelOptions
+from fer.classifier.spec import ModelSpec
 from fer.labels import get_space
 
 

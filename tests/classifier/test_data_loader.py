@@ -9,8 +9,8 @@ import torch
 
 from fer.classifier.data_loader import Batch, Collate, DecodeImages, FaceDataLoader
 from fer.classifier.model import new_spec
-from fer.classifier.spec import ModelSpec
 from fer.classifier.options import TrainConfig
+from fer.classifier.spec import ModelSpec
 from fer.data.images import encode_png
 from fer.data.manifest import ShardedDataset
 from fer.data.schema import FACE_SCHEMA

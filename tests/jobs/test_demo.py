@@ -23,7 +23,14 @@ def test_the_demo_runs_and_its_output_raises_no_alarm(tmp_path: Path) -> None:
     output = demo.stdout
     assert demo.returncode == 0, output
     assert re.findall(r"^\[(\d)/7\]", output, re.MULTILINE) == list("1234567")
-    for words in ("Accuracy on unseen people", "Chance, 7 classes", "server's prediction", "report.html", "mlflow.db", "ferry-small on"):
+    for words in (
+        "Accuracy on unseen people",
+        "Chance, 7 classes",
+        "server's prediction",
+        "report.html",
+        "mlflow.db",
+        "ferry-small on",
+    ):
         assert words in output
     assert (tmp_path / "demo" / "evaluation" / "report.html").is_file()
     assert (tmp_path / "demo" / "annotated" / "portrait.jpg").is_file()

@@ -53,4 +53,3 @@ def test_the_table_shows_paths_verbatim_and_no_empty_columns() -> None:
 )
 def test_the_format_follows_the_file(requested: str, out: str | None, expected: str) -> None:
     assert choose_format(requested, out) == expected
-

@@ -37,7 +37,10 @@ def test_a_video_without_a_face_is_a_user_error(
 
 
 def test_a_folder_of_frames_is_scored(dynamics_model: Path, sequences: Path, tmp_path: Path) -> None:
-    assert main(["dynamics", "predict", "--model", str(dynamics_model), str(sequences / "smile"), "--out", str(tmp_path)]) == 0
+    assert (
+        main(["dynamics", "predict", "--model", str(dynamics_model), str(sequences / "smile"), "--out", str(tmp_path)])
+        == 0
+    )
     rows = list(csv.DictReader((tmp_path / "smile.csv").open()))
     assert len(rows) == 40
     assert rows[0]["path"] == "01_001"

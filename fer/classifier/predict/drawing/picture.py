@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from fer.classifier.predict.drawing.card import CardPainter, Face
 from fer.classifier.predict.drawing.style import INK, PANEL, draw_tag, label_colours, tag_size, text_size
 from fer.classifier.predict.rows import UNCERTAIN, PredictionRow, percent
-from fer.faces import FaceBox, crop
+from fer.faces.box import FaceBox, crop
 
 MIN_SIDE, MAX_SIDE = 640, 3840
 """The longer side of a picture, in pixels: smaller ones are enlarged, larger ones reduced."""
