@@ -40,7 +40,7 @@ def main(config: EvaluateConfig) -> None:
 
 
 def output_folder(config: EvaluateConfig, model: Path, split: str) -> Path:
-    """``--out``, else a folder named by data and split: beside the model, or in ``--out-dir`` if it was not trained here."""
+    """``--out``, else a folder named by data and split: beside the model, or in ``--out-dir`` if it is not of a run."""
     from fer.tracking import BUNDLED
 
     if config.out is not None:
