@@ -174,8 +174,8 @@ def test_deepface_names_and_percentages() -> None:
     scores = {"anger": 0.25, "happiness": 0.5, "contempt": 0.125, "own label": 0.125}
     box = Box(x=1, y=2, w=3, h=4)
     face = FacePrediction(
-        box=box, detection_confidence=None, label="happiness", confidence=0.5, scores=scores, valence=None,
-        arousal=None, uncertain=False,
+        box=box, detection_confidence=None, whole_image=True, label="happiness", confidence=0.5, scores=scores,
+        valence=None, arousal=None, uncertain=False,
     )  # fmt: skip
     result = to_deepface(ImageFaces(faces=[face])).results[0]
     assert result.emotion == {"angry": 25, "happy": 50, "contempt": 12.5, "own label": 12.5}
