@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -306,4 +306,28 @@ def _connect(uri: str) -> MlflowClient:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if uri.startswith("sqlite:///") and not (file := Path(uri.removeprefix("sqlite:///"))).exists():
+        _create_database(file)
     return MlflowClient(uri)
+
+
+def _create_database(file: Path) -> None:
+    """Create an SQLite database with MLflow's tables.
+
+    They are made in memory and then copied: on disk, the migrations would wait for it a thousand times.
+    """
+    import sqlite3
+
+    from mlflow.store.db.utils import _initialize_tables
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import StaticPool
+
+    memory = sqlite3.connect(":memory:")
+    _initialize_tables(create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.touch(exist_ok=False)
+    except FileExistsError:  # another process was first
+        return
+    with closing(sqlite3.connect(file)) as database:
+        memory.backup(database)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fer.errors import UserError
@@ -173,6 +176,29 @@ def test_a_folder_without_weights_has_no_version(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"no model\.safetensors in the model folder"):
         model_version(str(folder), TrackingOptions())
+
+
+def test_a_new_database_is_the_one_that_mlflow_makes_with_few_writes(tmp_path: Path) -> None:
+    import mlflow.tracking
+
+    process = psutil.Process()
+    before = process.io_counters().write_count
+    start_run(TrackingOptions(out_dir=str(tmp_path)), "tests", "a-run")
+    ours = process.io_counters().write_count - before
+    (tmp_path / "theirs").mkdir()
+    mlflow.tracking.MlflowClient(f"sqlite:///{tmp_path}/theirs/mlflow.db")
+    theirs = process.io_counters().write_count - before - ours
+    assert ours < theirs / 5
+    assert schema(tmp_path / "mlflow.db") == schema(tmp_path / "theirs" / "mlflow.db")
+
+
+def schema(file: Path) -> list[tuple[str, ...]]:
+    """The version, and all tables, columns and indices. (The order of constraints is random.)"""
+    with closing(sqlite3.connect(file)) as database:
+        made = database.execute("SELECT type, name, tbl_name FROM sqlite_master ORDER BY 1, 2").fetchall()
+        tables = [name for kind, name, _ in made if kind == "table"]
+        columns = [row for table in tables for row in database.execute(f"PRAGMA table_info({table})")]
+        return [*database.execute("SELECT version_num FROM alembic_version"), *made, *columns]
 
 
 def test_creating_a_database_prints_nothing(tmp_path: Path) -> None:
