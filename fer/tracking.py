@@ -314,7 +314,8 @@ def _connect(uri: str) -> MlflowClient:
 def _create_database(file: Path) -> None:
     """Create an SQLite database with MLflow's tables.
 
-    They are made in memory and then copied: on disk, the migrations would wait for it a thousand times.
+    They are made in memory and then copied: on disk, the migrations would wait for it a thousand times. The file
+    appears when it is complete, unless another process was first.
     """
     import sqlite3
 
@@ -325,9 +326,9 @@ def _create_database(file: Path) -> None:
     memory = sqlite3.connect(":memory:")
     _initialize_tables(create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool))
     file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        file.touch(exist_ok=False)
-    except FileExistsError:  # another process was first
-        return
-    with closing(sqlite3.connect(file)) as database:
-        memory.backup(database)
+    with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
+        copy = Path(scratch) / file.name
+        with closing(sqlite3.connect(copy)) as database:
+            memory.backup(database)
+        with suppress(FileExistsError):
+            os.link(copy, file)
