@@ -42,18 +42,12 @@ class OneLine(logging.Formatter):
         return "Ray: " + record.getMessage().strip().partition("\n")[0]
 
 
-def log_file() -> Path | None:
-    """The file with the messages of this session, on this node; None if this process is not connected to Ray."""
-    node = ray._private.worker._global_node
-    return Path(node.get_logs_dir_path()) / FILE if node else None
-
-
 def redirect_logs() -> None:
     """Send this process's messages there. For a process that is connected to Ray: the driver, and every worker."""
     os.environ.update(ENVIRONMENT)
-    path = log_file()
-    assert path, "this process is connected to Ray"
-    file = logging.FileHandler(path, delay=True)
+    node = ray._private.worker._global_node
+    assert node is not None, "this process is connected to Ray"
+    file = logging.FileHandler(Path(node.get_logs_dir_path()) / FILE, delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     console = logging.StreamHandler()
     console.setLevel(logging.WARNING)
@@ -63,3 +57,9 @@ def redirect_logs() -> None:
     logging.getLogger("ray").handlers = [file, console]
     for name in ("ray.data", "ray.train"):  # they may have been set up before
         logging.getLogger(name).handlers, logging.getLogger(name).propagate = [], True
+
+
+def log_file() -> Path | None:
+    """The file with the messages of this session, on this node; None if this process was never connected to Ray."""
+    handlers = logging.getLogger("ray").handlers
+    return next((Path(each.baseFilename) for each in handlers if isinstance(each, logging.FileHandler)), None)

@@ -92,7 +92,8 @@ def run_job(job: str, argv: Sequence[str] | None = None) -> int:
         if "ray" in sys.modules:
             from cluster.logs import log_file
 
-            error.add_note(f"Ray's log: {log_file() or 'none'}")
+            if log := log_file():
+                error.add_note(f"Ray's log: {log}")
         raise
     except KeyboardInterrupt:
         print(f"fer {command}: interrupted", file=sys.stderr)
