@@ -13,6 +13,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def main(config: PredictBenchmark) -> None:
         rates: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(config.rounds):
             for name, (python, program) in sides.items():
-                result = run(python, program + REPORT, path, config.detector)
+                result = run(python, program + REPORT, str(Path(path).absolute()), config.detector)
                 rates[name].append(result["images"] / result["seconds"])
                 print(f"{name:<12}{title}: {result['images']} with {result['faces']} faces, {rates[name][-1]:.1f}/s")
         medians = {name: statistics.median(values) for name, values in rates.items()}
@@ -95,7 +96,9 @@ def main(config: PredictBenchmark) -> None:
 
 def run(python: str, program: str, *arguments: str) -> dict[str, float]:
     """The last line that a program prints, as JSON."""
-    done = subprocess.run([python, "-c", program, *arguments], check=True, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as folder:  # the checkout's package would hide the peer's
+        command = [python, "-c", program, *arguments]
+        done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
