@@ -42,6 +42,14 @@ def connect(cpus: float, meanwhile: Sequence[str] = ()) -> None:
         )
 
 
+def disconnect() -> None:
+    """Leave the cluster. A local Ray stops, and RAY_ADDRESS, which `connect` set, no longer names it."""
+    local = ray.is_initialized() and ray._private.worker._global_node.head
+    ray.shutdown()
+    if local:
+        os.environ.pop("RAY_ADDRESS", None)
+
+
 def set_up_process() -> None:
     """Set up a process that is connected to Ray: the driver, and every worker before its first task."""
     gc.set_threshold(10_000)  # imports leave no garbage, and looking for it took a third of their time

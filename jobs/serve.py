@@ -84,13 +84,14 @@ def serve_until_stopped(url: str, name: str) -> None:
 
 def stop(name: str = APP) -> None:
     """Stop the server after the requests in progress, and Ray with it if it is embedded."""
-    import ray
     from ray import serve
+
+    from cluster.local import disconnect
 
     serve.delete(name)
     if os.environ.get("RAY_ADDRESS"):
         serve.shutdown()
-    ray.shutdown()
+    disconnect()
 
 
 def resolve_paths(config: C) -> C:
