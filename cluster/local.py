@@ -44,10 +44,15 @@ def connect(cpus: float, meanwhile: Sequence[str] = ()) -> None:
 
 def disconnect() -> None:
     """Leave the cluster. A local Ray stops, and RAY_ADDRESS, which `connect` set, no longer names it."""
-    local = ray.is_initialized() and ray._private.worker._global_node.head
+    local = is_local()
     ray.shutdown()
     if local:
         os.environ.pop("RAY_ADDRESS", None)
+
+
+def is_local() -> bool:
+    """Whether this process started the Ray that it is connected to."""
+    return ray.is_initialized() and ray._private.worker._global_node.head
 
 
 def set_up_process() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import sys
@@ -86,10 +85,10 @@ def stop(name: str = APP) -> None:
     """Stop the server after the requests in progress, and Ray with it if it is embedded."""
     from ray import serve
 
-    from cluster.local import disconnect
+    from cluster.local import disconnect, is_local
 
     serve.delete(name)
-    if os.environ.get("RAY_ADDRESS"):
+    if not is_local():
         serve.shutdown()
     disconnect()
 
