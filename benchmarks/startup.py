@@ -125,7 +125,8 @@ def run(command: Command, checkout: Path, root: Path, out: Path) -> Measurement:
     code = process.wait()
     phases["end of the process"] = time.perf_counter() - before
     watcher.join()
-    assert code == 0 and not waiting, "".join(lines)
+    assert code == 0, "".join(lines)
+    assert not waiting, "".join(lines)
     return Measurement(phases, sum(cpu.values()))
 
 
