@@ -149,19 +149,8 @@ def test_serve_app_answers(site: Path, tmp_path: Path, face_folder: Path) -> Non
     spec = new_spec(ModelOptions(backbone="test_resnet", img_size=32), get_space("basic"))
     save_model(build_model(spec), spec, tmp_path / "model")
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "jobs.serve",
-        "--model",
-        "model",
-        "--app",
-        "labels",
-        "--port",
-        str(port),
-        "--token",
-        "s" * 16,
-    ]
+    options = ["--model", "model", "--app", "labels", "--port", str(port), "--token", "s" * 16]
+    command = [sys.executable, "-m", "jobs.serve", *options]
     environment = {**os.environ, "PYTHONPATH": f"{site}:{ROOT}"}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as server:
         try:
