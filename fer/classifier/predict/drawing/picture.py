@@ -135,7 +135,7 @@ def content(rows: Sequence[PredictionRow]) -> tuple[tuple[str, ...], bool]:
 
 def face_pixels(image: np.ndarray, row: PredictionRow, margin: float) -> np.ndarray:
     """The face of a row as the network saw it: a crop around its box, or the whole image."""
-    return image if row.box is None else crop(image, FaceBox(*row.box), margin)
+    return image if row.box is None or row.whole_image else crop(image, FaceBox(*row.box), margin)
 
 
 def even(length: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from fer.classifier.predict.drawing.picture import MAX_CARDS, Page, draw_faces
+from fer.classifier.predict.drawing.picture import MAX_CARDS, Page, draw_faces, face_pixels
 from fer.classifier.predict.drawing.style import INK, PANEL, label_colours
 from fer.classifier.predict.rows import NO_FACE, UNCERTAIN, PredictionRow
 from fer.labels import get_space
@@ -46,6 +46,11 @@ def test_a_box_is_drawn_where_the_face_is_in_the_colour_of_its_label(make_row: M
     rows, columns = np.nonzero(photo[155:])  # below the tag
     assert (columns.min(), columns.max(), rows.max() + 155) == (200, 300, 270)
     assert not photo[160:260, 210:290].any()
+
+
+def test_a_face_is_shown_as_the_network_saw_it(make_row: Make) -> None:
+    assert face_pixels(GREY, make_row(face=0, box=(200, 150, 100, 120)), 0.25).shape == (180, 180, 3)
+    assert face_pixels(GREY, make_row(face=0, box=(0, 0, 640, 480), whole_image=True), 0.25) is GREY
 
 
 def test_boxes_follow_the_scale_of_the_picture(make_row: Make) -> None:
