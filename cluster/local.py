@@ -52,7 +52,8 @@ def disconnect() -> None:
 
 def is_local() -> bool:
     """Whether this process started the Ray that it is connected to."""
-    return ray.is_initialized() and ray._private.worker._global_node.head
+    node: Any = ray._private.worker._global_node  # None before ray.init
+    return node is not None and node.head
 
 
 def set_up_process() -> None:
