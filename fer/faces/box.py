@@ -45,7 +45,7 @@ def whole_image(image: np.ndarray) -> FaceBox:
     return FaceBox(0.0, 0.0, float(width), float(height), whole_image=True)
 
 
-def crop(image: np.ndarray, box: FaceBox, margin: float = 0.2) -> np.ndarray:
+def crop(image: np.ndarray, box: FaceBox, margin: float) -> np.ndarray:
     """Square crop around a box, (S, S, 3); S is the box's longer side plus ``margin`` of it on each side.
 
     Outside the image, the edge pixels are repeated. An image that is one face is returned as it is.

@@ -12,6 +12,7 @@ from fer.classifier.predict.drawing.card import CardPainter, Face
 from fer.classifier.predict.drawing.style import INK, PANEL, draw_tag, label_colours, tag_size, text_size
 from fer.classifier.predict.rows import UNCERTAIN, PredictionRow, percent
 from fer.faces.box import FaceBox, crop
+from fer.faces.options import MARGIN
 
 MIN_SIDE, MAX_SIDE = 640, 3840
 """The longer side of a picture, in pixels: smaller ones are enlarged, larger ones reduced."""
@@ -110,7 +111,7 @@ class Page:
 
 
 def draw_faces(
-    image: np.ndarray, rows: Sequence[PredictionRow], maps: Sequence[np.ndarray] | None = None, margin: float = 0.2
+    image: np.ndarray, rows: Sequence[PredictionRow], maps: Sequence[np.ndarray] | None = None, margin: float = MARGIN
 ) -> Image.Image:
     """An annotated copy of an RGB image (H, W, 3) uint8, whose predictions are ``rows``.
 

@@ -17,6 +17,7 @@ from fer.classifier.predict.drawing.timeline import HEIGHT, Timeline, main_track
 from fer.classifier.predict.rows import PredictionRow
 from fer.data.video import Frame, show_progress, video_frames
 from fer.data.video_writer import VideoWriter
+from fer.faces.options import MARGIN
 
 MAX_CARDS = 6
 """Cards beside a video; further faces have a box only."""
@@ -24,7 +25,7 @@ MIN_TRACK = 0.1
 """Tracks that are shorter than this part of the longest one have no card: most of them are false detections."""
 
 
-def draw_video(rows: Sequence[PredictionRow], source: Path, out: Path, stride: int = 1, margin: float = 0.2) -> None:
+def draw_video(rows: Sequence[PredictionRow], source: Path, out: Path, stride: int = 1, margin: float = MARGIN) -> None:
     """Write an annotated copy of a video, with its sound, to an MP4 file.
 
     ``rows`` are the video's predictions with the frame stride ``stride``, in the order of time. The copy has the frames
