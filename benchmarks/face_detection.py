@@ -20,19 +20,28 @@ import numpy as np
 from fer.data.images import decode_rgb
 from fer.errors import BadRow
 from fer.faces.box import FaceBox
-from fer.faces.detectors import FaceDetector, HaarDetector, YuNetDetector, full_scale, open_detector
+from fer.faces.detectors import (
+    HAAR_SIDE,
+    YUNET_SIDE,
+    FaceDetector,
+    HaarDetector,
+    YuNetDetector,
+    full_scale,
+    open_detector,
+)
 from fer.faces.find import find_faces
 from fer.faces.options import FaceOptions
 
 
 class OneLook:
-    """A detector as it was before: at the image's own size only, and never the whole image."""
+    """A detector without its second look: at the image's own size only, and never the whole image."""
 
     def __init__(self, detector: HaarDetector | YuNetDetector) -> None:
         self.detector = detector
 
     def detect(self, image: np.ndarray) -> list[FaceBox]:
-        return self.detector.look(image, full_scale(image))
+        side = HAAR_SIDE if isinstance(self.detector, HaarDetector) else YUNET_SIDE
+        return self.detector.look(image, full_scale(image, side))
 
     def resembles_face(self, image: np.ndarray) -> bool:
         return False

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import psutil
 from pydantic import Field
 
+from fer.data.synthetic import write_faces
 from fer.options import Options, parse
 
 HERE = Path(__file__).parents[1]
@@ -79,11 +80,15 @@ def main(config: StartupBenchmark) -> None:
     results: dict[tuple[str, str], list[Measurement]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        make_model(root)
+        write_faces(root / "faces", per_class=43, size=48)
+        for side, checkout in checkouts.items():
+            train_model(root, side, checkout)
         for number in range(config.rounds):
             for name in config.commands:
                 for side, checkout in checkouts.items():
-                    found = run(COMMANDS[name], checkout, root, root / f"{side}-{name}-{number}")
+                    found = run(
+                        COMMANDS[name], checkout, root, root / f"{side}-{name}-{number}", root / f"{side}-model"
+                    )
                     results.setdefault((name, side), []).append(found)
                     seconds, load = sum(found.phases.values()), os.getloadavg()[0]
                     print(f"{name} {side}: {seconds:.1f} s, {found.cpu:.1f} CPU s (load {load:.1f})", flush=True)
@@ -91,18 +96,15 @@ def main(config: StartupBenchmark) -> None:
         print_medians(f"{name}, {side}", found)
 
 
-def make_model(root: Path) -> None:
-    """Render the faces, and train the model that `fer evaluate` gets."""
-    from fer.data.synthetic import write_faces
-
-    write_faces(root / "faces", per_class=43, size=48)
-    run(COMMANDS["train"], HERE, root, root / "first")
-    (root / "first" / "run" / "model").rename(root / "model")
+def train_model(root: Path, side: str, checkout: Path) -> None:
+    """Train the model that `fer evaluate` of a checkout gets."""
+    run(COMMANDS["train"], checkout, root, root / f"{side}-first")
+    (root / f"{side}-first" / "run" / "model").rename(root / f"{side}-model")
 
 
-def run(command: Command, checkout: Path, root: Path, out: Path) -> Measurement:
+def run(command: Command, checkout: Path, root: Path, out: Path, model: Path = Path()) -> Measurement:
     """Run a command with the code of ``checkout``; the seconds of its phases and the CPU seconds."""
-    places = {"DATA": root / "faces", "MODEL": root / "model", "OUT": out}
+    places = {"DATA": root / "faces", "MODEL": model, "OUT": out}
     words = [re.sub("^(DATA|MODEL|OUT)", lambda place: str(places[place[0]]), word) for word in command.words.split()]
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env |= {"PYTHONPATH": str(checkout), "PYTHONUNBUFFERED": "1"}

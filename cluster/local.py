@@ -15,6 +15,7 @@ from typing import Any
 import ray
 
 from cluster.logs import redirect_logs
+from cluster.serve import serve_settings
 from fer.errors import UserError
 
 START_ATTEMPTS = 3
@@ -60,6 +61,7 @@ def set_up_process() -> None:
     """Set up a process that is connected to Ray: the driver, and every worker before its first task."""
     gc.set_threshold(10_000)  # imports leave no garbage, and looking for it took a third of their time
     redirect_logs()
+    os.environ.update(serve_settings())
     # Tools that look for the cluster of this machine find ours, even if another one runs on it.
     os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -35,32 +36,33 @@ def start(config: Config) -> str:
     """
     from fer.faces.detectors import HAAR_HINT, choose_detector, open_detector
 
-    build_app = APPS.load(config.app)
     chosen = choose_detector(resolve_paths(config))
     open_detector(chosen)
     example, path = ("-F files=@face.jpg", "/v1/predict") if config.app == "classifier" else ("", "/docs")
-    url = start_app(APP, build_app, chosen, example, path)
+    url = start_app(APP, APPS.load(config.app), chosen, example, path)
     if chosen.detector == "haar" != config.detector:
         print(HAAR_HINT, file=sys.stderr)
     return url
 
 
 def start_app(name: str, build_app: Callable[[C], Application], config: C, example: str, path: str) -> str:
-    """Start an application; return its URL once it is ready. ``example`` is what curl sends to ``path``."""
-    _check_port(config.host, config.port)
+    """Start an application; return its URL once it is ready. ``example`` is what curl sends to ``path``.
 
-    from ray import serve
-
+    Raises UserError if the port or the name is taken.
+    """
     from cluster.local import connect
     from serve_apps.auth import choose_token
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    connect(cpus=config.min_replicas * config.cpus_per_replica + 1)
+    if not os.environ.get("RAY_ADDRESS"):
+        check_port(config.host, config.port)
+    connect(cpus=(config.min_replicas or 1) * config.cpus_per_replica + 1)
+    start_serve(config, name)
+
+    from ray import serve
+
     token = choose_token(config.token, config.host)
     app = build_app(config.model_copy(update={"token": token}))
-    serve.start(http_options={"host": config.host, "port": config.port}, logging_config={"log_level": "ERROR"})
-    quiet = {"log_level": "WARNING", "enable_access_log": False}
-    serve.run(app, name=name, route_prefix="/", logging_config=quiet)
+    serve.run(app, name=name, route_prefix="/", logging_config={"log_level": "WARNING", "enable_access_log": False})
     url = f"http://{_url_host(config.host)}:{config.port}"
     if token and not config.token:
         print(f"Token (not shown again): {token}")
@@ -68,6 +70,27 @@ def start_app(name: str, build_app: Callable[[C], Application], config: C, examp
     print(f"Serving {config.model} at {url}")
     print("Try:", *filter(None, ["curl", example, header, url + path]), flush=True)
     return url
+
+
+def start_serve(config: ServerOptions, name: str) -> None:
+    """Start Serve on the cluster, unless it runs there already.
+
+    Raises UserError if it listens on another address, or has an application called ``name``.
+    """
+    from ray import serve
+    from ray.serve.context import _get_global_client
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    running = _get_global_client(raise_if_no_controller_running=False)
+    if running is None:
+        check_port(config.host, config.port)
+        serve.start(http_options={"host": config.host, "port": config.port}, logging_config={"log_level": "ERROR"})
+        return
+    host, port = running.http_config.host, running.http_config.port
+    if (host, port) != (config.host, config.port):
+        raise UserError(f"Serve on this cluster listens on {host} port {port}; use --host {host} --port {port}")
+    if name in serve.status().applications:
+        raise UserError(f"the cluster serves an application {name!r} already; stop it first")
 
 
 def serve_until_stopped(url: str, name: str) -> None:
@@ -82,13 +105,13 @@ def serve_until_stopped(url: str, name: str) -> None:
 
 
 def stop(name: str = APP) -> None:
-    """Stop the server after the requests in progress, and Ray with it if it is embedded."""
+    """Stop the application after the requests in progress; Serve too if it has no other one, and an embedded Ray."""
     from ray import serve
 
     from cluster.local import disconnect, is_local
 
     serve.delete(name)
-    if not is_local():
+    if not is_local() and not serve.status().applications:
         serve.shutdown()
     disconnect()
 
@@ -108,7 +131,7 @@ def resolve_paths(config: C) -> C:
     )
 
 
-def _check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

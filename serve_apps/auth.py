@@ -9,6 +9,8 @@ import secrets
 
 from fastapi import HTTPException, Request
 
+from fer.errors import UserError
+
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach ``host``."""
@@ -21,6 +23,17 @@ def is_loopback(host: str) -> bool:
 def choose_token(token: str | None, host: str) -> str | None:
     """The given token; else a new one if other machines can reach ``host``; else None: no authentication."""
     return token or (None if is_loopback(host) else secrets.token_urlsafe(24))
+
+
+def check_exposed(token: str | None) -> None:
+    """Raise UserError if there is no token although other machines can reach Serve, which must be running."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    assert client is not None, "Serve is running"
+    host = client.http_config.host
+    if token is None and not is_loopback(host):
+        raise UserError(f"Serve listens on {host}: set `token` in the arguments of the application")
 
 
 def digest(token: str) -> bytes:

@@ -1,37 +1,47 @@
 """The expression classifier as a Ray Serve application.
 
-The ingress parses requests, rejects bad ones and sends the encoded images on. A replica of the model decodes them,
-finds the faces and classifies them, several requests in one batch.
+One deployment does it all: each replica takes requests, rejects bad ones, and decodes, detects and classifies the
+others, several requests in one batch.
 """
 
 # Annotations stay objects here: Serve ships the routes without this module's names, so strings could not be resolved.
 import asyncio
 from functools import partial
+from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import HTTPException, Request, Response
 from ray import serve
 from ray.serve import Application
 
-from fer import __version__
 from serve_apps.deepface import AnalyzeRequest, AnalyzeResponse, to_deepface
-from serve_apps.deployment import ModelReplica, build_application
-from serve_apps.ingress import BINARY_FILE, ERROR_RESPONSES, HEALTH_RESPONSES, Ingress, request_body
+from serve_apps.deployment import ModelReplica, bind_replicas
 from serve_apps.options import ServeConfig
 from serve_apps.request_parsing import parse_analyze, parse_predict
+from serve_apps.responses import BINARY_FILE, ERROR_RESPONSES, answer, new_api, request_body
 from serve_apps.schema import ClassifierInfo, Health, InvalidInput, ModelList, PredictRequest, PredictResponse
+
+api = new_api("Ferry", "Facial expression recognition")
+
+PREDICT = request_body(PredictRequest, "files", {"type": "array", "items": BINARY_FILE}, raw="image/*")
+ANALYZE = request_body(AnalyzeRequest, "img", BINARY_FILE)
+
+
+def responses(model: type) -> dict[int | str, dict[str, Any]]:
+    return {200: {"model": model}, **ERROR_RESPONSES}
 
 
 @serve.deployment
+@serve.ingress(api)
 class ClassifierReplica(ModelReplica):
     """One replica of the classifier."""
 
     config: ServeConfig
 
-    def __init__(self, config: ServeConfig) -> None:
+    def __init__(self, config: ServeConfig, token_digest: bytes | None) -> None:
         from fer.faces.detectors import open_detector
         from serve_apps.classifier_inference import load_classifier
 
-        super().__init__(config, partial(load_classifier, device=config.device))
+        super().__init__(config, token_digest, partial(load_classifier, device=config.device))
         self.detector = open_detector(config)
         self.predict.set_max_batch_size(config.max_batch_size)  # type: ignore[attr-defined]
         self.predict.set_batch_wait_timeout_s(config.batch_wait_ms / 1000)  # type: ignore[attr-defined]
@@ -43,46 +53,35 @@ class ClassifierReplica(ModelReplica):
 
         return await asyncio.to_thread(predict_requests, requests, self.model.current, self.detector, self.config)
 
-
-app = FastAPI(title="Ferry", version=__version__, description="Facial expression recognition")
-
-PREDICT_BODY = request_body(PredictRequest, "files", {"type": "array", "items": BINARY_FILE})
-ANALYZE_BODY = request_body(AnalyzeRequest, "img", BINARY_FILE)
-
-
-@serve.deployment
-@serve.ingress(app)
-class ClassifierIngress(Ingress):
-    """The HTTP API of the classifier."""
-
-    @app.post("/v1/predict", responses=ERROR_RESPONSES, openapi_extra=PREDICT_BODY)
-    async def predict(self, request: Request) -> PredictResponse:
+    @api.post("/v1/predict", responses=responses(PredictResponse), openapi_extra=PREDICT)
+    async def predict_images(self, request: Request) -> Response:
         """Classify the expression of each face in one or more images."""
         self.authenticate(request)
-        return await self.call("predict", await parse_predict(request, self.config))
+        return answer(await self.predict(await parse_predict(request, self.config)))
 
-    @app.post("/analyze", responses=ERROR_RESPONSES, openapi_extra=ANALYZE_BODY)
-    async def analyze(self, request: Request) -> AnalyzeResponse:
+    @api.post("/analyze", responses=responses(AnalyzeResponse), openapi_extra=ANALYZE)
+    async def analyze(self, request: Request) -> Response:
         """Classify the expression of each face in one image. Request and response are those of DeepFace's API."""
         self.authenticate(request)
-        prediction = await self.call("predict", [await parse_analyze(request, self.config)])
+        prediction = await self.predict([await parse_analyze(request, self.config)])
+        if isinstance(prediction, InvalidInput):
+            return answer(prediction)
         if not prediction.model.labels:
             raise HTTPException(422, "this model predicts valence and arousal only; use /v1/predict")
-        return to_deepface(prediction.images[0])
+        return answer(to_deepface(prediction.images[0]))
 
-    @app.get("/v1/models", responses=ERROR_RESPONSES)
+    @api.get("/v1/models", responses=ERROR_RESPONSES)
     async def models(self, request: Request) -> ModelList:
         """List the model that is served."""
         self.authenticate(request)
-        info, _ = await self.call("health")
-        return ModelList(models=[info])
+        return ModelList(models=[self.model.current.info])
 
-    @app.get("/healthz", responses=HEALTH_RESPONSES)
+    @api.get("/healthz")
     async def health(self) -> Health[ClassifierInfo]:
         """Return 200 if the model responds. Needs no token."""
-        return await self.report_health()
+        return self.report_health()
 
 
-def build_app(config: ServeConfig) -> Application:
-    """The application for ``config``; pass it to `ray.serve.run`."""
-    return build_application(ClassifierReplica, ClassifierIngress, config, batch_size=config.max_batch_size)  # type: ignore[arg-type]
+def build_app(args: ServeConfig) -> Application:
+    """The application for ``args``; pass it to `ray.serve.run`, or deploy it with `serve deploy`."""
+    return bind_replicas(ClassifierReplica, args, batch_size=args.max_batch_size)  # type: ignore[arg-type]

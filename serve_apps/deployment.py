@@ -1,69 +1,85 @@
-"""What every application deploys: replicas of a model that reload it, and an HTTP ingress with the queues between."""
+"""What every application deploys: replicas of a model, each with an HTTP server of its own, that reload the model."""
 
-from __future__ import annotations
-
+# Annotations stay objects here: Serve ships the routes without this module's names, so strings could not be resolved.
 import asyncio
+import os
+import time
+from typing import Any
 
+import cv2
 import ray
+from fastapi import Request
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 
 from fer.errors import UserError
-from serve_apps.auth import digest
-from serve_apps.ingress import RETRY_AFTER_SECONDS
+from serve_apps.auth import check_exposed, check_token, digest
 from serve_apps.options import ServerOptions
 from serve_apps.reloadable_model import LoadModel, ReloadableModel
-from serve_apps.schema import ModelInfo
+from serve_apps.responses import RETRY_AFTER_SECONDS
+from serve_apps.schema import Health
+
+MAX_REPLICAS = 8
+"""Replicas on CPUs, at most, if their number is not given: each takes about 300 MB."""
 
 
 class ModelReplica:
-    """One replica of a model. ``user_config`` is ``{"model": REFERENCE}``: changing it reloads the model in place."""
+    """One replica of a model, and its HTTP server. ``user_config`` is ``{"model": REFERENCE}``: it reloads in place."""
 
-    def __init__(self, config: ServerOptions, load: LoadModel) -> None:
-        self.config = config
+    def __init__(self, config: ServerOptions, token_digest: bytes | None, load: LoadModel) -> None:
+        cv2.setNumThreads(1)
+        self.config, self.token_digest = config, token_digest
         self.model = ReloadableModel(config.model, config, load)
         self.following: asyncio.Task[None] | None = None
+        self.started = time.monotonic()
 
     async def reconfigure(self, user_config: dict[str, str]) -> None:
         """Load the model of ``user_config``, and follow its alias from then on. Ray Serve calls it."""
         await asyncio.to_thread(self.model.switch, user_config["model"])
         self.following = self.following or asyncio.create_task(self.model.follow(self.config.reload_seconds))
 
-    async def health(self) -> tuple[ModelInfo, str | None]:
-        """The model that is served, and why its newest version could not be loaded, if so."""
-        return self.model.current.info, self.model.error
+    def authenticate(self, request: Request) -> None:
+        """Raise HTTPException 401 if the request lacks the token."""
+        check_token(request, self.token_digest)
+
+    def report_health(self) -> Health[Any]:
+        """The state of this replica."""
+        uptime = time.monotonic() - self.started
+        return Health(model=self.model.current.info, uptime_seconds=uptime, reload_error=self.model.error)
 
 
-def build_application(
-    replica: serve.Deployment, ingress: serve.Deployment, config: ServerOptions, batch_size: int
-) -> Application:
-    """Bind an ingress to the replicas of a model, each of which computes ``batch_size`` requests at a time.
+def bind_replicas(replica: serve.Deployment, config: ServerOptions, batch_size: int) -> Application:
+    """Bind the replicas of a model, each of which computes ``batch_size`` requests at a time.
 
-    Only the ingress gets the token, as a digest. Raises UserError if GPUs are required and the cluster has none.
+    The replicas get the token as a digest. Raises UserError if GPUs are required and the cluster has none, and if other
+    machines can reach the server and there is no token.
     """
+    check_exposed(config.token)
     token_digest = digest(config.token) if config.token else None
     config = config.model_copy(update={"token": None})
     ongoing = 2 * batch_size  # requests in a replica: while one batch is computed, the next one gathers
-    capacity = ongoing * config.max_replicas + config.max_queued_requests
-    model = replica.options(
-        ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": _gpus_per_replica(config.device)},
-        autoscaling_config={
-            "min_replicas": config.min_replicas,
-            "max_replicas": config.max_replicas,
-            "target_ongoing_requests": batch_size,
-        },
+    gpus = _gpus_per_replica(config.device)
+    least, most = replica_range(config, gpus)
+    deployment = replica.options(
+        ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": gpus},
+        autoscaling_config={"min_replicas": least, "max_replicas": most, "target_ongoing_requests": batch_size},
         max_ongoing_requests=ongoing,
         max_queued_requests=config.max_queued_requests,
+        backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_SECONDS),
         user_config={"model": config.model},
     )
-    http = ingress.options(
-        ray_actor_options={"num_cpus": 0.1},
-        max_ongoing_requests=2 * capacity,  # more than the model's queue holds, so that it is the one that fills up
-        max_queued_requests=capacity,
-        backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_SECONDS),
-    )
-    return http.bind(model.bind(config), config, token_digest)
+    return deployment.bind(config, token_digest)
+
+
+def replica_range(config: ServerOptions, gpus: int) -> tuple[int, int]:
+    """The least and the most replicas. By default one for each GPU, or for each CPU up to `MAX_REPLICAS`."""
+    if gpus:
+        default = int(ray.cluster_resources()["GPU"])
+    else:
+        default = min(MAX_REPLICAS, int((os.cpu_count() or 1) / config.cpus_per_replica))
+    least = config.min_replicas or min(default, config.max_replicas or default)
+    return max(least, 1), max(config.max_replicas or default, least, 1)
 
 
 def _gpus_per_replica(device: str) -> int:

@@ -8,30 +8,32 @@ replica. The scores are research scores, not a diagnosis, and every response say
 import asyncio
 from functools import partial
 
-from fastapi import FastAPI, Request
+from fastapi import Request, Response
 from ray import serve
 from ray.serve import Application
 
-from fer import __version__
 from fer.dynamics.scores import DISCLAIMER
-from serve_apps.deployment import ModelReplica, build_application
-from serve_apps.ingress import BINARY_FILE, ERROR_RESPONSES, HEALTH_RESPONSES, Ingress, request_body
+from serve_apps.deployment import ModelReplica, bind_replicas
 from serve_apps.options import DynamicsServeConfig
 from serve_apps.request_parsing import DynamicsFrame, parse_dynamics
+from serve_apps.responses import BINARY_FILE, ERROR_RESPONSES, answer, new_api, request_body
 from serve_apps.schema import DynamicsInfo, DynamicsRequest, DynamicsResponse, Health, InvalidInput
+
+api = new_api("Ferry: facial dynamics", DISCLAIMER)
 
 
 @serve.deployment
+@serve.ingress(api)
 class DynamicsReplica(ModelReplica):
     """One replica of the dynamics model."""
 
     config: DynamicsServeConfig
 
-    def __init__(self, config: DynamicsServeConfig) -> None:
+    def __init__(self, config: DynamicsServeConfig, token_digest: bytes | None) -> None:
         from fer.dynamics.landmarker import open_landmarker
         from serve_apps.dynamics_inference import load_dynamics_model
 
-        super().__init__(config, partial(load_dynamics_model, config=config))
+        super().__init__(config, token_digest, partial(load_dynamics_model, config=config))
         self.landmarker = open_landmarker(config.landmarker) if config.landmarker else None
         self.video_lock = asyncio.Lock()  # the landmarker is not thread-safe
 
@@ -41,37 +43,26 @@ class DynamicsReplica(ModelReplica):
 
         if isinstance(source, DynamicsFrame):
             return await asyncio.to_thread(predict_frame, source, self.model.current)
-        assert self.landmarker is not None, "the ingress rejects videos when there is no landmarker"
+        assert self.landmarker is not None, "parse_dynamics rejects videos when there is no landmarker"
         async with self.video_lock:
             return await asyncio.to_thread(predict_video, source, self.model.current, self.landmarker, self.config)
 
-
-app = FastAPI(title="Ferry: facial dynamics", version=__version__, description=DISCLAIMER)
-
-
-@serve.deployment
-@serve.ingress(app)
-class DynamicsIngress(Ingress):
-    """The HTTP API of the dynamics model."""
-
-    config: DynamicsServeConfig
-
-    @app.post(
+    @api.post(
         "/v1/dynamics",
-        responses=ERROR_RESPONSES,
+        responses={200: {"model": DynamicsResponse}, **ERROR_RESPONSES},
         openapi_extra=request_body(DynamicsRequest, "video", BINARY_FILE),
     )
-    async def predict(self, request: Request) -> DynamicsResponse:
+    async def score(self, request: Request) -> Response:
         """Score facial movement and synkinesis of one frame, or of each frame of a short video."""
         self.authenticate(request)
-        return await self.call("predict", await parse_dynamics(request, self.config))
+        return answer(await self.predict(await parse_dynamics(request, self.config)))
 
-    @app.get("/healthz", responses=HEALTH_RESPONSES)
+    @api.get("/healthz")
     async def health(self) -> Health[DynamicsInfo]:
         """Return 200 if the model responds. Needs no token."""
-        return await self.report_health()
+        return self.report_health()
 
 
-def build_app(config: DynamicsServeConfig) -> Application:
-    """The application for ``config``; pass it to `ray.serve.run`."""
-    return build_application(DynamicsReplica, DynamicsIngress, config, batch_size=1)  # type: ignore[arg-type]
+def build_app(args: DynamicsServeConfig) -> Application:
+    """The application for ``args``; pass it to `ray.serve.run`, or deploy it with `serve deploy`."""
+    return bind_replicas(DynamicsReplica, args, batch_size=1)  # type: ignore[arg-type]

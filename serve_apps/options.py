@@ -26,6 +26,7 @@ class LimitOptions(TrackingOptions):
     max_image_bytes: int = Field(10 * 2**20, ge=1, description="Largest encoded image, in bytes")
     max_pixels: int = Field(25_000_000, ge=1, description="Largest image, in pixels (width x height)")
     max_images: int = Field(16, ge=1, description="Images per request, at most")
+    max_upload_seconds: float = Field(30, gt=0, description="Longest time that a request may take to arrive")
 
 
 class ServerOptions(LimitOptions):
@@ -43,15 +44,21 @@ class ServerOptions(LimitOptions):
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="Device to run the model on; auto: a GPU if the cluster has one"
     )
-    min_replicas: int = Field(1, ge=1, description="Replicas of the model, at least")
-    max_replicas: int = Field(2, ge=1, description="Replicas of the model under load, at most")
+    min_replicas: int | None = Field(
+        None, ge=1, description="Replicas of the model, at least; unset: one for each GPU, or each CPU up to 8"
+    )
+    max_replicas: int | None = Field(
+        None, ge=1, description="Replicas of the model under load, at most; unset: as --min-replicas"
+    )
     cpus_per_replica: float = Field(1, gt=0, description="CPUs that Ray reserves for each replica")
-    max_queued_requests: int = Field(64, ge=1, description="Requests that may wait; further ones get status 503")
+    max_queued_requests: int = Field(
+        64, ge=1, description="Requests that may wait in each replica; further ones get status 503"
+    )
     reload_seconds: float = Field(5, gt=0, description="Interval between two look-ups of the alias, in seconds")
 
     @model_validator(mode="after")
     def _fits_together(self) -> ServerOptions:
-        if self.max_replicas < self.min_replicas:
+        if self.min_replicas and self.max_replicas and self.max_replicas < self.min_replicas:
             raise ValueError(f"--max-replicas {self.max_replicas} is below --min-replicas {self.min_replicas}")
         return self
 

@@ -5,9 +5,11 @@ Images stay in memory: nothing that a client sends is written to disk or to a lo
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar
 
 from fastapi import HTTPException, Request
@@ -21,6 +23,9 @@ from serve_apps.schema import DynamicsRequest, PredictRequest
 
 MAX_FORM_FIELDS = 16
 """Text fields that a form may have beside its files."""
+
+FORM, JSON, RAW = "multipart/form-data", "application/json", "image/"
+"""Media types of requests; the last is the start of several."""
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -37,8 +42,11 @@ class DynamicsFrame(NamedTuple):
 
 
 async def parse_predict(request: Request, limits: LimitOptions) -> list[bytes]:
-    """The images of ``POST /v1/predict``: the files of a form, or base64 in JSON."""
-    if _is_form(request):
+    """The images of ``POST /v1/predict``: one as the body, the files of a form, or base64 in JSON."""
+    media_type = _media_type(request)
+    if media_type.startswith(RAW):
+        images = [await _read_body(request, limits)]
+    elif media_type == FORM:
         images = await _read_files(request, limits)
     else:
         body = await _read_json(request, limits, PredictRequest)
@@ -50,7 +58,7 @@ async def parse_predict(request: Request, limits: LimitOptions) -> list[bytes]:
 
 async def parse_analyze(request: Request, limits: LimitOptions) -> bytes:
     """The one image of ``POST /analyze``: the file ``img`` of a form, or a data URI in JSON."""
-    if _is_form(request):
+    if _media_type(request) == FORM:
         images = await _read_files(request, limits)
     else:
         body = await _read_json(request, limits, AnalyzeRequest)
@@ -66,7 +74,7 @@ async def parse_analyze(request: Request, limits: LimitOptions) -> bytes:
 
 async def parse_dynamics(request: Request, config: DynamicsServeConfig) -> DynamicsFrame | bytes:
     """The input of ``POST /v1/dynamics``: a frame and its baseline in JSON, or a video file in a form."""
-    if _is_form(request):
+    if _media_type(request) == FORM:
         if config.landmarker is None:
             raise HTTPException(422, "this server accepts no videos: it was started without --landmarker")
         videos = await _read_files(request, config)
@@ -77,13 +85,14 @@ async def parse_dynamics(request: Request, config: DynamicsServeConfig) -> Dynam
     return DynamicsFrame(_decode_base64(body.flow, "flow"), body.expression_landmarks, body.baseline_landmarks)
 
 
-def _is_form(request: Request) -> bool:
+def _media_type(request: Request) -> str:
+    """The content type, without parameters. Raises HTTPException 415 for one that no endpoint accepts."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in ("multipart/form-data", "application/json"):
+    if media_type not in (FORM, JSON) and not media_type.startswith(RAW):
         raise HTTPException(
-            415, f"content type {media_type or 'missing'!r}; send multipart/form-data or application/json"
+            415, f"content type {media_type or 'missing'!r}; send an image (image/jpeg, ...), {FORM} or {JSON}"
         )
-    return media_type == "multipart/form-data"
+    return media_type
 
 
 async def _stream_body(request: Request, limits: LimitOptions) -> AsyncGenerator[bytes, None]:
@@ -100,10 +109,23 @@ async def _stream_body(request: Request, limits: LimitOptions) -> AsyncGenerator
         yield chunk
 
 
+@asynccontextmanager
+async def _in_time(limits: LimitOptions) -> AsyncIterator[None]:
+    """Raise HTTPException 408 for a request that does not arrive in time: a slow client holds a place in the queue."""
+    try:
+        async with asyncio.timeout(limits.max_upload_seconds):
+            yield
+    except TimeoutError:
+        raise HTTPException(408, f"the request took more than {limits.max_upload_seconds:g} s to arrive") from None
+
+
+async def _read_body(request: Request, limits: LimitOptions) -> bytes:
+    async with _in_time(limits):
+        return b"".join([chunk async for chunk in _stream_body(request, limits)])
+
+
 async def _read_json(request: Request, limits: LimitOptions, schema: type[S]) -> S:
-    body = bytearray()
-    async for chunk in _stream_body(request, limits):
-        body += chunk
+    body = await _read_body(request, limits)
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:
@@ -120,7 +142,8 @@ async def _read_files(request: Request, limits: LimitOptions) -> list[bytes]:
     )
     parser.spool_max_size = limits.max_request_bytes + 1  # so that nothing is spooled to disk
     try:
-        form = await parser.parse()
+        async with _in_time(limits):
+            form = await parser.parse()
     except MultiPartException as error:
         too_many = "Too many files" in error.message
         raise HTTPException(413 if too_many else 400, f"multipart form: {error.message}") from None

@@ -52,7 +52,7 @@ class ErrorResponse(Schema):
 
 
 class InvalidInput(Schema):
-    """Returned by a replica to the ingress instead of a prediction."""
+    """Takes the place of a prediction, for input that passed the first checks; the response has status 422."""
 
     reason: str
 

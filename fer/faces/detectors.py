@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from threading import Lock
-from typing import Protocol, TypeVar
+from threading import local
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -17,8 +17,12 @@ from fer.faces.options import FaceOptions
 
 MIN_SCORE = 0.6
 """YuNet's score threshold. OpenCV's default of 0.9 misses small and turned faces."""
-MAX_SIDE = 1280
-"""Larger images are downscaled to this side for the first look."""
+YUNET_SIDE = 1280
+HAAR_SIDE = 384
+"""Larger images are downscaled to this side for the first look. On large ones the cascade takes longer and finds more
+that is no face, not more faces."""
+HAAR_RATIO = 12
+"""Longer side of an image relative to the smallest face that the cascade looks for."""
 CLOSE_SIDE = 128
 """Side to which an image is resized for the second look: at their own size, both detectors miss faces that fill it."""
 SAME_FACE = 0.5
@@ -38,7 +42,7 @@ T = TypeVar("T", bound=FaceOptions)
 
 
 class FaceDetector(Protocol):
-    """A face detector. Thread-safe: it looks at one image at a time."""
+    """A face detector. Thread-safe, and threads do not wait for each other."""
 
     def detect(self, image: np.ndarray) -> list[FaceBox]:
         """Faces in an RGB uint8 image (H, W, 3), the largest first."""
@@ -75,6 +79,13 @@ def open_detector(options: FaceOptions) -> FaceDetector:
     return YuNetDetector(Path(chosen.detector_model))
 
 
+class PerThread(local):
+    """An object for each thread, for OpenCV's detectors, which are not thread-safe."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.value = make()
+
+
 class WholeImageDetector:
     """No detection: the image is a face already, as in data sets of cropped faces."""
 
@@ -89,12 +100,12 @@ class HaarDetector:
     """OpenCV's Haar cascade (Viola & Jones, 2001): frontal faces only, no scores; the model file comes with OpenCV."""
 
     def __init__(self) -> None:
-        self.cascade = cv2.CascadeClassifier(str(HAAR_FILE))
-        assert not self.cascade.empty(), "OpenCV 4 includes this cascade"
-        self.lock = Lock()
+        self.cascade = PerThread(lambda: cv2.CascadeClassifier(str(HAAR_FILE)))
+        assert not self.cascade.value.empty(), "OpenCV 4 includes this cascade"
 
     def detect(self, image: np.ndarray) -> list[FaceBox]:
-        return merge_looks(self.look(image, full_scale(image)), self.look(image, close_scale(image), border=0.25))
+        full = self.look(image, full_scale(image, HAAR_SIDE))
+        return merge_looks(full, self.look(image, close_scale(image), border=0.25))
 
     def resembles_face(self, image: np.ndarray) -> bool:
         return bool(self.look(image, close_scale(image), border=0.25, neighbours=0, min_fill=MIN_FILL))
@@ -111,11 +122,10 @@ class HaarDetector:
         side = min(grey.shape)
         edge = round(border * side)
         grey = cv2.copyMakeBorder(grey, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
-        least = max(24, round(min_fill * side))
-        with self.lock:
-            found = self.cascade.detectMultiScale(
-                grey, scaleFactor=1.1, minNeighbors=neighbours, minSize=(least, least)
-            )
+        least = max(24, round(min_fill * side), max(grey.shape) // HAAR_RATIO)
+        found = self.cascade.value.detectMultiScale(
+            grey, scaleFactor=1.1, minNeighbors=neighbours, minSize=(least, least)
+        )
         return [_box((x - edge, y - edge, width, height), scale, image) for x, y, width, height in found]
 
 
@@ -126,13 +136,12 @@ class YuNetDetector:
         if not model_file.is_file():
             raise UserError(f"no detector model at {model_file}: {_GET_YUNET}")
         try:
-            self.network = cv2.FaceDetectorYN.create(str(model_file), "", (320, 320), MIN_SCORE)
+            self.network = PerThread(lambda: cv2.FaceDetectorYN.create(str(model_file), "", (320, 320), MIN_SCORE))
         except cv2.error:
             raise UserError(f"{model_file} is not a YuNet model that OpenCV can read: {_GET_YUNET}") from None
-        self.lock = Lock()
 
     def detect(self, image: np.ndarray) -> list[FaceBox]:
-        return merge_looks(self.look(image, full_scale(image)), self.look(image, close_scale(image)))
+        return merge_looks(self.look(image, full_scale(image, YUNET_SIDE)), self.look(image, close_scale(image)))
 
     def resembles_face(self, image: np.ndarray) -> bool:
         faces = self.look(image, close_scale(image), MIN_SCORE / 2)
@@ -141,10 +150,10 @@ class YuNetDetector:
     def look(self, image: np.ndarray, scale: float, min_score: float = MIN_SCORE) -> list[FaceBox]:
         """Faces at a scale."""
         small = cv2.cvtColor(_resize(image, scale), cv2.COLOR_RGB2BGR)
-        with self.lock:
-            self.network.setInputSize((small.shape[1], small.shape[0]))
-            self.network.setScoreThreshold(min_score)
-            found = self.network.detect(small)[1]
+        network = self.network.value
+        network.setInputSize((small.shape[1], small.shape[0]))
+        network.setScoreThreshold(min_score)
+        found = network.detect(small)[1]
         return [
             _box(face[:4], scale, image, min(float(face[14]), 1.0), face[4:14].reshape(5, 2) / scale)
             for face in (found if found is not None else ())
@@ -157,9 +166,9 @@ _GET_YUNET = (
 )
 
 
-def full_scale(image: np.ndarray) -> float:
-    """Scale of the first look: that of the image, or less for a large one."""
-    return min(1.0, MAX_SIDE / max(image.shape[:2]))
+def full_scale(image: np.ndarray, side: int) -> float:
+    """Scale of the first look: that of the image, or less for one that is larger than ``side``."""
+    return min(1.0, side / max(image.shape[:2]))
 
 
 def close_scale(image: np.ndarray) -> float:

@@ -12,7 +12,7 @@ import pytest
 from fer.data.images import decode_rgb
 from fer.errors import UserError
 from fer.faces.box import FaceBox, align, crop, eye_angle
-from fer.faces.detectors import MAX_SIDE, FaceDetector, HaarDetector, choose_detector, merge_looks, open_detector
+from fer.faces.detectors import YUNET_SIDE, FaceDetector, HaarDetector, choose_detector, merge_looks, open_detector
 from fer.faces.options import DetectorName, FaceOptions
 
 FACES = {"selfie-many-people.jpg": 6, "img54.jpg": 4, "surprised.jpg": 1, "disgusted.jpg": 1}
@@ -58,7 +58,7 @@ def test_yunet_finds_every_face(shared_data: Path, yunet: FaceDetector, name: st
 def test_boxes_of_a_downscaled_image_are_in_original_pixels(shared_data: Path, yunet: FaceDetector) -> None:
     image = photo(shared_data, "surprised.jpg")
     large = cv2.resize(image, None, fx=4, fy=4)
-    assert max(large.shape) > MAX_SIDE
+    assert max(large.shape) > YUNET_SIDE
     (box,), (large_box,) = yunet.detect(image), yunet.detect(large)
     for side in ("x", "y", "width", "height"):  # YuNet's boxes differ a little from scale to scale
         assert getattr(large_box, side) / 4 == pytest.approx(getattr(box, side), abs=0.25 * box.width)

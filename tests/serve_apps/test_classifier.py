@@ -74,6 +74,11 @@ def test_predict_accepts_forms(client: httpx.Client) -> None:
     assert forms["images"] == client.post("/v1/predict", json={"images": [b64(PNG)] * 3}).json()["images"]
 
 
+def test_predict_accepts_an_image_as_the_body(client: httpx.Client) -> None:
+    raw = client.post("/v1/predict", content=PNG, headers={"Content-Type": "image/png"}).json()
+    assert raw["images"] == client.post("/v1/predict", json={"images": [b64(PNG)]}).json()["images"]
+
+
 def test_analyze_has_deepfaces_format(client: httpx.Client) -> None:
     for sent in ({"json": {"img": f"data:image/png;base64,{b64(PNG)}"}}, {"files": {"img": PNG}}):
         response = client.post("/analyze", **sent)  # type: ignore[arg-type]
@@ -127,7 +132,7 @@ def test_the_response_names_the_invalid_image_and_the_reason(client: httpx.Clien
         ("/v1/predict", {"json": {"images": []}}, 422),
         ("/v1/predict", {"json": {"images": ["?"]}}, 422),
         ("/v1/predict", {"content": b"{", "headers": {"Content-Type": "application/json"}}, 400),
-        ("/v1/predict", {"content": PNG, "headers": {"Content-Type": "image/png"}}, 415),
+        ("/v1/predict", {"content": PNG, "headers": {"Content-Type": "text/plain"}}, 415),
         ("/analyze", {"json": {"img_path": "/etc/hostname"}}, 400),
         ("/analyze", {"json": {"img": "http://127.0.0.1/face.jpg"}}, 400),
         ("/v1/predict", {"json": {"images": [b64(PNG)]}, "headers": {"Authorization": "Bearer wrong"}}, 401),

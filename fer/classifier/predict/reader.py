@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,20 @@ from fer.classifier.predict.rows import NO_FACE, PredictionRow
 from fer.data.images import MAX_BYTES, decode_untrusted, is_image
 from fer.data.video import count_frames, is_video, show_progress, video_frames
 from fer.errors import BadRow, UserError
-from fer.faces.box import crop
+from fer.faces.box import FaceBox, crop
 from fer.faces.detectors import open_detector
 from fer.faces.find import find_faces
 
 DETECTION_DIGITS = 5
+THREADS = 4
+READ_AHEAD = 2 * THREADS
+"""Images in which faces are looked for ahead of the one that is used."""
+
+Pixels = np.ndarray | str
+"""RGB (H, W, 3) uint8, or the error message of an image that can't be read."""
+Found = list[FaceBox] | str
+"""The faces of an image, or why none can be found."""
+Image = tuple[PredictionRow, Pixels]
 
 
 @dataclass
@@ -42,34 +52,27 @@ class FaceReader:
     def __init__(self, options: PredictConfig, base: Path) -> None:
         self.options, self.base = options, base
         self.detector = open_detector(options)
-        self.threads = ThreadPoolExecutor(4, thread_name_prefix="read")
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="read")
 
-    def crop_images(self, images: Iterable[tuple[str, np.ndarray | str]]) -> Iterator[FaceCrop]:
+    def crop_images(self, images: Iterable[tuple[str, Pixels]]) -> Iterator[FaceCrop]:
         """The faces of each image in turn, at least one item per image.
 
         Images come with their path, and are RGB (H, W, 3) uint8, or the error message of an image without pixels.
         """
-        for path, pixels in images:
-            if isinstance(pixels, str):
-                yield FaceCrop(PredictionRow(path=path, error=pixels))
-            else:
-                yield from self._crop_faces(PredictionRow(path=path), pixels)
+        rows = ((PredictionRow(path=path), pixels) for path, pixels in images)
+        for row, pixels, boxes in self._find_faces(rows):
+            yield from self._crop_faces(row, pixels, boxes)
 
     def read_video(self, path: str) -> Iterator[FaceCrop]:
         """The faces of each frame in turn, at least one item per frame that is read."""
-        try:
-            file, stride = self.base / path, self.options.frame_stride
-            frames = show_progress(video_frames(file, stride), f"reading {file.name}", count_frames(file, stride))
-            for frame, seconds, pixels in frames:
-                yield from self._crop_faces(PredictionRow(path=path, frame=frame, seconds=round(seconds, 3)), pixels)
-        except UserError as error:
-            yield FaceCrop(PredictionRow(path=path, error=str(error)))
+        for row, pixels, boxes in self._find_faces(self._read_frames(path)):
+            yield from self._crop_faces(row, pixels, boxes)
 
-    def load_images(self, paths: Sequence[str]) -> Iterator[tuple[str, np.ndarray | str]]:
+    def load_images(self, paths: Sequence[str]) -> Iterator[tuple[str, Pixels]]:
         """Each path with its image, loaded on several threads."""
         return zip(paths, self.threads.map(self.load_image, paths), strict=True)
 
-    def load_image(self, path: str) -> np.ndarray | str:
+    def load_image(self, path: str) -> Pixels:
         """RGB (H, W, 3) uint8, or an error message."""
         file = self.base / path
         try:
@@ -83,12 +86,35 @@ class FaceReader:
         except OSError as error:
             return (error.strerror or str(error)).lower()
 
-    def _crop_faces(self, row: PredictionRow, image: np.ndarray) -> Iterator[FaceCrop]:
-        """The faces of an image, or an item with the reason why there is none."""
+    def _read_frames(self, path: str) -> Iterator[Image]:
         try:
-            boxes = find_faces(image, self.detector)
+            file, stride = self.base / path, self.options.frame_stride
+            frames = show_progress(video_frames(file, stride), f"reading {file.name}", count_frames(file, stride))
+            for frame, seconds, pixels in frames:
+                yield PredictionRow(path=path, frame=frame, seconds=round(seconds, 3)), pixels
+        except UserError as error:
+            yield PredictionRow(path=path), str(error)
+
+    def _find_faces(self, images: Iterable[Image]) -> Iterator[tuple[PredictionRow, Pixels, Found]]:
+        """Each image with what `_find` returns, in order; several threads look ahead."""
+        pending: deque[tuple[PredictionRow, Pixels, Future[Found]]] = deque()
+        for row, pixels in images:
+            pending.append((row, pixels, self.threads.submit(self._find, pixels)))
+            if len(pending) > READ_AHEAD:
+                yield _wait(*pending.popleft())
+        yield from (_wait(*image) for image in pending)
+
+    def _find(self, pixels: Pixels) -> Found:
+        """The faces of an image, or an error message; that of an image without pixels is passed on."""
+        try:
+            return pixels if isinstance(pixels, str) else find_faces(pixels, self.detector)
         except BadRow as error:
-            yield FaceCrop(row.model_copy(update={"error": str(error)}))
+            return str(error)
+
+    def _crop_faces(self, row: PredictionRow, image: Pixels, boxes: Found) -> Iterator[FaceCrop]:
+        """The faces of an image, or an item with the reason why there is none."""
+        if isinstance(image, str) or isinstance(boxes, str):
+            yield FaceCrop(row.model_copy(update={"error": boxes}))
             return
         if not boxes:
             yield FaceCrop(row.model_copy(update={"error": NO_FACE}))
@@ -97,6 +123,10 @@ class FaceReader:
             score = None if box.score is None else round(box.score, DETECTION_DIGITS)
             update = {"face": number, "box": position, "face_score": score, "whole_image": box.whole_image}
             yield FaceCrop(row.model_copy(update=update), crop(image, box, self.options.margin))
+
+
+def _wait(row: PredictionRow, pixels: Pixels, found: Future[Found]) -> tuple[PredictionRow, Pixels, Found]:
+    return row, pixels, found.result()
 
 
 def find_files(paths: Sequence[str]) -> list[str]:

