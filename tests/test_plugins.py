@@ -141,7 +141,7 @@ def test_search_space(site: Path, name: str, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("name", ["labels", "faces_extra.labels_app:build_app"])
 def test_serve_app(site: Path, name: str) -> None:
-    assert APPS.load(ServeConfig(model="m", app=name).app).__module__ == "faces_extra.labels_app"
+    assert APPS.load(ServeConfig(model="m", apps=[name]).apps[0]).__module__ == "faces_extra.labels_app"
 
 
 @pytest.mark.slow
@@ -149,7 +149,7 @@ def test_serve_app_answers(site: Path, tmp_path: Path, face_folder: Path) -> Non
     spec = new_spec(ModelOptions(backbone="test_resnet", img_size=32), get_space("basic"))
     save_model(build_model(spec), spec, tmp_path / "model")
     port = free_port()
-    options = ["--model", "model", "--app", "labels", "--port", str(port), "--token", "s" * 16]
+    options = ["--model", "model", "--apps", "labels", "--port", str(port), "--token", "s" * 16]
     command = [sys.executable, "-m", "jobs.serve", *options]
     environment = {**os.environ, "PYTHONPATH": f"{site}:{ROOT}"}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as server:
@@ -204,7 +204,7 @@ def test_help_is_fast(site: Path) -> None:
     [
         (["train", "--data", "d", "--loss", "hinge"], "--loss: must be one of ce, focal, poly1 or module:object"),
         (["train", "--data", "d", "--format", "fer2014"], "sfew, folder, flat or module:object"),
-        (["serve", "--model", "m", "--app", "nope"], "--app: must be one of classifier, labels or module:object"),
+        (["serve", "--model", "m", "--apps", "nope"], "must be one of classifier, labels or module:object"),
         (["tune", "--data", "d", "--space", "nope"], "fusion, rates or module:object"),
         (["grpo", "--data", "d", "--rewards", '{"nope": 1}'], "repetition, grounded or module:object"),
         (["prepare", "--data", ".", "--out", "o", "--format", "nowhere:Source"], "--format nowhere:Source: cannot be"),

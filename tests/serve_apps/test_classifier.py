@@ -20,6 +20,7 @@ from fer.errors import UserError
 from fer.tracking import TrackingOptions, promote
 from jobs.serve import start
 from serve_apps.options import ServeConfig
+from serve_apps.server import check_port, chosen_apps
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def config(registry: TrackingOptions, server_options: dict[str, Any]) -> ServeCo
 
 @pytest.fixture(scope="module")
 def url(ray_cluster: None, config: ServeConfig) -> str:
-    return start(config)
+    return start(chosen_apps(config), config)
 
 
 def b64(image: bytes) -> str:
@@ -194,7 +195,19 @@ def test_a_promotion_reaches_the_server_and_no_request_fails(client: httpx.Clien
 
 def test_a_port_in_use_is_a_user_error(client: httpx.Client, config: ServeConfig) -> None:
     with pytest.raises(UserError, match=f"port {config.port}.*choose another --port"):
-        start(config)
+        check_port(config.host, config.port)
+
+
+@pytest.mark.parametrize(
+    ("port", "reason"), [(0, "an application classifier already"), (1, "use --host 127.0.0.1 --port")]
+)
+def test_a_second_server_on_the_cluster_is_a_user_error(
+    client: httpx.Client, config: ServeConfig, port: int, reason: str
+) -> None:
+    other = config.model_copy(update={"port": config.port + port})
+    with pytest.raises(UserError, match=reason):
+        start(chosen_apps(other), other)
+    assert client.get("/healthz").status_code == 200
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -15,11 +15,13 @@ import pytest
 from fer.data.images import encode_png
 from fer.data.synthetic.sequence import sample_sequence
 from fer.dynamics import flow
-from jobs.dynamics_serve import start
+from jobs.serve import start
+from serve_apps.dynamics import build_app
 from serve_apps.dynamics_inference import load_dynamics_model, predict_frame
 from serve_apps.options import DynamicsServeConfig
 from serve_apps.request_parsing import DynamicsFrame
 from serve_apps.schema import DynamicsResponse
+from serve_apps.server import App, ready_args
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +56,7 @@ def url(
         max_frames=100,
         device="cpu",
     )
-    return start(config)
+    return start([App("dynamics", "/", build_app, ready_args(config))], config)
 
 
 @pytest.fixture
