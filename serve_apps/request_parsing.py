@@ -24,8 +24,7 @@ from serve_apps.schema import DynamicsRequest, PredictRequest
 MAX_FORM_FIELDS = 16
 """Text fields that a form may have beside its files."""
 
-FORM, JSON, RAW = "multipart/form-data", "application/json", "image/"
-"""Media types of requests; the last is the start of several."""
+FORM, JSON, IMAGE = "multipart/form-data", "application/json", "image/"
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -43,8 +42,8 @@ class DynamicsFrame(NamedTuple):
 
 async def parse_predict(request: Request, limits: LimitOptions) -> list[bytes]:
     """The images of ``POST /v1/predict``: one as the body, the files of a form, or base64 in JSON."""
-    media_type = _media_type(request)
-    if media_type.startswith(RAW):
+    media_type = _media_type(request, images=True)
+    if media_type.startswith(IMAGE):
         images = [await _read_body(request, limits)]
     elif media_type == FORM:
         images = await _read_files(request, limits)
@@ -85,13 +84,12 @@ async def parse_dynamics(request: Request, config: DynamicsServeConfig) -> Dynam
     return DynamicsFrame(_decode_base64(body.flow, "flow"), body.expression_landmarks, body.baseline_landmarks)
 
 
-def _media_type(request: Request) -> str:
-    """The content type, without parameters. Raises HTTPException 415 for one that no endpoint accepts."""
+def _media_type(request: Request, images: bool = False) -> str:
+    """The content type, without parameters. Raises HTTPException 415 if it is no form, no JSON and no image."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in (FORM, JSON) and not media_type.startswith(RAW):
-        raise HTTPException(
-            415, f"content type {media_type or 'missing'!r}; send an image (image/jpeg, ...), {FORM} or {JSON}"
-        )
+    if media_type not in (FORM, JSON) and not (images and media_type.startswith(IMAGE)):
+        accepted = f"{'image/jpeg, ..., ' if images else ''}{FORM} or {JSON}"
+        raise HTTPException(415, f"content type {media_type or 'missing'!r}; send {accepted}")
     return media_type
 
 

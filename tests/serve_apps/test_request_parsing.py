@@ -59,6 +59,25 @@ def test_images_come_from_a_form_from_base64_and_from_data_uris() -> None:
     assert asyncio.run(parse_predict(request(uri, JSON), LIMITS)) == [b"one"]
 
 
+def test_an_image_may_be_the_body() -> None:
+    jpeg = {"content-type": "image/jpeg"}
+    assert asyncio.run(parse_predict(request(b"one", jpeg), LIMITS)) == [b"one"]
+    assert rejection(parse_analyze, b"one", jpeg).status_code == 415
+
+
+@pytest.mark.parametrize(("headers", "parse"), [(JSON, parse_predict), (FORM, parse_predict), (JSON, parse_analyze)])
+def test_a_body_that_does_not_arrive_in_time_is_rejected(headers: dict[str, str], parse: Callable) -> None:
+    async def receive() -> dict[str, object]:
+        await asyncio.sleep(10)
+        raise AssertionError
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    slow = Request({"type": "http", "method": "POST", "headers": raw, "path": "/"}, receive)
+    with pytest.raises(HTTPException, match="0.05 s to arrive") as caught:
+        asyncio.run(parse(slow, LIMITS.model_copy(update={"max_upload_seconds": 0.05})))
+    assert caught.value.status_code == 408
+
+
 def test_analyze_accepts_deepface_requests() -> None:
     body = b'{"img": "data:image/jpeg;base64,b25l", "actions": ["emotion"], "detector_backend": "opencv"}'
     assert asyncio.run(parse_analyze(request(body, JSON), LIMITS)) == b"one"
@@ -69,7 +88,8 @@ def test_analyze_accepts_deepface_requests() -> None:
     ("body", "headers", "status"),
     [
         (b"", {}, 415),
-        (b"\xff\xd8", {"content-type": "image/jpeg"}, 415),
+        (b"\xff\xd8", {"content-type": "video/mp4"}, 415),
+        (b"x" * 1001, {"content-type": "image/jpeg"}, 413),
         (b"", JSON, 400),
         (b'{"images": ', JSON, 400),
         (b"[" * 3000, JSON, 400),
