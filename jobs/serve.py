@@ -37,18 +37,21 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
 
     Raises UserError if the port or an application's name is taken.
     """
-    from cluster.local import connect
+    from cluster.local import connect, is_local
     from serve_apps.auth import choose_token
-    from serve_apps.server import check_port, cpus_needed, deploy
+    from serve_apps.server import check_port, cpus_needed, deploy, wait_for_routes
 
     if not os.environ.get("RAY_ADDRESS"):
         check_port(config.host, config.port)
     connect(cpus=cpus_needed(apps) + 1)
     token = choose_token(config.token, config.host)
     deploy(apps, config.host, config.port, token)
+    url = f"http://{_url_host(config.host)}:{config.port}"
+    if is_local():
+        wait_for_routes(url, [app.route_prefix for app in apps])
     if token and not config.token:
         print(f"Token, for the header `Authorization: Bearer TOKEN` (not shown again): {token}")
-    return f"http://{_url_host(config.host)}:{config.port}"
+    return url
 
 
 @contextmanager

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
+from urllib.request import urlopen
 
 import yaml
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from ray.serve import Application
 
 BuildApp = Callable[[Any], "Application"]
+ROUTES_SECONDS = 60
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 C = TypeVar("C", bound=ServerOptions)
@@ -148,6 +153,18 @@ def start_serve(host: str, port: int) -> None:
             f"Serve on this cluster listens on {address[0]} port {address[1]}; "
             f"use --host {address[0]} --port {address[1]}"
         )
+
+
+def wait_for_routes(url: str, routes: Sequence[str]) -> None:
+    """Wait until the proxy knows the applications: it learns of them a moment after they are ready."""
+    deadline = time.monotonic() + ROUTES_SECONDS
+    known: dict[str, str] = {}
+    while not set(routes) <= set(known):
+        if time.monotonic() > deadline:
+            raise UserError(f"the proxy at {url} does not know {', '.join(routes)} after {ROUTES_SECONDS} s")
+        with suppress(OSError), urlopen(f"{url}/-/routes", timeout=5) as response:
+            known = json.load(response)
+        time.sleep(0.1)
 
 
 def check_port(host: str, port: int) -> None:

@@ -73,7 +73,7 @@ def test_a_body_that_does_not_arrive_in_time_is_rejected(headers: dict[str, str]
 
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     slow = Request({"type": "http", "method": "POST", "headers": raw, "path": "/"}, receive)
-    with pytest.raises(HTTPException, match="0.05 s to arrive") as caught:
+    with pytest.raises(HTTPException, match="s to arrive") as caught:
         asyncio.run(parse(slow, LIMITS.model_copy(update={"max_upload_seconds": 0.05})))
     assert caught.value.status_code == 408
 

@@ -1,0 +1,99 @@
+"""The servers: Ferry, a plain FastAPI route, BentoML and LitServe."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+HERE = Path(__file__).parents[2]
+START_SECONDS = 120
+
+
+class Server(NamedTuple):
+    """A server that is started in a session of its own."""
+
+    name: str
+    command: list[str]
+    port: int
+    model: Path
+
+    @contextmanager
+    def running(self) -> Iterator[tuple[str, psutil.Process]]:
+        """The URL that takes requests, once the server answers, and its process."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment |= {"PYTHONPATH": str(HERE), "MODEL": str(self.model)}
+        process = subprocess.Popen(
+            self.command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            wait_for(self.port, process)
+            yield f"http://127.0.0.1:{self.port}/v1/predict", psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
+def memory(process: psutil.Process) -> float:
+    """Memory of a process and those that it has started, in GB; what they share counts once."""
+    total = 0
+    for each in [process, *process.children(recursive=True)]:
+        with suppress(psutil.Error):
+            total += each.memory_full_info().pss
+    return total / 1e9
+
+
+def ferry(model: Path) -> Server:
+    port = free_port()
+    command = [sys.executable, "-m", "jobs", "serve", "--model", str(model), "--detector", "none", "--port", str(port)]
+    return Server("Ferry", command, port, model)
+
+
+def peers(model: Path, python: str) -> list[Server]:
+    """Each with one process for the model, which is what they start by default."""
+    fastapi, bentoml, litserve = free_port(), free_port(), free_port()
+    here = "benchmarks.serving"
+    return [
+        Server("FastAPI", [python, "-m", "uvicorn", f"{here}.fastapi_app:app", "--port", str(fastapi)], fastapi, model),
+        Server(
+            "BentoML",
+            [python, "-m", "bentoml", "serve", f"{here}.bentoml_app:Face", "--port", str(bentoml)],
+            bentoml,
+            model,
+        ),
+        Server("LitServe", [python, "-m", f"{here}.litserve_app", str(litserve)], litserve, model),
+    ]
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a server answers."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"the server ended with {process.returncode}"
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as probe:
+            probe.settimeout(5)
+            probe.sendall(b"GET /docs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            if probe.recv(12).endswith((b"200", b"307")):
+                time.sleep(3)  # the workers of LitServe and BentoML load their models after the port opens
+                return
+        time.sleep(0.5)
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
