@@ -9,15 +9,18 @@ import numpy as np
 
 from fer.classifier.predictor import Predictions, Predictor
 from fer.classifier.preprocess import resize
-from fer.data.images import decode_untrusted
+from fer.data.images import check_header, decode_rgb, jpeg_divisor
 from fer.errors import BadRow
 from fer.faces.box import FaceBox, crop
-from fer.faces.detectors import FaceDetector
+from fer.faces.detectors import FaceDetector, WholeImageDetector
 from fer.faces.find import find_faces
 from fer.labels import likely_compound
 from serve_apps.options import ServeConfig
 from serve_apps.reloadable_model import LoadedModel
 from serve_apps.schema import Box, ClassifierInfo, FacePrediction, ImageFaces, InvalidInput, PredictResponse
+
+DETAIL = 2
+"""Least side of a decoded face relative to the network's input."""
 
 LoadedClassifier = LoadedModel[Predictor, ClassifierInfo]
 
@@ -70,15 +73,29 @@ def _find_faces(
 ) -> list[list[FaceCrop]] | InvalidInput:
     """The faces of each image of a request."""
     faces = []
+    side, whole = model.info.img_size, isinstance(detector, WholeImageDetector)
     for number, image in enumerate(images):
         try:
-            pixels = decode_untrusted(image, config.max_pixels, config.max_image_bytes)
-            boxes = find_faces(pixels, detector)
-            side = model.info.img_size
-            faces.append([FaceCrop(box, resize(crop(pixels, box, config.margin), side)) for box in boxes])
+            size = check_header(image, config.max_pixels, config.max_image_bytes)
+            faces.append(_whole_face(image, size, side) if whole else _faces(decode_rgb(image), side, detector, config))
         except BadRow as error:
             return InvalidInput(reason=f"image {number}: {error}")
     return faces
+
+
+def _faces(pixels: np.ndarray, side: int, detector: FaceDetector, config: ServeConfig) -> list[FaceCrop]:
+    """The faces of an image, cut out."""
+    boxes = find_faces(pixels, detector)
+    return [FaceCrop(box, resize(crop(pixels, box, config.margin), side)) for box in boxes]
+
+
+def _whole_face(image: bytes, size: tuple[int, int], side: int) -> list[FaceCrop]:
+    """An image that is one face. A JPEG is decoded no larger than the network needs it."""
+    pixels = decode_rgb(image, jpeg_divisor(image, size, DETAIL * side))
+    height, width = pixels.shape[:2]
+    upright = size if (size[0] > size[1]) == (width > height) else size[::-1]  # EXIF may turn the image
+    box = FaceBox(0.0, 0.0, float(upright[0]), float(upright[1]), whole_image=True)
+    return [FaceCrop(box, resize(pixels, side))]
 
 
 def _rounded(box: FaceBox) -> Box:

@@ -18,6 +18,14 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF
 """Formats that both Pillow and OpenCV read. Pillow's others stay disabled: for EPS it would start Ghostscript."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif"}
 
+DECODE_FLAGS = {
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+"""OpenCV's flags for each divisor of the size. It has no names for reduced RGB images; they are not grey."""
+
 cv2.setNumThreads(1)  # one thread per image: images are decoded in parallel instead
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged image is reported as a BadRow
 Image.MAX_IMAGE_PIXELS = None  # `check_header` has its own limit
@@ -50,14 +58,15 @@ def check_header(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX
     return width, height
 
 
-def decode_rgb(data: bytes) -> np.ndarray:
+def decode_rgb(data: bytes, divisor: int = 1) -> np.ndarray:
     """Decode to RGB uint8 (height, width, 3), rotated according to the EXIF orientation.
 
+    ``divisor``, one of 1, 2, 4 and 8, is that of the size: libjpeg decodes a small image faster than a large one.
     There is no size limit: use `decode_untrusted` for images that were not checked before. Raises BadRow for an image
     that is truncated or damaged.
     """
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), DECODE_FLAGS[divisor]) if data else None
     except cv2.error:  # OpenCV returns None for most damaged files, but raises for some
         pixels = None
     if pixels is None:
@@ -69,6 +78,16 @@ def decode_untrusted(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int =
     """Check the header, then decode once, as `decode_rgb` does. Raises BadRow as both do."""
     check_header(data, max_pixels, max_bytes)
     return decode_rgb(data)
+
+
+def jpeg_divisor(data: bytes, size: tuple[int, int], least: int) -> int:
+    """The largest divisor for `decode_rgb` that leaves both sides of the image at least ``least`` pixels.
+
+    1 for other formats than JPEG: their decoders read the whole image first.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return 1
+    return max(divisor for divisor in DECODE_FLAGS if divisor == 1 or min(size) >= divisor * least)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

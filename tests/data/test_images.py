@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.data.images import FORMATS, check_header, decode_rgb, decode_untrusted, encode_png
+from fer.data.images import FORMATS, check_header, decode_rgb, decode_untrusted, encode_png, jpeg_divisor
 from fer.data.stream.prefetch import read_verified
 from fer.errors import BadRow
 
@@ -97,3 +97,19 @@ def test_a_header_with_a_wrong_size_is_rejected() -> None:
 def test_verifying_an_image_decodes_it_once(count_decodes: Callable[[], int]) -> None:
     assert read_verified(lambda: encode_png(PIXELS)) == encode_png(PIXELS)
     assert count_decodes() == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "divisor"), [((350, 350), 160, 2), ((350, 300), 160, 1), ((4000, 3000), 160, 8), ((90, 90), 1, 8)]
+)
+def test_a_jpeg_is_decoded_smaller_but_not_below_the_least_side(
+    size: tuple[int, int], least: int, divisor: int
+) -> None:
+    image = Image.linear_gradient("L").resize(size)
+    file = io.BytesIO()
+    image.save(file, "JPEG")
+    assert jpeg_divisor(file.getvalue(), size, least) == divisor
+    small = decode_rgb(file.getvalue(), divisor)
+    assert small.shape == (-(-size[1] // divisor), -(-size[0] // divisor), 3)
+    assert np.abs(small.mean() - np.asarray(image).mean()) < 2
+    assert jpeg_divisor(encode_png(np.asarray(image)), size, least) == 1

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from fer.data.images import encode_png
+from fer.data.images import decode_rgb, encode_png
 from fer.faces.box import FaceBox
 from fer.faces.detectors import FaceDetector, HaarDetector, WholeImageDetector
 from fer.labels import likely_compound
@@ -52,6 +54,23 @@ def test_an_invalid_image_fails_its_own_request_only(model: LoadedClassifier) ->
     for batched, expected in zip((first, last), alone, strict=True):
         for (face,), (same,) in zip(faces_of(batched), faces_of(expected), strict=True):
             assert face.scores == pytest.approx(same.scores, abs=1e-6)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_face_is_decoded_small_and_its_box_is_that_of_the_upright_image(
+    model: LoadedClassifier, orientation: int
+) -> None:
+    image = Image.linear_gradient("L").resize((301, 401))
+    exif = Image.Exif()
+    exif[274] = orientation
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=95, exif=exif)
+    (face,) = predict(file.getvalue(), model, config=CONFIG.model_copy(update={"max_pixels": 1_000_000}))
+    assert (face.box.w, face.box.h) == ((301, 401) if orientation == 1 else (401, 301))
+    assert face.whole_image
+    whole = model.predictor.predict([decode_rgb(file.getvalue())]).probabilities
+    assert whole is not None
+    assert list(face.scores.values()) == pytest.approx(whole[0].tolist(), abs=0.02)
 
 
 def test_a_truncated_image_is_named_in_the_reason(model: LoadedClassifier) -> None:
