@@ -6,6 +6,7 @@ others, several requests in one batch.
 
 # Annotations stay objects here: Serve ships the routes without this module's names, so strings could not be resolved.
 import asyncio
+import time
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.serve import Application
 
 from serve_apps.deepface import AnalyzeRequest, AnalyzeResponse, to_deepface
 from serve_apps.deployment import ModelReplica, bind_replicas
+from serve_apps.monitoring import ClassifierMetrics
 from serve_apps.options import ServeConfig
 from serve_apps.request_parsing import parse_analyze, parse_predict
 from serve_apps.responses import BINARY_FILE, ERROR_RESPONSES, new_api, request_body, to_json
@@ -41,15 +43,29 @@ class Classifier(ModelReplica):
 
         super().__init__(config, token_digest, partial(load_classifier, device=config.device))
         self.detector = open_detector(config)
-        self.predict.set_max_batch_size(config.max_batch_size)  # type: ignore[attr-defined]
-        self.predict.set_batch_wait_timeout_s(config.batch_wait_ms / 1000)  # type: ignore[attr-defined]
+        self.metrics = ClassifierMetrics()
+        self.predict_batch.set_max_batch_size(config.max_batch_size)  # type: ignore[attr-defined]
+        self.predict_batch.set_batch_wait_timeout_s(config.batch_wait_ms / 1000)  # type: ignore[attr-defined]
+
+    async def predict(self, images: list[bytes]) -> PredictResponse | InvalidInput:
+        """The response for the encoded images of one request. Other applications call it through a handle."""
+        started = time.perf_counter()
+        response: PredictResponse | InvalidInput = await self.predict_batch(images)
+        if isinstance(response, PredictResponse):
+            spent = response.timing
+            total = (time.perf_counter() - started) * 1000
+            spent.waiting = max(0.0, total - spent.decoding - spent.detection - spent.model)
+        return response
 
     @serve.batch
-    async def predict(self, requests: list[list[bytes]]) -> list[PredictResponse | InvalidInput]:
-        """Requests, each of one or more encoded images, to their responses, all from one version of the model."""
+    async def predict_batch(self, requests: list[list[bytes]]) -> list[PredictResponse | InvalidInput]:
+        """Requests to their responses, all from one version of the model."""
         from serve_apps.classifier_inference import predict_requests
 
-        return await asyncio.to_thread(predict_requests, requests, self.model.current, self.detector, self.config)
+        model = self.model.current
+        responses = await asyncio.to_thread(predict_requests, requests, model, self.detector, self.config)
+        self.metrics.record(responses, model.info.name, model.info.version)
+        return responses
 
     async def predict_images(self, images: list[bytes]) -> PredictResponse:
         """The response for the images of one request. Raises HTTPException 422 for an image that is not valid."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from fer.faces.find import find_faces
 from fer.labels import likely_compound
 from serve_apps.options import ServeConfig
 from serve_apps.reloadable_model import LoadedModel
-from serve_apps.schema import Box, ClassifierInfo, FacePrediction, ImageFaces, InvalidInput, PredictResponse
+from serve_apps.schema import Box, ClassifierInfo, FacePrediction, ImageFaces, InvalidInput, PredictResponse, Timing
 
 DETAIL = 2
 """Least side of a decoded face relative to the network's input."""
@@ -49,38 +51,55 @@ def load_classifier(folder: Path, name: str, version: str, device: str) -> Loade
     return LoadedModel(predictor, info)
 
 
+@dataclass(frozen=True)
+class DecodedRequest:
+    """The faces of a request's images, and the milliseconds that decoding and detection took."""
+
+    images: list[list[FaceCrop]]
+    decoding: float
+    detection: float
+
+
 def predict_requests(
     requests: list[list[bytes]], model: LoadedClassifier, detector: FaceDetector, config: ServeConfig
 ) -> list[PredictResponse | InvalidInput]:
     """One response per request, in order; an image that can't be decoded invalidates only its own request."""
-    inputs = [_find_faces(images, model, detector, config) for images in requests]
-    crops = [face for images in inputs if not isinstance(images, InvalidInput) for image in images for face in image]
+    inputs = [_decode(images, model, detector, config) for images in requests]
+    crops = [face for request in inputs if isinstance(request, DecodedRequest) for face in chain(*request.images)]
+    started = perf_counter()
     scores = model.predictor.predict([face.pixels for face in crops]) if crops else Predictions(None, None)
+    spent = (perf_counter() - started) * 1000
     faces = iter([_face_prediction(face, row, scores, model, config) for row, face in enumerate(crops)])
     return [
-        images
-        if isinstance(images, InvalidInput)
+        request
+        if isinstance(request, InvalidInput)
         else PredictResponse(
-            images=[ImageFaces(faces=[next(faces) for _ in image]) for image in images],
+            images=[ImageFaces(faces=[next(faces) for _ in image]) for image in request.images],
             model=model.info,
+            timing=Timing(decoding=request.decoding, detection=request.detection, model=spent),
         )
-        for images in inputs
+        for request in inputs
     ]
 
 
-def _find_faces(
+def _decode(
     images: list[bytes], model: LoadedClassifier, detector: FaceDetector, config: ServeConfig
-) -> list[list[FaceCrop]] | InvalidInput:
-    """The faces of each image of a request."""
-    faces = []
+) -> DecodedRequest | InvalidInput:
+    """Decode the images of a request, and find their faces."""
+    faces, decoding, detection = [], 0.0, 0.0
     side, whole = model.info.img_size, isinstance(detector, WholeImageDetector)
     for number, image in enumerate(images):
+        started = perf_counter()
         try:
             size = check_header(image, config.max_pixels, config.max_image_bytes)
-            faces.append(_whole_face(image, size, side) if whole else _faces(decode_rgb(image), side, detector, config))
+            pixels = decode_rgb(image, jpeg_divisor(image, size, DETAIL * side) if whole else 1)
+            decoded = perf_counter()
+            faces.append([_whole_face(pixels, size, side)] if whole else _faces(pixels, side, detector, config))
         except BadRow as error:
             return InvalidInput(reason=f"image {number}: {error}")
-    return faces
+        decoding += (decoded - started) * 1000
+        detection += (perf_counter() - decoded) * 1000
+    return DecodedRequest(faces, decoding, detection)
 
 
 def _faces(pixels: np.ndarray, side: int, detector: FaceDetector, config: ServeConfig) -> list[FaceCrop]:
@@ -89,13 +108,11 @@ def _faces(pixels: np.ndarray, side: int, detector: FaceDetector, config: ServeC
     return [FaceCrop(box, resize(crop(pixels, box, config.margin), side)) for box in boxes]
 
 
-def _whole_face(image: bytes, size: tuple[int, int], side: int) -> list[FaceCrop]:
-    """An image that is one face. A JPEG is decoded no larger than the network needs it."""
-    pixels = decode_rgb(image, jpeg_divisor(image, size, DETAIL * side))
+def _whole_face(pixels: np.ndarray, size: tuple[int, int], side: int) -> FaceCrop:
+    """An image that is one face, decoded from one of ``size`` (width, height): no larger than the network needs it."""
     height, width = pixels.shape[:2]
     upright = size if (size[0] > size[1]) == (width > height) else size[::-1]  # EXIF may turn the image
-    box = FaceBox(0.0, 0.0, float(upright[0]), float(upright[1]), whole_image=True)
-    return [FaceCrop(box, resize(pixels, side))]
+    return FaceCrop(FaceBox(0.0, 0.0, float(upright[0]), float(upright[1]), whole_image=True), resize(pixels, side))
 
 
 def _rounded(box: FaceBox) -> Box:

@@ -110,9 +110,19 @@ class ClassifierInfo(ModelInfo):
     img_size: int = Field(description="Side of the network's input, in pixels")
 
 
+class Timing(Schema):
+    """Where a request's time went, in milliseconds. What the network took is not in it."""
+
+    waiting: float = Field(0.0, description="For other requests, and for the batch to fill")
+    decoding: float
+    detection: float
+    model: float = Field(description="The network, for the whole batch")
+
+
 class PredictResponse(Schema):
     images: list[ImageFaces] = Field(description="In the order of the request")
     model: ClassifierInfo
+    timing: Timing
     disclaimer: str = CLASSIFIER_DISCLAIMER
 
 
