@@ -52,11 +52,12 @@ class ModelReplica:
 def bind_replicas(replica: serve.Deployment, config: ServerOptions, batch_size: int) -> Application:
     """Bind the replicas of a model, each of which computes ``batch_size`` requests at a time.
 
-    The replicas get the token as a digest. Raises UserError if GPUs are required and the cluster has none, and if other
+    The token is that of ``config``, else FER_SERVE_TOKEN; replicas get its digest. Raises UserError if GPUs are required and the cluster has none, and if other
     machines can reach the server and there is no token.
     """
-    check_exposed(config.token)
-    token_digest = digest(config.token) if config.token else None
+    token = config.token or os.environ.get("FER_SERVE_TOKEN")
+    check_exposed(token)
+    token_digest = digest(token) if token else None
     config = config.model_copy(update={"token": None})
     ongoing = 2 * batch_size  # requests in a replica: while one batch is computed, the next one gathers
     gpus = _gpus_per_replica(config.device)
