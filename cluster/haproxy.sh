@@ -2,13 +2,14 @@
 # Starts HAProxy for Ray Serve, as `haproxy -db -f CONFIG ...`, with what Serve's configuration lacks:
 # - its folder, with the socket that controls it, is closed to other users;
 # - its pages of statistics and metrics are left out: they would listen on fixed ports, on every address;
+# - replicas learn the client's address, for requests that stay with one version of a model;
 # - without a replica it answers 503 and Retry-After, not 500;
 # - it ends with the process that started it. Otherwise it survives a killed server, and keeps the port.
 set -eu
 config=$3
 folder=$(dirname "$config")
 chmod 700 "$folder"
-sed -i -e '/^frontend prometheus/,/no log/d' -e '/^listen stats/,$d' "$config"
+sed -i -e 's/^    option httplog$/&\n    option forwardfor/' -e '/^frontend prometheus/,/no log/d' -e '/^listen stats/,$d' "$config"
 body='{"detail":"no replica is ready; try again"}'
 printf 'HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' \
     ${#body} "$body" >"$folder/500.http"

@@ -7,6 +7,7 @@ others, several requests in one batch.
 # Annotations stay objects here: Serve ships the routes without this module's names, so strings could not be resolved.
 import asyncio
 import time
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastapi import HTTPException, Request, Response
 from ray import serve
 from ray.serve import Application
 
+from serve_apps.challenger import MAX_SHADOW_BATCHES, Challenger, Role, agreement
 from serve_apps.deepface import AnalyzeRequest, AnalyzeResponse, to_deepface
 from serve_apps.deployment import ModelReplica, bind_replicas
 from serve_apps.monitoring import ClassifierMetrics
@@ -33,7 +35,7 @@ def responses(model: type) -> dict[int | str, dict[str, Any]]:
 
 
 class Classifier(ModelReplica):
-    """One replica of the classifier, without routes."""
+    """One replica of the classifier, and of its challenger if it has one, without routes."""
 
     config: ServeConfig
 
@@ -41,16 +43,26 @@ class Classifier(ModelReplica):
         from fer.faces.detectors import open_detector
         from serve_apps.classifier_inference import load_classifier
 
-        super().__init__(config, token_digest, partial(load_classifier, device=config.device))
+        load = partial(load_classifier, device=config.device)
+        super().__init__(config, token_digest, load)
+        self.challenger = Challenger(config, load) if config.challenger else None
         self.detector = open_detector(config)
         self.metrics = ClassifierMetrics()
+        self.tasks: set[asyncio.Task[None]] = set()
         self.predict_batch.set_max_batch_size(config.max_batch_size)  # type: ignore[attr-defined]
         self.predict_batch.set_batch_wait_timeout_s(config.batch_wait_ms / 1000)  # type: ignore[attr-defined]
 
-    async def predict(self, images: list[bytes]) -> PredictResponse | InvalidInput:
+    async def reconfigure(self, user_config: dict[str, str]) -> None:
+        """Follow the alias of the challenger too."""
+        await super().reconfigure(user_config)
+        if self.challenger and not self.tasks:
+            self._start(self.challenger.model.follow(self.config.reload_seconds))
+
+    async def predict(self, images: list[bytes], client: str = "") -> PredictResponse | InvalidInput:
         """The response for the encoded images of one request. Other applications call it through a handle."""
         started = time.perf_counter()
-        response: PredictResponse | InvalidInput = await self.predict_batch(images)
+        role = self.challenger.role(client) if self.challenger else "champion"
+        response: PredictResponse | InvalidInput = await self.predict_batch((images, role))
         if isinstance(response, PredictResponse):
             spent = response.timing
             total = (time.perf_counter() - started) * 1000
@@ -58,21 +70,60 @@ class Classifier(ModelReplica):
         return response
 
     @serve.batch
-    async def predict_batch(self, requests: list[list[bytes]]) -> list[PredictResponse | InvalidInput]:
-        """Requests to their responses, all from one version of the model."""
+    async def predict_batch(self, requests: list[tuple[list[bytes], Role]]) -> list[PredictResponse | InvalidInput]:
+        """Requests to their responses, all of one role from one version of its model."""
+        responses: dict[int, PredictResponse | InvalidInput] = {}
+        for role in sorted({role for _, role in requests}):
+            numbers = [number for number, request in enumerate(requests) if request[1] == role]
+            answers = await self.predict_as(role, [requests[number][0] for number in numbers])
+            responses |= dict(zip(numbers, answers, strict=True))
+        return [responses[number] for number in range(len(requests))]
+
+    async def predict_as(self, role: Role, requests: list[list[bytes]]) -> list[PredictResponse | InvalidInput]:
+        """The responses of the champion, which may start those of the challenger in shadow, or of the challenger."""
         from serve_apps.classifier_inference import predict_requests
 
-        model = self.model.current
+        followed = self.challenger.model if self.challenger and role == "challenger" else self.model
+        model = followed.current
         responses = await asyncio.to_thread(predict_requests, requests, model, self.detector, self.config)
-        self.metrics.record(responses, model.info.name, model.info.version)
+        for response in responses:
+            if isinstance(response, PredictResponse):
+                response.role = role
+        self.metrics.record(responses, model.info, role)
+        if self.challenger and self.challenger.shadow and role == "champion":
+            if self.challenger.waiting < MAX_SHADOW_BATCHES:
+                self._start(self.compare(self.challenger, requests, responses))
+            else:
+                self.metrics.shadow_skipped.inc(len(requests))
         return responses
 
-    async def predict_images(self, images: list[bytes]) -> PredictResponse:
+    async def compare(
+        self, challenger: Challenger, requests: list[list[bytes]], responses: list[PredictResponse | InvalidInput]
+    ) -> None:
+        """Let the challenger predict the requests that the champion has answered, and record where they agree."""
+        challenger.waiting += 1
+        try:
+            self.metrics.record_agreement(*agreement(responses, await self.predict_as("challenger", requests)))
+        finally:
+            challenger.waiting -= 1
+
+    async def predict_images(self, images: list[bytes], client: str = "") -> PredictResponse:
         """The response for the images of one request. Raises HTTPException 422 for an image that is not valid."""
-        response = await self.predict(images)
+        response = await self.predict(images, client)
         if isinstance(response, InvalidInput):
             raise HTTPException(422, response.reason)
         return response
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run in the background. The set keeps the task from being collected."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+def client_of(request: Request) -> str:
+    """What identifies the client of a request: its own X-Client-ID, else its address."""
+    return request.headers.get("x-client-id") or (request.client.host if request.client else "")
 
 
 @serve.deployment
@@ -84,13 +135,13 @@ class ClassifierReplica(Classifier):
     async def predict_request(self, request: Request) -> Response:
         """Classify the expression of each face in one or more images."""
         self.authenticate(request)
-        return to_json(await self.predict_images(await parse_predict(request, self.config)))
+        return to_json(await self.predict_images(await parse_predict(request, self.config), client_of(request)))
 
     @api.post("/analyze", responses=responses(AnalyzeResponse), openapi_extra=ANALYZE)
     async def analyze(self, request: Request) -> Response:
         """Classify the expression of each face in one image. Request and response are those of DeepFace's API."""
         self.authenticate(request)
-        response = await self.predict_images([await parse_analyze(request, self.config)])
+        response = await self.predict_images([await parse_analyze(request, self.config)], client_of(request))
         if not response.model.labels:
             raise HTTPException(422, "this model predicts valence and arousal only; use /v1/predict")
         return to_json(to_deepface(response.images[0]))

@@ -52,8 +52,8 @@ class ModelReplica:
 def bind_replicas(replica: serve.Deployment, config: ServerOptions, batch_size: int) -> Application:
     """Bind the replicas of a model, each of which computes ``batch_size`` requests at a time.
 
-    The token is that of ``config``, else FER_SERVE_TOKEN; replicas get its digest. Raises UserError if GPUs are required and the cluster has none, and if other
-    machines can reach the server and there is no token.
+    The token is that of ``config``, else FER_SERVE_TOKEN; replicas get its digest. Raises UserError if GPUs are
+    required and the cluster has none, and if other machines can reach the server and there is no token.
     """
     token = config.token or os.environ.get("FER_SERVE_TOKEN")
     check_exposed(token)

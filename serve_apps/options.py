@@ -78,12 +78,27 @@ class ServeConfig(ServerOptions, FaceOptions):
         description="Serve config (YAML, as for `serve deploy`) with the applications and their arguments; their "
         "options here have no effect then",
     )
+    challenger: str | None = Field(
+        None, description="Second model, with the same label space, for --canary or --shadow: models:/NAME@challenger"
+    )
+    canary: float = Field(0.0, ge=0, le=1, description="Share of the clients that the challenger answers")
+    shadow: bool = Field(
+        False, description="Let the challenger predict what the model answers, and report how often they agree"
+    )
     min_confidence: float = Field(0.0, ge=0, le=1, description="Mark faces with a confidence below this as uncertain")
     compound: bool = Field(
         False, description="Also return RAF-DB's compound label of the two most probable expressions"
     )
     max_batch_size: int = Field(8, ge=1, description="Requests per batch, at most")
     batch_wait_ms: float = Field(5, ge=0, description="Longest wait for a batch to fill, in milliseconds")
+
+    @model_validator(mode="after")
+    def _has_challenger(self) -> ServeConfig:
+        if self.challenger is None and (self.canary or self.shadow):
+            raise ValueError("--canary and --shadow need a --challenger")
+        if self.challenger and bool(self.canary) == self.shadow:
+            raise ValueError("--challenger needs either --canary or --shadow")
+        return self
 
 
 class DynamicsServeConfig(ServerOptions):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -122,6 +122,9 @@ class Timing(Schema):
 class PredictResponse(Schema):
     images: list[ImageFaces] = Field(description="In the order of the request")
     model: ClassifierInfo
+    role: Literal["champion", "challenger"] = Field(
+        "champion", description="Whether the served model answered, or its challenger"
+    )
     timing: Timing
     disclaimer: str = CLASSIFIER_DISCLAIMER
 

@@ -1,0 +1,100 @@
+"""The challenger: who answers which client, and what a comparison in shadow counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from fer.data.images import encode_png
+from fer.errors import UserError
+from fer.options import parse
+from fer.tracking import TrackingOptions
+from serve_apps.challenger import Challenger, agreement
+from serve_apps.classifier import Classifier
+from serve_apps.options import ServeConfig
+from serve_apps.schema import InvalidInput, PredictResponse
+
+PNG = encode_png(np.random.default_rng(0).integers(0, 255, (48, 40, 3), dtype=np.uint8))
+CLIENTS = [f"client-{number}" for number in range(1000)]
+
+
+@pytest.fixture(scope="module")
+def config(registry: TrackingOptions) -> ServeConfig:
+    return ServeConfig(
+        **registry.model_dump(), model="models:/face@champion", challenger="models:/face@challenger", canary=0.3,
+        detector="none", device="cpu",
+    )  # fmt: skip
+
+
+def ask(config: ServeConfig, clients: list[str]) -> list[PredictResponse]:
+    """The responses to a batch of one request of each client, once the replica's background work is done."""
+
+    async def main() -> list[PredictResponse]:
+        replica = Classifier(config, None)
+        roles = [replica.challenger.role(client) if replica.challenger else "champion" for client in clients]
+        predict_batch = Classifier.predict_batch.__wrapped__  # without the queue, which needs a Serve replica
+        responses = await predict_batch(replica, [([PNG], role) for role in roles])
+        await asyncio.gather(*replica.tasks)
+        return responses
+
+    responses = asyncio.run(main())
+    assert all(isinstance(response, PredictResponse) for response in responses)
+    return responses
+
+
+def test_a_share_of_the_clients_gets_the_challenger_and_keeps_it(config: ServeConfig) -> None:
+    challenger, larger = (
+        Challenger(config.model_copy(update={"canary": share}), lambda *_: None)  # type: ignore[arg-type, return-value]
+        for share in (0.3, 0.6)
+    )
+    roles = [challenger.role(client) for client in CLIENTS]
+    assert 0.25 < Counter(roles)["challenger"] / len(roles) < 0.35
+    assert roles == [challenger.role(client) for client in CLIENTS]
+    stayed = [larger.role(client) for client, role in zip(CLIENTS, roles, strict=True) if role == "challenger"]
+    assert set(stayed) == {"challenger"}
+
+
+def test_both_versions_answer_in_one_batch_and_say_so(config: ServeConfig) -> None:
+    responses = ask(config, CLIENTS[:16])
+    versions = {response.role: response.model.version for response in responses}
+    assert versions == {"champion": "1", "challenger": "2"}
+    for response in responses:
+        assert (response.model.version == "2") == (response.role == "challenger")
+        assert (response.images[0].faces[0].valence is not None) == (response.role == "challenger")
+        assert response.timing.model > 0
+
+
+def test_in_shadow_the_champion_answers_and_the_agreement_is_counted(
+    config: ServeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "serve_apps.monitoring.ClassifierMetrics.record_agreement", lambda _, *values: counted.append(values)
+    )
+    responses = ask(config.model_copy(update={"canary": 0.0, "shadow": True}), CLIENTS[:8])
+    assert {response.role for response in responses} == {"champion"}
+    assert sum(faces for _, faces in counted) == 8
+
+
+def test_agreement_leaves_out_invalid_requests(config: ServeConfig) -> None:
+    responses = ask(config.model_copy(update={"canary": 0.0, "challenger": None}), ["a", "b"])
+    other = responses[1].model_copy(deep=True)
+    other.images[0].faces[0].label = "another"
+    invalid = InvalidInput(reason="no image")
+    assert agreement([responses[0], responses[1], invalid], [responses[0], other, invalid]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--canary", "0.1"], "need a --challenger"),
+        (["--challenger", "models:/face@challenger"], "either --canary or --shadow"),
+        (["--challenger", "m", "--shadow", "--canary", "0.1"], "either --canary or --shadow"),
+    ],
+)
+def test_options_that_do_not_fit_together(options: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse(ServeConfig, options, "serve")
