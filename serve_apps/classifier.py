@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import HTTPException, Request, Response
+from fastapi.responses import FileResponse
 from ray import serve
 from ray.serve import Application
 
@@ -20,11 +21,14 @@ from serve_apps.deepface import AnalyzeRequest, AnalyzeResponse, to_deepface
 from serve_apps.deployment import ModelReplica, bind_replicas
 from serve_apps.monitoring import ClassifierMetrics
 from serve_apps.options import ServeConfig
+from serve_apps.page.model_files import DeviceModel, device_file, device_model
+from serve_apps.page.routes import page_router
 from serve_apps.request_parsing import parse_analyze, parse_predict
 from serve_apps.responses import BINARY_FILE, ERROR_RESPONSES, new_api, request_body, to_json
 from serve_apps.schema import ClassifierInfo, Health, InvalidInput, ModelList, PredictRequest, PredictResponse
 
 api = new_api("Ferry", "Facial expression recognition")
+api.include_router(page_router())
 
 PREDICT = request_body(PredictRequest, "files", {"type": "array", "items": BINARY_FILE}, raw="image/*")
 ANALYZE = request_body(AnalyzeRequest, "img", BINARY_FILE)
@@ -151,6 +155,18 @@ class ClassifierReplica(Classifier):
         """List the model that is served."""
         self.authenticate(request)
         return ModelList(models=[self.model.current.info])
+
+    @api.get("/v1/model", responses=ERROR_RESPONSES)
+    async def device_model(self, request: Request) -> DeviceModel:
+        """Describe the served model to a browser that runs it itself; 404 if its files are not offered."""
+        self.authenticate(request)
+        return await asyncio.to_thread(device_model, self.model.current.info, self.config)
+
+    @api.get("/v1/model/{version}/{name}", response_class=FileResponse, responses=ERROR_RESPONSES)
+    async def device_file(self, version: str, name: str, request: Request) -> FileResponse:
+        """A file of the served model."""
+        self.authenticate(request)
+        return await asyncio.to_thread(device_file, version, name, self.model.current.info, self.config)
 
     @api.get("/healthz")
     async def health(self) -> Health[ClassifierInfo]:

@@ -89,6 +89,9 @@ class ServeConfig(ServerOptions, FaceOptions):
     compound: bool = Field(
         False, description="Also return RAF-DB's compound label of the two most probable expressions"
     )
+    on_device: bool = Field(
+        False, description="Let browsers download and run the model; the bundled model is always offered"
+    )
     max_batch_size: int = Field(8, ge=1, description="Requests per batch, at most")
     batch_wait_ms: float = Field(5, ge=0, description="Longest wait for a batch to fill, in milliseconds")
 

@@ -1,0 +1,186 @@
+"""Faces in live video: a WebSocket that takes encoded frames and answers with the faces in the newest one.
+
+A client sends each frame as a binary message, as often as it likes. While one is classified, the newest of those that
+arrive waits, and the others are dropped and counted. The server keeps nothing from one frame to the next: a client
+links the faces and smooths over time. Clients without the token close with code 1008, too many clients with 1013.
+"""
+
+# Annotations stay objects here, and what the routes use stands before them: Serve ships them as they are defined.
+import asyncio
+import hmac
+import json
+import time
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from pydantic import Field
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve import Application
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from starlette import status
+
+from fer import __version__
+from serve_apps.auth import digest
+from serve_apps.live_options import LiveConfig
+from serve_apps.schema import ClassifierInfo, FacePrediction, InvalidInput, PredictResponse, Schema
+
+TOKEN_SECONDS = 10  # within which the token must arrive
+SPARE_CONNECTIONS = 16  # that are accepted only to be told that there are too many
+
+
+class LiveAnswer(Schema):
+    """The answer to one frame."""
+
+    frame: int = Field(description="Number of the frame in this connection, from 1")
+    dropped: int = Field(description="Frames of this connection that were replaced by newer ones so far")
+    faces: list[FacePrediction] = Field(default_factory=list)
+    model: ClassifierInfo | None = None
+    error: str | None = Field(None, description="Why this frame has no faces and no model")
+    seconds: dict[str, float] = Field(description="Time by stage: `waiting` for the frame before, and `predict`")
+
+
+class LatestFrame:
+    """The newest frame of a connection, until it is taken."""
+
+    def __init__(self) -> None:
+        self.count, self.dropped = 0, 0
+        self._frame: tuple[int, bytes, float] | None = None
+        self._arrived = asyncio.Event()
+
+    def put(self, frame: bytes) -> None:
+        self.count += 1
+        self.dropped += self._frame is not None
+        self._frame = self.count, frame, time.perf_counter()
+        self._arrived.set()
+
+    async def take(self) -> tuple[int, bytes, float]:
+        """The number of the newest frame, its bytes, and when it arrived. Waits for one."""
+        await self._arrived.wait()
+        self._arrived.clear()
+        assert self._frame is not None
+        taken, self._frame = self._frame, None
+        return taken
+
+
+async def answer(socket: WebSocket, frames: LatestFrame) -> None:
+    """Answer the newest frame, again and again."""
+    while True:
+        number, frame, arrived = await frames.take()
+        started = time.perf_counter()
+        result = await classify(frame)
+        seconds = {"waiting": started - arrived, "predict": time.perf_counter() - started}
+        answer = LiveAnswer(frame=number, dropped=frames.dropped, seconds=seconds)
+        if isinstance(result, InvalidInput):
+            answer.error = result.reason
+        else:
+            answer.faces, answer.model = result.images[0].faces, result.model
+        await socket.send_text(answer.model_dump_json())
+
+
+async def classify(frame: bytes) -> PredictResponse | InvalidInput:
+    """The faces in one encoded image, from the application `classifier`."""
+    try:
+        return await serve.get_deployment_handle("ClassifierReplica", "classifier").predict.remote([frame])
+    except BackPressureError:
+        return InvalidInput(reason="the server is busy; try again")
+    except (DeploymentUnavailableError, RayActorError, RayServeException):
+        return InvalidInput(reason="the model is not available; try again")
+
+
+def same_origin(socket: WebSocket) -> bool:
+    """Whether the page that opened the connection is this server's. Clients other than browsers name no page."""
+    origin = socket.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
+
+
+app = FastAPI(title="Ferry: live", version=__version__)
+
+
+@serve.deployment
+@serve.ingress(app)
+class Live:
+    """Connections to clients that send frames."""
+
+    def __init__(self, config: LiveConfig, token_digest: bytes | None) -> None:
+        self.config, self.token_digest = config, token_digest
+        self.connections = 0
+
+    @app.get("/healthz")
+    async def health(self) -> dict[str, int]:
+        """Return 200, and the number of connections. Needs no token."""
+        return {"connections": self.connections}
+
+    @app.websocket("/stream")
+    async def stream(self, socket: WebSocket) -> None:
+        """Answer frames until the client goes away, or breaks a rule."""
+        if not same_origin(socket):
+            await socket.close(status.WS_1008_POLICY_VIOLATION)  # before it is accepted: HTTP 403
+            return
+        await socket.accept()
+        if self.connections >= self.config.max_connections:
+            await socket.close(status.WS_1013_TRY_AGAIN_LATER, "the server has too many connections")
+            return
+        self.connections += 1
+        try:
+            if await self.authenticate(socket):
+                await self.answer_frames(socket)
+            else:
+                await socket.close(status.WS_1008_POLICY_VIOLATION, 'send the token first: {"token": "TOKEN"}')
+        except WebSocketDisconnect:
+            pass  # the client went away
+        finally:
+            self.connections -= 1
+
+    async def authenticate(self, socket: WebSocket) -> bool:
+        """Whether the first message is the token, if one is needed."""
+        if self.token_digest is None:
+            return True
+        try:
+            message = json.loads(await asyncio.wait_for(socket.receive_text(), TOKEN_SECONDS))
+            return hmac.compare_digest(digest(str(message["token"])), self.token_digest)
+        except (TimeoutError, ValueError, KeyError, TypeError):
+            return False
+
+    async def answer_frames(self, socket: WebSocket) -> None:
+        """Receive and answer at the same time, until one of both ends."""
+        frames = LatestFrame()
+        tasks = [asyncio.create_task(each) for each in (self.receive(socket, frames), answer(socket, frames))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done.pop().result()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def receive(self, socket: WebSocket, frames: LatestFrame) -> None:
+        """Take frames until the client goes away, sends anything else, or nothing for a while."""
+        while True:
+            try:
+                message = await asyncio.wait_for(socket.receive(), self.config.idle_seconds)
+            except TimeoutError:
+                return await socket.close(status.WS_1000_NORMAL_CLOSURE, "idle")
+            if message["type"] == "websocket.disconnect":
+                return None
+            frame = message.get("bytes")
+            if frame is None:
+                return await socket.close(status.WS_1003_UNSUPPORTED_DATA, "frames are binary messages")
+            if len(frame) > self.config.max_frame_bytes:
+                reason = f"a frame of {len(frame)} bytes, more than {self.config.max_frame_bytes}"
+                return await socket.close(status.WS_1009_MESSAGE_TOO_BIG, reason)
+            frames.put(frame)
+
+
+def build_app(config: LiveConfig) -> Application:
+    """The application for ``config``; the application `classifier` must run on the same cluster."""
+    token_digest = digest(config.token) if config.token else None
+    deployment = Live.options(  # type: ignore[attr-defined]
+        ray_actor_options={"num_cpus": 0.1},
+        autoscaling_config={
+            "min_replicas": config.min_replicas,
+            "max_replicas": config.max_replicas,
+            "target_ongoing_requests": max(1, config.max_connections // 2),
+        },
+        max_ongoing_requests=config.max_connections + SPARE_CONNECTIONS,
+    )
+    return deployment.bind(config.model_copy(update={"token": None}), token_digest)
