@@ -18,7 +18,12 @@ import pytest
 if TYPE_CHECKING:
     from fer.tracking import Run
 
-pytest_plugins = ["tests.fixtures.chat_server", "tests.fixtures.classifier", "tests.fixtures.vlm"]
+pytest_plugins = [
+    "tests.fixtures.browser",
+    "tests.fixtures.chat_server",
+    "tests.fixtures.classifier",
+    "tests.fixtures.vlm",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

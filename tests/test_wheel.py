@@ -40,9 +40,9 @@ logger.log_completions([Values(example=example, completions=[completion], scores
 
 
 def checkout_files() -> set[str]:
-    """Every file of the packages."""
+    """Every file of the packages; the sources of the page are in the wheel as what they are bundled into."""
     files = (file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file())
-    return {str(file.relative_to(ROOT)) for file in files if "__pycache__" not in file.parts}
+    return {str(file.relative_to(ROOT)) for file in files if not {"__pycache__", "src"} & set(file.parts)}
 
 
 @pytest.fixture(scope="module")

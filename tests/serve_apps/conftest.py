@@ -11,6 +11,9 @@ import pytest
 
 from fer.tracking import TrackingOptions, register, start_run
 from jobs.demo import free_port
+from tests.conftest import SHARED_DATA
+
+YUNET = SHARED_DATA / "models" / "face_detection_yunet_2026may.onnx"
 
 
 @pytest.fixture(scope="session")
@@ -41,4 +44,27 @@ def client(url: str, server_options: dict[str, Any]) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {server_options['token']}"}
     with httpx.Client(base_url=url, headers=headers, timeout=120) as client:
         yield client
+    serve.shutdown()
+
+
+@pytest.fixture(scope="module")
+def start_live(ray_cluster: None, server_options: dict[str, Any]) -> Iterator[Callable[..., str]]:
+    """Starts a server of the bundled model with the application `live`; takes the options of `live`.
+
+    Faces are found by YuNet where its file is, else by OpenCV's cascade.
+    """
+    from ray import serve
+
+    from jobs.serve import start
+    from serve_apps.live import build_app
+    from serve_apps.live_options import LiveConfig
+    from serve_apps.options import ServeConfig
+
+    def start_both(**options: Any) -> str:
+        detector = {"detector_model": str(YUNET)} if YUNET.is_file() else {"detector": "haar"}
+        url = start(ServeConfig(**server_options, **detector))
+        serve.run(build_app(LiveConfig(token=server_options["token"], **options)), name="live", route_prefix="/live")
+        return url
+
+    yield start_both
     serve.shutdown()

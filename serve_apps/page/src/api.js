@@ -6,7 +6,11 @@ const MAX_UPLOAD = 8 * 2 ** 20; // larger pictures are sent smaller
 const MAX_SIDE = 2048;
 
 /** The server can't be reached, or has no replica of the model. */
-export class Lost extends Error {}
+export class Lost extends Error {
+  constructor(reason = "the server does not answer") {
+    super(reason);
+  }
+}
 
 /** The server's answer to a bad request: `status`, and its reason as the message. */
 export class Refused extends Error {
@@ -63,7 +67,7 @@ export class Api extends EventTarget {
         return { faces: images[0].faces, model };
       } catch (error) {
         if (!(error instanceof Lost)) throw error;
-        await this.back();
+        await this.back(error);
       }
     }
   }
@@ -73,14 +77,14 @@ export class Api extends EventTarget {
     return this.model ? `${path}?model=${encodeURIComponent(this.model)}` : path;
   }
 
-  /** Resolves when a lost server answers again. Events `lost` and `back` tell the page. */
-  back() {
-    this.#waiting ??= this.#poll().finally(() => (this.#waiting = null));
+  /** Resolves when a lost server answers again. Events `lost` (with the reason) and `back` tell the page. */
+  back({ message } = new Lost()) {
+    this.#waiting ??= this.#poll(message).finally(() => (this.#waiting = null));
     return this.#waiting;
   }
 
-  async #poll() {
-    this.dispatchEvent(new Event("lost"));
+  async #poll(reason) {
+    this.dispatchEvent(new CustomEvent("lost", { detail: reason }));
     do await new Promise((resolve) => setTimeout(resolve, POLL));
     while (!(await fetch(address("healthz")).then((response) => response.ok, () => false)));
     this.dispatchEvent(new Event("back"));
@@ -88,17 +92,18 @@ export class Api extends EventTarget {
 
   async #send(path, options = {}) {
     const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
-    const response = await fetch(address(path), { ...options, headers }).catch((error) => {
-      throw new Lost(error.message);
+    const response = await fetch(address(path), { ...options, headers }).catch(() => {
+      throw new Lost();
     });
     if (response.ok) return response;
     if (response.status === 401) {
       await this.askToken();
       return this.#send(path, options);
     }
-    if (response.status >= 502 && response.status <= 504) throw new Lost(`status ${response.status}`);
-    const body = await response.json().catch(() => ({}));
-    throw new Refused(response.status, body.detail ?? `the server answered with status ${response.status}`);
+    const { detail } = await response.json().catch(() => ({}));
+    if (response.status === 503) throw new Lost(detail);
+    if (!detail) throw new Lost(); // the answer of a proxy without the server
+    throw new Refused(response.status, detail);
   }
 }
 

@@ -13,31 +13,43 @@ const SAME_FACE = 0.5; // overlap, as a part of the smaller box, from which boxe
 const DETAIL = 0.1; // score by which a box of the second look must be surer
 const CROP_SIDE = 128; // a small, nearly square image is a face crop
 const CROP_RATIO = 1.3;
+const MIN_FILL = 0.4; // side of a face that fills an image, as a part of the image's shorter side
 const GUIDE = 0.6; // side of the face guide, as a part of the image's shorter side
 
 /** The faces in an image, the largest first. `run` computes YuNet: (values, width, height) to its outputs by name. */
 export async function detect(image, run, live) {
   const longest = Math.max(image.width, image.height);
   const full = await look(image, Math.min(1, (live ? LIVE_SIDE : MAX_SIDE) / longest), run);
-  return merge(full, await look(image, CLOSE_SIDE / longest, run));
+  const faces = merge(full, await look(image, CLOSE_SIDE / longest, run));
+  if (faces.length || !isCrop(image)) return faces;
+  const weaker = await look(image, CLOSE_SIDE / longest, run, MIN_SCORE / 2);
+  const fills = ({ w, h }) => Math.max(w, h) >= MIN_FILL * Math.min(image.width, image.height);
+  return weaker.some(fills) ? [whole(image)] : [];
 }
 
-/** Without a detector: the whole of a face crop, else a square in the middle, where the page shows a guide. */
-export function guide({ width, height }) {
-  const [shorter, longer] = [Math.min(width, height), Math.max(width, height)];
-  if (longer <= Math.min(CROP_SIDE, CROP_RATIO * shorter)) return { x: 0, y: 0, w: width, h: height, whole: true };
-  const side = GUIDE * shorter;
+/** Without a detector: the whole of a face crop, else a square in the middle, where the page shows an oval. */
+export function guide(image) {
+  if (isCrop(image)) return whole(image);
+  const { width, height } = image;
+  const side = GUIDE * Math.min(width, height);
   const [x, y] = [(width - side) / 2, (height - side) / 2];
   return { x, y, w: side, h: side, guided: true };
 }
 
-async function look(image, scale, run) {
+const whole = ({ width, height }) => ({ x: 0, y: 0, w: width, h: height, whole: true });
+
+/** Whether an image is small and nearly square, as those of cropped faces are. */
+function isCrop({ width, height }) {
+  return Math.max(width, height) <= Math.min(CROP_SIDE, CROP_RATIO * Math.min(width, height));
+}
+
+async function look(image, scale, run, minScore = MIN_SCORE) {
   const width = Math.max(1, Math.round(image.width * scale));
   const height = Math.max(1, Math.round(image.height * scale));
   const padded = { width: Math.ceil(width / 32) * 32, height: Math.ceil(height / 32) * 32 };
   const rgb = resize(image, { x: 0, y: 0, width: image.width, height: image.height }, width, height);
   const outputs = await run(planes(rgb, width, height, padded), padded.width, padded.height);
-  return distinct(decode(outputs, padded)).map((face) => clipped(face, scale, image));
+  return distinct(decode(outputs, padded, minScore)).map((face) => clipped(face, scale, image));
 }
 
 /** RGB bytes to the network's input: planes of blue, green and red, with zeros to the right and below. */
@@ -55,14 +67,14 @@ function planes(rgb, width, height, padded) {
 }
 
 /** Boxes {x, y, w, h, score} in pixels of the padded image. */
-export function decode(outputs, { width }) {
+function decode(outputs, { width }, minScore) {
   const faces = [];
   for (const stride of STRIDES) {
     const [cls, obj, box] = ["cls", "obj", "bbox"].map((name) => outputs[`${name}_${stride}`]);
     const columns = width / stride;
     for (let i = 0; i < cls.length; i++) {
       const score = Math.sqrt(unit(cls[i]) * unit(obj[i]));
-      if (score < MIN_SCORE) continue;
+      if (score < minScore) continue;
       const [dx, dy, dw, dh] = box.subarray(4 * i, 4 * i + 4);
       const [w, h] = [Math.exp(dw) * stride, Math.exp(dh) * stride];
       const [middle, centre] = [((i % columns) + dx) * stride, (Math.floor(i / columns) + dy) * stride];

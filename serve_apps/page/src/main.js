@@ -76,8 +76,8 @@ async function showPicture(item) {
   announce(faces.length ? `${faces.length} ${faces.length === 1 ? "face" : "faces"}: ${faces.map(title).join(", ")}` : "No face found");
 }
 
-function readPicture({ file, answer, readBy }) {
-  session.add(file.name, null, answer.faces, answer.model, readBy);
+function readPicture({ file, answer, where }) {
+  session.add(file.name, null, answer.faces, answer.model, where);
   $("#save").disabled = session.rows.length === 0;
 }
 
@@ -207,7 +207,7 @@ async function greet() {
     input.disabled = !device;
     input.parentElement.title = device ? "The model runs in this browser" : "This server does not offer its model";
   } catch (error) {
-    if (error instanceof Lost) api.back(); // which greets again
+    if (error instanceof Lost) api.back(error); // which greets again
     else banner(error.message);
   }
 }
@@ -249,7 +249,7 @@ function start() {
       if (kind === "drop" && event.dataTransfer.files.length) openFiles(event.dataTransfer.files);
     });
   }
-  api.addEventListener("lost", () => banner("The server does not answer. Trying again…"));
+  api.addEventListener("lost", ({ detail }) => banner(`Trying again: ${detail}`));
   api.addEventListener("back", () => {
     banner(null);
     greet();

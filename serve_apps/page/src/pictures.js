@@ -1,7 +1,7 @@
 // Pictures: a row of thumbnails, one of them on the stage.
 
 export class Pictures {
-  #items = []; // {file, url, button, answer, readBy}
+  #items = []; // {file, url, button, answer, where}
   #reading = Promise.resolve();
 
   /**
@@ -27,7 +27,7 @@ export class Pictures {
     for (const other of this.#items) other.button.setAttribute("aria-current", String(other === item));
     item.button.scrollIntoView?.({ block: "nearest", inline: "nearest" });
     this.show(item);
-    if (item.readBy && item.readBy !== this.engine().name) this.#read(item);
+    if (item.where && item.where !== this.engine().name) this.#read(item);
   }
 
   /** Select the next picture, or the one before. */
@@ -56,7 +56,7 @@ export class Pictures {
 
   #read(item) {
     const engine = this.engine();
-    item.readBy = engine.name;
+    item.where = engine.name;
     this.#reading = this.#reading.then(async () => {
       try {
         item.answer = await engine.picture(item.file);

@@ -18,7 +18,7 @@ export class Stream {
   async predict(frame) {
     this.#socket ??= this.#open();
     const socket = await this.#socket;
-    if (socket.readyState !== WebSocket.OPEN) throw new Lost("the connection was closed");
+    if (socket.readyState !== WebSocket.OPEN) throw new Lost();
     const number = ++this.#sent;
     const answer = new Promise((resolve, reject) => this.#waiting.set(number, { resolve, reject }));
     socket.send(frame);
@@ -40,10 +40,10 @@ export class Stream {
     try {
       await new Promise((resolve, reject) => {
         socket.onopen = resolve;
-        socket.onclose = () => reject(new Lost("no connection"));
+        socket.onclose = () => reject(new Lost());
       });
     } catch (error) {
-      await this.api.back();
+      await this.api.back(error);
       this.#end();
       throw error;
     }
@@ -67,7 +67,7 @@ export class Stream {
     this.#waiting.clear();
     if (code === POLICY_VIOLATION) await this.api.askToken();
     else if (code !== TRY_AGAIN_LATER && reason !== "idle") await this.api.back();
-    for (const { reject } of waiting) reject(code === TRY_AGAIN_LATER ? new Error(reason) : new Lost(reason));
+    for (const { reject } of waiting) reject(code === TRY_AGAIN_LATER ? new Error(reason) : new Lost());
     this.#end();
   }
 

@@ -1,0 +1,239 @@
+"""The page in a real browser, in real time, with a real server and a fake camera."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+
+from tests.fixtures.browser import CHROMIUM, SECONDS, SWAY, WIDTH, Cable
+from tests.serve_apps.conftest import YUNET
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: `apt-get install chromium`"),
+    pytest.mark.skipif(
+        not (Path(__file__).parents[3] / "serve_apps/page/dist/index.html").is_file(),
+        reason="the page is not built: `make setup`",
+    ),
+]
+
+PATIENCE = 60_000  # milliseconds; the machine may be busy
+FACE = (223, 120)
+"""Where the middle of the face is in the portrait, in pixels."""
+
+
+@pytest.fixture(scope="module")
+def cable(start_live: Callable[..., str], server_options: dict[str, Any]) -> Iterator[Cable]:
+    start_live()
+    with Cable(server_options["port"]) as cable:
+        yield cable
+        cable.shutdown()
+
+
+@pytest.fixture
+def page(browser: Browser, cable: Cable, server_options: dict[str, Any]) -> Iterator[Page]:
+    """The page, with the token, in a fresh context. Afterwards: nothing went elsewhere, and nothing went wrong."""
+    cable.mend()
+    context = browser.new_context(permissions=["camera"], viewport={"width": 1280, "height": 860}, base_url=cable.url)
+    context.set_default_timeout(PATIENCE)
+    context.add_init_script(f"sessionStorage.setItem('ferry-token', {server_options['token']!r})")
+    page = context.new_page()
+    requests, mistakes = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("websocket", lambda socket: requests.append(socket.url.replace("ws:", "http:")))
+    page.on("pageerror", lambda error: mistakes.append(str(error)))
+    page.goto("/")
+    yield page
+    context.close()
+    assert [url for url in requests if not url.removeprefix("blob:").startswith(cable.url)] == []
+    assert mistakes == []
+
+
+@pytest.fixture
+def on_device(page: Page) -> Page:
+    """The page, after the model was loaded into the browser."""
+    page.locator("#where input[value=device]:enabled").wait_for(state="attached")
+    page.get_by_text("On this device").click()
+    page.locator("#banner.calm").wait_for(state="attached")
+    page.locator("#banner").wait_for(state="hidden")
+    return page
+
+
+def picture(pixels: np.ndarray, name: str = "portrait.png") -> Any:
+    data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return {"name": name, "mimeType": "image/png", "buffer": data}
+
+
+def scores(page: Page) -> dict[str, float]:
+    """The probabilities in the bars of the first face."""
+    return page.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('#faces > li:first-child .bars li')].map("
+        "(bar) => [bar.firstChild.textContent, Number(bar.querySelector('i').style.getPropertyValue('--p'))]))"
+    )
+
+
+def box(page: Page) -> list[float]:
+    """Left, top, width and height of the first box, as parts of the picture."""
+    return page.evaluate(
+        "['--x', '--y', '--w', '--h'].map("
+        "(name) => parseFloat(document.querySelector('.face')?.style.getPropertyValue(name)) / 100)"
+    )
+
+
+def test_a_dropped_picture_is_read(page: Page, portrait: np.ndarray) -> None:
+    drop = """([bytes]) => {
+        const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(bytes)], "portrait.png", { type: "image/png" }));
+        document.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+    }"""
+    page.evaluate(drop, [list(picture(portrait)["buffer"])])
+    page.locator(".face").wait_for()
+    assert page.locator("#headline").inner_text().startswith("happy")
+    assert page.locator(".face .tag").inner_text() == page.locator("#headline").inner_text()
+    assert max(scores(page), key=scores(page).__getitem__) == "happy"
+    left, top, width, height = box(page)
+    assert (left + width / 2, top + height / 2) == pytest.approx((FACE[0] / 512, FACE[1] / 512), abs=0.03)
+    assert "1 face: happy" in page.locator("#announce").inner_text()
+
+
+def test_several_pictures_keys_compound_labels_and_the_session(page: Page, portrait: np.ndarray) -> None:
+    dark = (portrait * 0.4).astype(np.uint8)
+    page.locator("#files").set_input_files([picture(portrait, "a.png"), picture(dark, "b.png")])
+    page.locator("#headline", has_text="happy").wait_for()
+    page.keyboard.press("ArrowRight")
+    page.locator("#thumbnails button:nth-child(2)[aria-current=true]").wait_for()
+    page.locator("#headline", has_text="happy").wait_for()
+    page.keyboard.press("k")
+    assert page.locator("#compound").is_checked()
+    with page.expect_download() as download:
+        page.keyboard.press("s")
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
+    assert [row["source"] for row in rows] == ["a.png", "b.png"]
+    assert {row["label"] for row in rows} == {"happy"}
+    page.keyboard.press("?")
+    assert page.locator("#about").is_visible()
+    page.keyboard.press("Escape")
+    theme = page.evaluate("document.documentElement.dataset.theme")
+    page.keyboard.press("t")
+    assert page.evaluate("document.documentElement.dataset.theme") != theme
+
+
+def test_boxes_follow_the_face_in_the_camera(page: Page) -> None:
+    page.get_by_role("button", name="Camera").click()
+    page.locator(".face").wait_for()
+    page.wait_for_timeout(1000)
+    middles = []
+    for _ in range(round(10 * 1.5 * SECONDS)):
+        left, _, width, _ = box(page)
+        middles.append(left + width / 2)
+        page.wait_for_timeout(100)
+    centre = (WIDTH - 512) / 2 + FACE[0]
+    ends = [1 - (centre + sway) / WIDTH for sway in (SWAY, -SWAY)]  # the camera is shown like a mirror
+    assert (np.nanmin(middles), np.nanmax(middles)) == pytest.approx(ends, abs=0.03)
+    assert page.locator("#headline").inner_text().startswith("happy")
+    assert "answers/s" in page.locator("#rate").inner_text()
+    assert "happy" in page.locator("#strip").get_attribute("aria-label")
+    page.keyboard.press("c")
+    page.locator("#empty").wait_for()
+
+
+def test_a_lost_server_is_shown_and_waited_for(page: Page, cable: Cable, portrait: np.ndarray) -> None:
+    page.get_by_role("button", name="Camera").click()
+    page.locator(".face").wait_for()
+    cable.cut()
+    page.locator("#banner", has_text="the server does not answer").wait_for()
+    cable.mend()
+    page.locator("#banner").wait_for(state="hidden")
+    page.evaluate("document.querySelector('.face')?.remove()")
+    page.locator(".face").wait_for()
+    cable.cut()
+    page.locator("#files").set_input_files(picture(portrait))
+    page.locator("#banner", has_text="the server does not answer").wait_for()
+    cable.mend()
+    page.locator("#headline", has_text="happy").wait_for()
+    assert page.locator("#banner").is_hidden()
+
+
+def test_on_this_device_nothing_is_sent(on_device: Page, cable: Cable, portrait: np.ndarray) -> None:
+    assert "stay on this device" in on_device.locator("#privacy").inner_text()
+    cable.cut()
+    face = portrait[40:220, 120:300]  # fits the oval if no detector is offered
+    on_device.locator("#files").set_input_files(picture(face))
+    on_device.locator("#headline", has_text="happy").wait_for()
+    on_device.get_by_role("button", name="Camera").click()
+    on_device.locator("body.live .face").wait_for()
+    on_device.wait_for_timeout(1500)
+    assert "answers/s" in on_device.locator("#rate").inner_text()
+    assert on_device.locator("#banner").is_hidden()
+
+
+@pytest.mark.skipif(not YUNET.is_file(), reason=f"no face detector at {YUNET}")
+def test_the_device_answers_as_the_server(
+    on_device: Page, cable: Cable, portrait: np.ndarray, server_options: dict[str, Any]
+) -> None:
+    small = cv2.resize(portrait, (0, 0), fx=0.37, fy=0.37, interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur((portrait * 0.5).astype(np.uint8), (0, 0), 4)
+    tilted = cv2.warpAffine(portrait, cv2.getRotationMatrix2D((220, 120), 25, 1.0), (512, 512))
+    large = cv2.resize(portrait, (2000, 2000), interpolation=cv2.INTER_LINEAR)
+    crop = cv2.resize(portrait[60:190, 155:285], (48, 48), interpolation=cv2.INTER_AREA)
+    headers = {"Authorization": f"Bearer {server_options['token']}"}
+    for number, pixels in enumerate((portrait, small, blurred, tilted, large, crop)):
+        sent = picture(pixels, f"{number}.png")
+        answer = httpx.post(f"{cable.url}v1/predict", files={"files": sent["buffer"]}, headers=headers, timeout=60)
+        (face,) = answer.json()["images"][0]["faces"]
+        on_device.locator("#files").set_input_files(sent)
+        on_device.locator(f"#picture[alt='{number}.png']").wait_for()
+        on_device.locator(".face").wait_for()
+        found = scores(on_device)
+        assert max(abs(found[label] - face["scores"][label]) for label in found) < 0.02
+        place = [face["box"][name] for name in "xywh"]
+        sides = [pixels.shape[1], pixels.shape[0]] * 2
+        assert np.allclose(np.multiply(box(on_device), sides), place, atol=0.01 * max(sides))
+
+
+def test_a_video_is_read(page: Page, portrait: np.ndarray, tmp_path: Path) -> None:
+    file = tmp_path / "film.webm"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"VP80"), 10, (512, 512))
+    for _ in range(40):
+        writer.write(cv2.cvtColor(portrait, cv2.COLOR_RGB2BGR))
+    writer.release()
+    page.locator("#files").set_input_files(file)
+    page.locator("body.live .face").wait_for()
+    assert page.locator("#headline").inner_text().startswith("happy")
+
+
+def test_the_token_is_asked_for(browser: Browser, cable: Cable, server_options: dict[str, Any]) -> None:
+    cable.mend()
+    context = browser.new_context(base_url=cable.url)
+    page = context.new_page()
+    page.goto("/")
+    page.locator("#token").fill("a wrong token, long enough")
+    with page.expect_response(lambda response: response.status == 401):
+        page.keyboard.press("Enter")
+    page.locator("#token").fill(server_options["token"])  # it is asked for again
+    page.keyboard.press("Enter")
+    page.locator("#model", has_text="ferry-small").wait_for()
+    assert page.evaluate("sessionStorage.getItem('ferry-token')") == server_options["token"]
+    assert page.evaluate("Object.keys(localStorage).some((key) => key.includes('token'))") is False
+    context.close()
+
+
+def test_the_page_fits_a_phone_and_prefers_dark(browser: Browser, cable: Cable) -> None:
+    cable.mend()
+    context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme="dark", base_url=cable.url)
+    page = context.new_page()
+    page.goto("/")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    context.close()
