@@ -64,8 +64,8 @@ def page(browser: Browser, cable: Cable, server_options: dict[str, Any]) -> Iter
 def on_device(page: Page) -> Page:
     """The page, after the model was loaded into the browser."""
     page.locator("#where input[value=device]:enabled").wait_for(state="attached")
-    page.get_by_text("On this device").click()
-    page.locator("#banner.calm").wait_for(state="attached")
+    page.get_by_text("On this device", exact=True).click()
+    page.locator("body[data-where=device]").wait_for()
     page.locator("#banner").wait_for(state="hidden")
     return page
 
