@@ -12,20 +12,22 @@ import json
 import time
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import Field
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve import Application
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentHandle
 from starlette import status
 
-from fer import __version__
-from serve_apps.auth import digest
+from serve_apps.auth import check_exposed, digest
 from serve_apps.live_options import LiveConfig
+from serve_apps.responses import new_api
 from serve_apps.schema import ClassifierInfo, FacePrediction, InvalidInput, PredictResponse, Schema
 
 TOKEN_SECONDS = 10  # within which the token must arrive
+MAX_REPLICAS = 4
 SPARE_CONNECTIONS = 16  # that are accepted only to be told that there are too many
 
 
@@ -63,55 +65,31 @@ class LatestFrame:
         return taken
 
 
-async def answer(socket: WebSocket, frames: LatestFrame) -> None:
-    """Answer the newest frame, again and again."""
-    while True:
-        number, frame, arrived = await frames.take()
-        started = time.perf_counter()
-        result = await classify(frame)
-        seconds = {"waiting": started - arrived, "predict": time.perf_counter() - started}
-        answer = LiveAnswer(frame=number, dropped=frames.dropped, seconds=seconds)
-        if isinstance(result, InvalidInput):
-            answer.error = result.reason
-        else:
-            answer.faces, answer.model = result.images[0].faces, result.model
-        await socket.send_text(answer.model_dump_json())
-
-
-async def classify(frame: bytes) -> PredictResponse | InvalidInput:
-    """The faces in one encoded image, from the application `classifier`."""
-    try:
-        return await serve.get_deployment_handle("ClassifierReplica", "classifier").predict.remote([frame])
-    except BackPressureError:
-        return InvalidInput(reason="the server is busy; try again")
-    except (DeploymentUnavailableError, RayActorError, RayServeException):
-        return InvalidInput(reason="the model is not available; try again")
-
-
 def same_origin(socket: WebSocket) -> bool:
     """Whether the page that opened the connection is this server's. Clients other than browsers name no page."""
     origin = socket.headers.get("origin")
     return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
 
 
-app = FastAPI(title="Ferry: live", version=__version__)
+api = new_api("Ferry: live", "Faces in live video")
 
 
 @serve.deployment
-@serve.ingress(app)
+@serve.ingress(api)
 class Live:
     """Connections to clients that send frames."""
 
     def __init__(self, config: LiveConfig, token_digest: bytes | None) -> None:
         self.config, self.token_digest = config, token_digest
         self.connections = 0
+        self.classifier: DeploymentHandle | None = None
 
-    @app.get("/healthz")
+    @api.get("/healthz")
     async def health(self) -> dict[str, int]:
         """Return 200, and the number of connections. Needs no token."""
         return {"connections": self.connections}
 
-    @app.websocket("/stream")
+    @api.websocket("/stream")
     async def stream(self, socket: WebSocket) -> None:
         """Answer frames until the client goes away, or breaks a rule."""
         if not same_origin(socket):
@@ -145,7 +123,7 @@ class Live:
     async def answer_frames(self, socket: WebSocket) -> None:
         """Receive and answer at the same time, until one of both ends."""
         frames = LatestFrame()
-        tasks = [asyncio.create_task(each) for each in (self.receive(socket, frames), answer(socket, frames))]
+        tasks = [asyncio.create_task(each) for each in (self.receive(socket, frames), self.answer(socket, frames))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             done.pop().result()
@@ -170,17 +148,43 @@ class Live:
                 return await socket.close(status.WS_1009_MESSAGE_TOO_BIG, reason)
             frames.put(frame)
 
+    async def answer(self, socket: WebSocket, frames: LatestFrame) -> None:
+        """Answer the newest frame, again and again."""
+        while True:
+            number, frame, arrived = await frames.take()
+            started = time.perf_counter()
+            result = await self.classify(frame)
+            seconds = {"waiting": started - arrived, "predict": time.perf_counter() - started}
+            answer = LiveAnswer(frame=number, dropped=frames.dropped, seconds=seconds)
+            if isinstance(result, InvalidInput):
+                answer.error = result.reason
+            else:
+                answer.faces, answer.model = result.images[0].faces, result.model
+            await socket.send_text(answer.model_dump_json())
 
-def build_app(config: LiveConfig) -> Application:
-    """The application for ``config``; the application `classifier` must run on the same cluster."""
-    token_digest = digest(config.token) if config.token else None
+    async def classify(self, frame: bytes) -> PredictResponse | InvalidInput:
+        """The faces in one encoded image, from the application `classifier`."""
+        try:
+            if self.classifier is None:
+                self.classifier = await asyncio.to_thread(serve.get_app_handle, "classifier")
+            return await self.classifier.predict.remote([frame])
+        except BackPressureError:
+            return InvalidInput(reason="the server is busy; try again")
+        except (DeploymentUnavailableError, RayActorError, RayServeException):
+            return InvalidInput(reason="the model is not available; try again")
+
+
+def build_app(args: LiveConfig) -> Application:
+    """The application for ``args``; the application `classifier` must run on the same cluster."""
+    check_exposed(args.token)
+    token_digest = digest(args.token) if args.token else None
     deployment = Live.options(  # type: ignore[attr-defined]
         ray_actor_options={"num_cpus": 0.1},
         autoscaling_config={
-            "min_replicas": config.min_replicas,
-            "max_replicas": config.max_replicas,
-            "target_ongoing_requests": max(1, config.max_connections // 2),
+            "min_replicas": 1,
+            "max_replicas": MAX_REPLICAS,
+            "target_ongoing_requests": max(1, args.max_connections // 2),
         },
-        max_ongoing_requests=config.max_connections + SPARE_CONNECTIONS,
+        max_ongoing_requests=args.max_connections + SPARE_CONNECTIONS,
     )
-    return deployment.bind(config.model_copy(update={"token": None}), token_digest)
+    return deployment.bind(args.model_copy(update={"token": None}), token_digest)

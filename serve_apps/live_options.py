@@ -11,8 +11,6 @@ class LiveConfig(Options):
     """Classify frames that arrive over a WebSocket, with the application `classifier`."""
 
     token: str | None = Field(None, min_length=16, description="Token that clients must send first; unset: none")
-    min_replicas: int = Field(1, ge=1, description="Replicas, at least")
-    max_replicas: int = Field(1, ge=1, description="Replicas under load, at most")
     max_connections: int = Field(32, ge=1, description="Connections to each replica, at most")
     max_frame_bytes: int = Field(2**20, ge=1, description="Largest encoded frame, in bytes")
     idle_seconds: float = Field(60, gt=0, description="Close a connection without a frame for this long, in seconds")

@@ -83,6 +83,8 @@ def read_apps(file: Path, names: Sequence[str] | None) -> list[App]:
 
 def ready_args(config: C) -> C:
     """The config with absolute paths and a detector. Raises UserError for a missing model, detector or landmarker."""
+    if not isinstance(config, ServerOptions):  # that of `live`, which has no model
+        return config
     config = resolve_paths(config)
     if isinstance(config, FaceOptions):
         from fer.faces.detectors import choose_detector, open_detector
@@ -180,4 +182,5 @@ def check_port(host: str, port: int) -> None:
 
 def cpus_needed(apps: Sequence[App]) -> float:
     """CPUs for the least number of replicas of each application."""
-    return sum((app.args.min_replicas or os.cpu_count() or 1) * app.args.cpus_per_replica for app in apps)
+    models = [app.args for app in apps if isinstance(app.args, ServerOptions)]
+    return sum((args.min_replicas or os.cpu_count() or 1) * args.cpus_per_replica for args in models)

@@ -56,15 +56,15 @@ def start_live(ray_cluster: None, server_options: dict[str, Any]) -> Iterator[Ca
     from ray import serve
 
     from jobs.serve import start
-    from serve_apps.live import build_app
     from serve_apps.live_options import LiveConfig
     from serve_apps.options import ServeConfig
+    from serve_apps.server import chosen_apps
 
     def start_both(**options: Any) -> str:
         detector = {"detector_model": str(YUNET)} if YUNET.is_file() else {"detector": "haar"}
-        url = start(ServeConfig(**server_options, **detector))
-        serve.run(build_app(LiveConfig(token=server_options["token"], **options)), name="live", route_prefix="/live")
-        return url
+        config = ServeConfig(apps=["classifier", "live"], **server_options, **detector)
+        classifier, live = chosen_apps(config)
+        return start([classifier, live._replace(args=LiveConfig(**options))], config)
 
     yield start_both
     serve.shutdown()
