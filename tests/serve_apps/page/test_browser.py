@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+from fer.data.synthetic import PRESETS, Person, render
 from tests.fixtures.browser import CHROMIUM, SECONDS, SWAY, WIDTH, Cable
 from tests.serve_apps.conftest import YUNET
 
@@ -202,15 +203,29 @@ def test_the_device_answers_as_the_server(
         assert np.allclose(np.multiply(box(on_device), sides), place, atol=0.01 * max(sides))
 
 
-def test_a_video_is_read(page: Page, portrait: np.ndarray, tmp_path: Path) -> None:
-    file = tmp_path / "film.webm"
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"VP80"), 10, (512, 512))
-    for _ in range(40):
-        writer.write(cv2.cvtColor(portrait, cv2.COLOR_RGB2BGR))
-    writer.release()
-    page.locator("#files").set_input_files(file)
+def test_labels_follow_the_expressions_in_a_video(page: Page, tmp_path: Path) -> None:
+    write_video(tmp_path / "film.webm", ["neutral", "happiness", "surprise"])
+    page.locator("#files").set_input_files(tmp_path / "film.webm")
     page.locator("body.live .face").wait_for()
-    assert page.locator("#headline").inner_text().startswith("happy")
+    page.locator("#headline", has_text="surprise").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save CSV").click()
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
+    assert {row["face"] for row in rows} == {"1"}
+    for second, label in enumerate(["neutral", "happy", "surprise"]):
+        labels = {row["label"] for row in rows if second + 0.1 < float(row["seconds"]) < second + 0.9}
+        assert labels == {label}
+
+
+def write_video(file: Path, expressions: list[str]) -> None:
+    """A rendered face, one second of each expression."""
+    person = Person.sample(np.random.default_rng(2))  # one whom both face detectors find
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"VP80"), 10, (440, 360))
+    for expression in expressions:
+        face = cv2.cvtColor(render(person, PRESETS[expression], size=360).image, cv2.COLOR_RGB2BGR)
+        for _ in range(10):
+            writer.write(cv2.copyMakeBorder(face, 0, 0, 40, 40, cv2.BORDER_REPLICATE))
+    writer.release()
 
 
 def test_the_token_is_asked_for(browser: Browser, cable: Cable, server_options: dict[str, Any]) -> None:
