@@ -249,7 +249,7 @@ function start() {
       if (kind === "drop" && event.dataTransfer.files.length) openFiles(event.dataTransfer.files);
     });
   }
-  api.addEventListener("lost", ({ detail }) => banner(`Trying again: ${detail}`));
+  api.addEventListener("lost", ({ detail }) => banner(`${detail.replace("; try again", "")}. Trying again…`));
   api.addEventListener("back", () => {
     banner(null);
     greet();
