@@ -23,8 +23,8 @@ export function echo(svg, scores) {
     eye.setAttribute("ry", Math.max(1, 5.5 * pose.eyes).toFixed(2));
     const inner = side === "left" ? 8 : -8;
     const height = 31 - 5 * pose.brow;
-    const brow = `M${x - inner} ${(height + 4 * pose.tilt).toFixed(2)}L${x + inner} ${(height - 4 * pose.tilt).toFixed(2)}`;
-    svg.querySelector(`.brow.${side}`).setAttribute("d", brow);
+    const [outer, nose] = [height + 4 * pose.tilt, height - 4 * pose.tilt].map((value) => value.toFixed(2));
+    svg.querySelector(`.brow.${side}`).setAttribute("d", `M${x - inner} ${outer}L${x + inner} ${nose}`);
   }
   svg.querySelector(".mouth").setAttribute("d", mouth(pose));
 }

@@ -51,7 +51,10 @@ export class OnDevice {
 
   /** Load the model. From then on, nothing is asked of the server. */
   async prepare() {
-    this.ready ??= this.#load();
+    this.ready ??= this.#load().catch((error) => {
+      this.ready = null;
+      throw error;
+    });
     await this.ready;
   }
 
@@ -61,7 +64,8 @@ export class OnDevice {
     const names = this.model.detector ? ["graph", "weights", "detector"] : ["graph", "weights"];
     const files = await Promise.all(names.map((name) => this.api.file(this.model.files[name])));
     const wasm = await this.api.file("assets/ort.wasm");
-    await this.#call("load", { model: this.model, wasm, ...Object.fromEntries(names.map((name, i) => [name, files[i]])) });
+    const loaded = Object.fromEntries(names.map((name, i) => [name, files[i]]));
+    await this.#call("load", { model: this.model, wasm, ...loaded });
   }
 
   async picture(file) {

@@ -35,6 +35,10 @@ function title(face) {
   return ($("#compound").checked && compound(face.scores)) || `${face.label} ${percent(face.confidence)}`;
 }
 
+function showModel(model) {
+  $("#model").textContent = `${model.name}, version ${model.version}`;
+}
+
 function draw(faces, labels, size) {
   shown = { faces, labels, size };
   overlay.draw(faces, size, labels, title);
@@ -73,11 +77,13 @@ async function showPicture(item) {
   const { faces, model } = item.answer;
   if (faces.length === 0) panel.say("No face found", item.file.name);
   else draw(faces, model.labels, size);
-  announce(faces.length ? `${faces.length} ${faces.length === 1 ? "face" : "faces"}: ${faces.map(title).join(", ")}` : "No face found");
+  const count = `${faces.length} ${faces.length === 1 ? "face" : "faces"}`;
+  announce(faces.length ? `${count}: ${faces.map(title).join(", ")}` : "No face found");
 }
 
 function readPicture({ file, answer, where }) {
   session.add(file.name, null, answer.faces, answer.model, where);
+  showModel(answer.model);
   $("#save").disabled = session.rows.length === 0;
 }
 
@@ -85,6 +91,7 @@ function showFrame({ faces, model, seconds }) {
   const found = tracks.update(faces, seconds);
   const numbered = faces.map((face, i) => ({ ...face, number: found[i].number }));
   session.add(player.source, seconds, numbered, model, engine.name);
+  showModel(model);
   const { videoWidth: width, videoHeight: height } = $("#video");
   draw(found, model.labels, { width, height, mirrored: player.source === "camera" });
   if (!found.length) panel.say("No face found");
@@ -145,7 +152,8 @@ async function play(start) {
     await engine.prepare();
     await start();
   } catch (error) {
-    return banner(error.name === "NotAllowedError" ? "This page may not use the camera: allow it in the browser." : error.message);
+    const refused = error.name === "NotAllowedError";
+    return banner(refused ? "This page may not use the camera: allow it in the browser." : error.message);
   }
   const { videoWidth: width, videoHeight: height } = $("#video");
   $("#pause").setAttribute("aria-pressed", "false");
@@ -184,8 +192,8 @@ async function choose(name) {
     await engine.prepare();
     banner(null);
   } catch (error) {
-    banner(`The model can't run in this browser: ${error.message}`);
-    return choose("server");
+    await choose("server");
+    return banner(`The model can't run in this browser: ${error.message}`);
   }
   pictures.again();
 }
@@ -197,12 +205,13 @@ function toggleWhere() {
 async function greet() {
   try {
     const models = await api.models();
-    $("#model").textContent = models.map(({ name, version }) => `${name}, version ${version}`).join("; ");
+    showModel(models[0]);
     $("#models").hidden = models.length < 2;
     $("#model").hidden = models.length > 1;
     $("#models select").replaceChildren(...models.map(({ name }) => new Option(name)));
     const device = await api.deviceModel();
-    if (device) engines.device ??= new OnDevice(api, device);
+    const known = engines.device?.model.version === device?.version || engine === engines.device;
+    if (device && !known) engines.device = new OnDevice(api, device);
     const input = $("#where input[value=device]");
     input.disabled = !device;
     input.parentElement.title = device ? "The model runs in this browser" : "This server does not offer its model";
@@ -241,7 +250,7 @@ function start() {
     ArrowLeft: () => pictures.step(-1),
     ArrowRight: () => pictures.step(1),
   });
-  document.addEventListener("paste", ({ clipboardData }) => clipboardData.files.length && openFiles(clipboardData.files));
+  document.addEventListener("paste", ({ clipboardData: { files } }) => files.length && openFiles(files));
   for (const kind of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(kind, (event) => {
       event.preventDefault();

@@ -57,7 +57,9 @@ function element() {
 }
 
 function position(element, parts) {
-  for (const [name, part] of Object.entries(parts)) element.style.setProperty(`--${name}`, `${(100 * part).toFixed(2)}%`);
+  for (const [name, part] of Object.entries(parts)) {
+    element.style.setProperty(`--${name}`, `${(100 * part).toFixed(2)}%`);
+  }
 }
 
 function bars(list, scores, labels) {

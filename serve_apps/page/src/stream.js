@@ -4,6 +4,7 @@ import { Lost, address, token } from "./api.js";
 
 const POLICY_VIOLATION = 1008; // no token, or a wrong one
 const TRY_AGAIN_LATER = 1013; // the server has as many connections as it takes
+const PAUSE = 1000; // milliseconds before a closed connection is opened again
 
 export class Stream {
   #socket = null; // a promise
@@ -65,9 +66,9 @@ export class Stream {
   async #closed({ code, reason }) {
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
-    if (code === POLICY_VIOLATION) await this.api.askToken();
-    else if (code !== TRY_AGAIN_LATER && reason !== "idle") await this.api.back();
     for (const { reject } of waiting) reject(code === TRY_AGAIN_LATER ? new Error(reason) : new Lost());
+    if (code === POLICY_VIOLATION) await this.api.askToken();
+    else await new Promise((resolve) => setTimeout(resolve, PAUSE));
     this.#end();
   }
 

@@ -30,7 +30,8 @@ export class Strip {
 
   #draw(now, labels) {
     const { canvas, context } = this;
-    const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((side) => Math.round(side * devicePixelRatio));
+    const { clientWidth, clientHeight } = canvas;
+    const [width, height] = [clientWidth, clientHeight].map((side) => Math.round(side * devicePixelRatio));
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
     context.clearRect(0, 0, width, height);
     for (const run of runs(this.#points)) {
@@ -51,8 +52,9 @@ export class Strip {
   #describe(seconds) {
     this.#described = seconds;
     const sums = {};
+    const part = 1 / this.#points.length;
     for (const { scores } of this.#points) {
-      for (const [label, value] of Object.entries(scores)) sums[label] = (sums[label] ?? 0) + value / this.#points.length;
+      for (const [label, value] of Object.entries(scores)) sums[label] = (sums[label] ?? 0) + part * value;
     }
     const parts = ranked(sums).slice(0, 3).map((label) => `${label} ${percent(sums[label])}`);
     this.canvas.setAttribute("aria-label", `The last ${SECONDS} seconds on average: ${parts.join(", ") || "no face"}`);
