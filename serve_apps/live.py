@@ -126,7 +126,8 @@ class Live:
         tasks = [asyncio.create_task(each) for each in (self.receive(socket, frames), self.answer(socket, frames))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            done.pop().result()
+            for task in done:
+                task.result()
         finally:
             for task in tasks:
                 task.cancel()

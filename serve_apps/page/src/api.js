@@ -58,11 +58,10 @@ export class Api extends EventTarget {
 
   /** The faces in an encoded picture (a Blob), and the model that read them. Waits for a lost server. */
   async predict(picture) {
-    const body = new FormData();
-    body.append("files", picture, "picture");
+    const request = { method: "POST", body: picture, headers: { "Content-Type": picture.type || "image/jpeg" } };
     for (;;) {
       try {
-        const response = await this.#send(this.withModel("v1/predict"), { method: "POST", body });
+        const response = await this.#send(this.withModel("v1/predict"), request);
         const { images, model } = await response.json();
         return { faces: images[0].faces, model };
       } catch (error) {
@@ -91,7 +90,7 @@ export class Api extends EventTarget {
   }
 
   async #send(path, options = {}) {
-    const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
+    const headers = token() ? { ...options.headers, Authorization: `Bearer ${token()}` } : options.headers;
     const response = await fetch(address(path), { ...options, headers }).catch(() => {
       throw new Lost();
     });

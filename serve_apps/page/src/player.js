@@ -19,6 +19,7 @@ export class Player {
     if (!navigator.mediaDevices) throw new Error("The camera needs an address with https://, or localhost.");
     const stream = await navigator.mediaDevices.getUserMedia(CAMERA);
     this.stop();
+    stream.getVideoTracks()[0].onended = () => this.failed(new Error("The camera was taken away."));
     this.video.srcObject = stream;
     await this.#start("camera");
   }

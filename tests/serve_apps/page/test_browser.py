@@ -149,6 +149,14 @@ def test_boxes_follow_the_face_in_the_camera(page: Page) -> None:
     page.locator("#empty").wait_for()
 
 
+def test_without_the_application_live_frames_are_single_requests(page: Page) -> None:
+    page.route("**/live/healthz", lambda route: route.fulfill(status=404))
+    with page.expect_request("**/v1/predict"):
+        page.get_by_role("button", name="Camera").click()
+    page.locator("body.live .face").wait_for()
+    assert page.locator("#headline").inner_text().startswith("happy")
+
+
 def test_a_lost_server_is_shown_and_waited_for(page: Page, cable: Cable, portrait: np.ndarray) -> None:
     page.get_by_role("button", name="Camera").click()
     page.locator(".face").wait_for()
