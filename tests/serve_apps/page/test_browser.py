@@ -30,6 +30,7 @@ pytestmark = [
 ]
 
 PATIENCE = 60_000  # milliseconds; the machine may be busy
+AXE = Path(__file__).parents[3] / "node_modules" / "axe-core" / "axe.min.js"
 FACE = (223, 120)
 """Where the middle of the face is in the portrait, in pixels."""
 
@@ -234,6 +235,21 @@ def write_video(file: Path, expressions: list[str]) -> None:
         for _ in range(10):
             writer.write(cv2.copyMakeBorder(face, 0, 0, 40, 40, cv2.BORDER_REPLICATE))
     writer.release()
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason=f"no {AXE.name}: `make setup`")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_barrier(page: Page, portrait: np.ndarray, scheme: Any) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.evaluate(AXE.read_text())
+    page.locator("#files").set_input_files([picture(portrait, "a.png"), picture(portrait, "b.png")])
+    page.locator(".face").wait_for()
+    for name in ("", "Camera", "Limits and responsible use"):
+        if name:
+            page.get_by_role("button", name=name, exact=True).click()
+        page.wait_for_timeout(1000)
+        violations = page.evaluate("axe.run().then(({ violations }) => violations)")
+        assert [(each["id"], each["nodes"][0]["html"]) for each in violations] == []
 
 
 def test_the_token_is_asked_for(browser: Browser, cable: Cable, server_options: dict[str, Any]) -> None:
