@@ -24,7 +24,7 @@ from starlette import status
 from serve_apps.auth import check_exposed, digest
 from serve_apps.live_options import LiveConfig
 from serve_apps.responses import new_api
-from serve_apps.schema import ClassifierInfo, FacePrediction, InvalidInput, PredictResponse, Schema
+from serve_apps.schema import ClassifierInfo, FacePrediction, InvalidInput, PredictResponse, Schema, Timing
 
 TOKEN_SECONDS = 10  # within which the token must arrive
 MAX_REPLICAS = 4
@@ -39,7 +39,9 @@ class LiveAnswer(Schema):
     faces: list[FacePrediction] = Field(default_factory=list)
     model: ClassifierInfo | None = None
     error: str | None = Field(None, description="Why this frame has no faces and no model")
-    seconds: dict[str, float] = Field(description="Time by stage: `waiting` for the frame before, and `predict`")
+    timing: Timing | None = Field(None, description="Time by stage in the classifier")
+    waited: float = Field(description="Milliseconds from the frame's arrival until the frame before was answered")
+    age: float = Field(description="Milliseconds from the frame's arrival to this answer")
 
 
 class LatestFrame:
@@ -155,12 +157,12 @@ class Live:
             number, frame, arrived = await frames.take()
             started = time.perf_counter()
             result = await self.classify(frame)
-            seconds = {"waiting": started - arrived, "predict": time.perf_counter() - started}
-            answer = LiveAnswer(frame=number, dropped=frames.dropped, seconds=seconds)
+            waited, age = 1000 * (started - arrived), 1000 * (time.perf_counter() - arrived)
+            answer = LiveAnswer(frame=number, dropped=frames.dropped, waited=waited, age=age)
             if isinstance(result, InvalidInput):
                 answer.error = result.reason
             else:
-                answer.faces, answer.model = result.images[0].faces, result.model
+                answer.faces, answer.model, answer.timing = result.images[0].faces, result.model, result.timing
             await socket.send_text(answer.model_dump_json())
 
     async def classify(self, frame: bytes) -> PredictResponse | InvalidInput:
