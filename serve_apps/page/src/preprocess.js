@@ -20,36 +20,48 @@ export function resize(image, { x, y, width, height }, outWidth, outHeight) {
   const out = new Uint8ClampedArray(outWidth * outHeight * 3); // rounds to the nearest integer
   for (let row = 0; row < outHeight; row++) {
     const sums = new Float32Array(outWidth * 3);
-    for (const [source, weight] of rows[row]) {
+    for (let tap = rows.first[row]; tap < rows.first[row + 1]; tap++) {
+      const [source, weight] = [rows.source[tap], rows.weight[tap]];
       if (!cache.has(source)) cache.set(source, resizedRow(image, source, columns));
       const line = cache.get(source);
       for (let i = 0; i < sums.length; i++) sums[i] += weight * line[i];
     }
-    for (const source of cache.keys()) if (source < rows[row][0][0]) cache.delete(source);
+    for (const source of cache.keys()) if (source < rows.source[rows.first[row]]) cache.delete(source);
     out.set(sums, row * outWidth * 3);
   }
   return out;
 }
 
-function resizedRow({ data, width }, row, columns) {
-  const line = new Float32Array(columns.length * 3);
-  for (let column = 0; column < columns.length; column++) {
-    for (const [source, weight] of columns[column]) {
-      const from = (row * width + source) * 4;
-      for (let channel = 0; channel < 3; channel++) line[column * 3 + channel] += weight * data[from + channel];
+function resizedRow({ data, width }, row, { first, source, weight }) {
+  const line = new Float32Array((first.length - 1) * 3);
+  for (let column = 0; column < first.length - 1; column++) {
+    let [red, green, blue] = [0, 0, 0];
+    for (let tap = first[column]; tap < first[column + 1]; tap++) {
+      const from = (row * width + source[tap]) * 4;
+      red += weight[tap] * data[from];
+      green += weight[tap] * data[from + 1];
+      blue += weight[tap] * data[from + 2];
     }
+    line[3 * column] = red;
+    line[3 * column + 1] = green;
+    line[3 * column + 2] = blue;
   }
   return line;
 }
 
-/** For each output pixel along one axis, the source pixels [index, weight] that it is made of. */
+/** Along one axis: output pixel i is the sum of the pixels `source`, times `weight`, from first[i] to first[i + 1]. */
 function taps(start, length, outLength, limit, shrinking) {
   const scale = length / outLength;
-  const inside = (index) => Math.min(Math.max(start + index, 0), limit - 1);
-  return Array.from({ length: outLength }, (_, out) => {
-    const pixels = shrinking ? area(out * scale, (out + 1) * scale, length) : linear((out + 0.5) * scale - 0.5, length);
-    return pixels.map(([index, weight]) => [inside(index), weight]);
-  });
+  const all = Array.from({ length: outLength }, (_, out) =>
+    shrinking ? area(out * scale, (out + 1) * scale, length) : linear((out + 0.5) * scale - 0.5, length),
+  );
+  const first = new Int32Array(outLength + 1);
+  all.forEach((pixels, out) => (first[out + 1] = first[out] + pixels.length));
+  return {
+    first,
+    source: Int32Array.from(all.flat(), ([index]) => Math.min(Math.max(start + index, 0), limit - 1)),
+    weight: Float32Array.from(all.flat(), ([, weight]) => weight),
+  };
 }
 
 function area(from, to, length) {
