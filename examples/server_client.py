@@ -57,7 +57,7 @@ def own_server() -> Iterator[tuple[str, Path]]:
 
     OUT.mkdir(parents=True, exist_ok=True)
     Image.fromarray(data.astronaut()).save(OUT / "portrait.png")
-    with serve.running(serve.Config(port=free_port())) as url:
+    with serve.running(serve.Config(apps=["classifier"], port=free_port())) as url:
         yield url, OUT / "portrait.png"
 
 

@@ -95,6 +95,7 @@ def request_prediction(config: DemoConfig, image: Path) -> dict:
     from jobs import serve
 
     options = serve.Config(
+        apps=["classifier"],
         model=CHAMPION,
         port=config.port or free_port(),
         detector="none",

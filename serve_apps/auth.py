@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import os
 import secrets
 
 from fastapi import HTTPException, Request
@@ -25,15 +26,20 @@ def choose_token(token: str | None, host: str) -> str | None:
     return token or (None if is_loopback(host) else secrets.token_urlsafe(24))
 
 
-def check_exposed(token: str | None) -> None:
-    """Raise UserError if there is no token although other machines can reach Serve, which must be running."""
+def required_digest(token: str | None) -> bytes | None:
+    """The digest of the token, else of FER_SERVE_TOKEN; None: no authentication. Serve must be running.
+
+    Raises UserError if there is no token although other machines can reach Serve.
+    """
     from ray.serve.context import _get_global_client
 
+    token = token or os.environ.get("FER_SERVE_TOKEN")
     client = _get_global_client()
     assert client is not None, "Serve is running"
     host = client.http_config.host
     if token is None and not is_loopback(host):
-        raise UserError(f"Serve listens on {host}: set `token` in the arguments of the application")
+        raise UserError(f"Serve listens on {host}: set FER_SERVE_TOKEN, or `token` in the application's arguments")
+    return digest(token) if token else None
 
 
 def digest(token: str) -> bytes:

@@ -14,7 +14,7 @@ from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 
 from fer.errors import UserError
-from serve_apps.auth import check_exposed, check_token, digest
+from serve_apps.auth import check_token, required_digest
 from serve_apps.options import ServerOptions
 from serve_apps.reloadable_model import LoadModel, ReloadableModel
 from serve_apps.responses import RETRY_AFTER_SECONDS
@@ -55,9 +55,7 @@ def bind_replicas(replica: serve.Deployment, config: ServerOptions, batch_size: 
     The token is that of ``config``, else FER_SERVE_TOKEN; replicas get its digest. Raises UserError if GPUs are
     required and the cluster has none, and if other machines can reach the server and there is no token.
     """
-    token = config.token or os.environ.get("FER_SERVE_TOKEN")
-    check_exposed(token)
-    token_digest = digest(token) if token else None
+    token_digest = required_digest(config.token)
     config = config.model_copy(update={"token": None})
     ongoing = 2 * batch_size  # requests in a replica: while one batch is computed, the next one gathers
     gpus = _gpus_per_replica(config.device)

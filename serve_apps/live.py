@@ -21,7 +21,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 from starlette import status
 
-from serve_apps.auth import check_exposed, digest
+from serve_apps.auth import digest, required_digest
 from serve_apps.live_options import LiveConfig
 from serve_apps.responses import new_api
 from serve_apps.schema import ClassifierInfo, FacePrediction, InvalidInput, PredictResponse, Schema, Timing
@@ -179,8 +179,7 @@ class Live:
 
 def build_app(args: LiveConfig) -> Application:
     """The application for ``args``; the application `classifier` must run on the same cluster."""
-    check_exposed(args.token)
-    token_digest = digest(args.token) if args.token else None
+    token_digest = required_digest(args.token)
     deployment = Live.options(  # type: ignore[attr-defined]
         ray_actor_options={"num_cpus": 0.1},
         autoscaling_config={

@@ -70,10 +70,10 @@ class ServeConfig(ServerOptions, FaceOptions):
 
     model: str = Field(DEFAULT_MODEL, description=f"{MODEL_HELP}, or a bundled model")
     apps: list[Annotated[str, AfterValidator(APPS.check)]] = Field(
-        ["classifier"],
+        ["classifier", "live"],
         min_length=1,
-        description="Applications, separated by commas: classifier, those of installed packages, or "
-        "module:build_app of your own; with --file, their names in it",
+        description="Applications, separated by commas: classifier, live (video on the page), those of "
+        "installed packages, or module:build_app of your own; with --file, their names in it",
     )
     file: str | None = Field(
         None,

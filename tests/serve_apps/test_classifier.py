@@ -31,7 +31,7 @@ PNG = encode_png(PIXELS)
 @pytest.fixture(scope="module")
 def config(registry: TrackingOptions, server_options: dict[str, Any]) -> ServeConfig:
     return ServeConfig(
-        **registry.model_dump(), **server_options, model="models:/face@champion", detector="none",
+        **registry.model_dump(), **server_options, apps=["classifier"], model="models:/face@champion", detector="none",
         max_batch_size=2, max_queued_requests=4, max_images=3, max_image_bytes=200_000, max_request_bytes=500_000,
         max_pixels=100_000, min_confidence=0.99, reload_seconds=0.3,
     )  # fmt: skip
