@@ -3,6 +3,7 @@
 # - its folder, with the socket that controls it, is closed to other users;
 # - its pages of statistics and metrics are left out: they would listen on fixed ports, on every address;
 # - replicas learn the client's address, for requests that stay with one version of a model;
+# - with FERRY_TLS_CERTIFICATE, a file with a certificate and its key, it speaks HTTPS;
 # - without a replica it answers 503 and Retry-After, not 500;
 # - it ends with the process that started it. Otherwise it survives a killed server, and keeps the port.
 set -eu
@@ -10,6 +11,9 @@ config=$3
 folder=$(dirname "$config")
 chmod 700 "$folder"
 sed -i -e 's/^    option httplog$/&\n    option forwardfor/' -e '/^frontend prometheus/,/no log/d' -e '/^listen stats/,$d' "$config"
+if [ -n "${FERRY_TLS_CERTIFICATE:-}" ]; then
+    sed -i "/^frontend http_frontend/,/^    bind/s|^    bind.*|& ssl crt $FERRY_TLS_CERTIFICATE alpn http/1.1|" "$config"
+fi
 body='{"detail":"no replica is ready; try again"}'
 printf 'HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' \
     ${#body} "$body" >"$folder/500.http"

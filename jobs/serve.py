@@ -39,14 +39,16 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
     """
     from cluster.local import connect, is_local
     from serve_apps.auth import choose_token
-    from serve_apps.server import check_port, cpus_needed, deploy, wait_for_routes
+    from serve_apps.server import check_port, cpus_needed, deploy, use_certificate, wait_for_routes
 
     if not os.environ.get("RAY_ADDRESS"):
         check_port(config.host, config.port)
+    if config.tls_certificate:
+        use_certificate(config.tls_certificate)
     connect(cpus=cpus_needed(apps) + 1)
     token = choose_token(config.token, config.host)
     deploy(apps, config.host, config.port, token)
-    url = f"http://{_url_host(config.host)}:{config.port}"
+    url = f"{'https' if config.tls_certificate else 'http'}://{_url_host(config.host)}:{config.port}"
     if is_local():
         wait_for_routes(url, [app.route_prefix for app in apps])
     if token and not config.token:

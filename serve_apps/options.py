@@ -43,6 +43,9 @@ class ServerOptions(LimitOptions):
         description="Token that clients must send as `Authorization: Bearer TOKEN`; better set in the environment "
         "(FER_SERVE_TOKEN for `fer serve`). Unset: generated and printed, if --host is not the loopback address",
     )
+    tls_certificate: str | None = Field(
+        None, description="PEM file with a certificate and its private key, to speak HTTPS; unset: plain HTTP"
+    )
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="Device to run the model on; auto: a GPU if the cluster has one"
     )

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import socket
+import ssl
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -160,13 +162,28 @@ def start_serve(host: str, port: int) -> None:
 def wait_for_routes(url: str, routes: Sequence[str]) -> None:
     """Wait until the proxy knows the applications: it learns of them a moment after they are ready."""
     deadline = time.monotonic() + ROUTES_SECONDS
+    context = ssl._create_unverified_context()  # this machine's own server, whose certificate names other hosts
     known: dict[str, str] = {}
     while not set(routes) <= set(known):
         if time.monotonic() > deadline:
             raise UserError(f"the proxy at {url} does not know {', '.join(routes)} after {ROUTES_SECONDS} s")
-        with suppress(OSError), urlopen(f"{url}/-/routes", timeout=5) as response:
+        with suppress(OSError), urlopen(f"{url}/-/routes", timeout=5, context=context) as response:
             known = json.load(response)
         time.sleep(0.1)
+
+
+def use_certificate(file: str) -> None:
+    """Let HAProxy, which this process is about to start with Ray, speak HTTPS.
+
+    Raises UserError for a file without a certificate and its key, on a cluster, and where there is no HAProxy.
+    """
+    if os.environ.get("RAY_ADDRESS") or sys.platform != "linux":
+        raise UserError("--tls-certificate needs a Ray of this command on Linux; elsewhere, put a TLS proxy in front")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(file)
+    except OSError as error:
+        raise UserError(f"{file} has no certificate with its private key: {error.strerror or error}") from None
+    os.environ["FERRY_TLS_CERTIFICATE"] = str(Path(file).absolute())
 
 
 def check_port(host: str, port: int) -> None:

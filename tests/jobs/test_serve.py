@@ -1,0 +1,153 @@
+"""`fer serve` as a process of its own: HTTPS, a killed server, and a second start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from fer.errors import UserError
+from fer.options import parse
+from jobs.demo import free_port
+from serve_apps.options import ServeConfig
+from serve_apps.server import chosen_apps, use_certificate
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost", "-keyout", str(folder / "key"), "-out", str(folder / "crt")),
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (folder / "both.pem").write_bytes((folder / "crt").read_bytes() + (folder / "key").read_bytes())
+    return folder / "both.pem"
+
+
+@contextmanager
+def server(port: int, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A server of `ferry-small` once it is ready; killed at the end if it still runs."""
+    command = [
+        sys.executable,
+        "-m",
+        "jobs",
+        "serve",
+        "--apps",
+        "classifier",
+        "--min-replicas",
+        "1",
+        "--port",
+        str(port),
+    ]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with subprocess.Popen(
+        [*command, *options], env=environment | {"PYTHONPATH": str(ROOT)}, cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout
+            lines = []
+            while not (lines and lines[-1].startswith("Serving at")):
+                lines.append(process.stdout.readline())
+                assert lines[-1], "".join(lines)
+            assert not [line for line in lines if "INFO" in line or "WARN" in line or "Traceback" in line], lines
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_a_killed_server_frees_its_port_and_a_second_one_stops_cleanly(certificate: Path, tmp_path: Path) -> None:
+    port = free_port()
+    image = tmp_path / "face.jpg"
+    Image.linear_gradient("L").save(image)
+    with server(port, "--tls-certificate", str(certificate)) as process:
+        answer = httpx.get(f"https://localhost:{port}/healthz", verify=str(certificate))  # type: ignore[arg-type]
+        assert answer.json()["model"]["name"] == "ferry-small"
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(f"http://localhost:{port}/healthz")
+        process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while is_open(port):
+        assert time.monotonic() < deadline, "HAProxy has survived its server"
+        time.sleep(0.2)
+
+    with server(port) as process:
+        body = image.read_bytes()
+        answers = [
+            httpx.post(f"http://localhost:{port}/v1/predict", content=body, headers={"Content-Type": "image/jpeg"})
+            for _ in range(3)
+        ]
+        assert [answer.status_code for answer in answers] == [200] * 3
+        assert is_open(port)
+        assert not is_open(8404), "HAProxy's statistics are closed"
+        assert not is_open(9101), "HAProxy's metrics are closed"
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+        assert "Traceback" not in output
+    assert not is_open(port)
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_file_without_a_certificate_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "empty.pem").write_text("")
+    for name in ("empty.pem", "missing.pem"):
+        with pytest.raises(UserError, match=f"{name} has no certificate"):
+            use_certificate(str(tmp_path / name))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    with pytest.raises(UserError, match="needs a Ray of this command"):
+        use_certificate(str(tmp_path / "empty.pem"))
+
+
+def serve_config(folder: Path, text: str) -> str:
+    (folder / "serve.yaml").write_text(text)
+    return str(folder / "serve.yaml")
+
+
+def test_applications_of_a_serve_config() -> None:
+    config = parse(ServeConfig, ["--file", str(ROOT / "serve_apps/config/local.yaml"), "--apps", "classifier"], "serve")
+    (app,) = chosen_apps(config)
+    assert (app.name, app.route_prefix) == ("classifier", "/")
+    assert app.args.model.endswith("ferry-small")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("applications: [", "is not YAML"),
+        ("applications: 3", "is not a Serve config"),
+        ("applications: [{name: a, import_path: 'serve_apps.nothing:build_app'}]", "cannot be imported"),
+        (
+            "applications: [{name: a, import_path: 'serve_apps.classifier:build_app', args: {modell: m}}]",
+            "application a: .*unknown option --modell",
+        ),
+        ("applications: [{name: b, import_path: 'serve_apps.classifier:build_app'}]", "no application a; it has b"),
+    ],
+)
+def test_a_serve_config_with_a_mistake_is_a_user_error(tmp_path: Path, text: str, message: str) -> None:
+    config = parse(ServeConfig, ["--file", serve_config(tmp_path, text)], "serve")
+    if "no application a" in message:
+        config = config.model_copy(update={"apps": ["a"]})
+    with pytest.raises(UserError, match=message):
+        chosen_apps(config)
