@@ -216,6 +216,14 @@ def model_version(reference: str, tracking: TrackingOptions) -> str:
         raise UserError(f"no {WEIGHTS} in the model folder {folder}") from None
 
 
+def model_name(reference: str) -> str:
+    """A model's registered name, its run's id, or its folder's name."""
+    if reference.startswith(("models:/", "runs:/")):
+        return reference.partition(":/")[2].partition("@")[0].partition("/")[0]
+    folder = Path(reference)
+    return folder.parent.name if folder.name == MODEL else folder.name
+
+
 def _version(reference: str, tracking: TrackingOptions) -> ModelVersion:
     rest = reference.removeprefix("models:/")
     name, at, alias = rest.partition("@")

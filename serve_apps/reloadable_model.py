@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from fer.tracking import TrackingOptions, model_version, resolve_model
+from fer.tracking import TrackingOptions, model_name, model_version, resolve_model
 from serve_apps.schema import ModelInfo
 
 log = logging.getLogger("ray.serve")
@@ -64,14 +64,6 @@ class ReloadableModel:
                 await asyncio.to_thread(self.switch, self.reference)
 
     def _load(self, reference: str) -> LoadedModel[Any, Any]:
-        name, version = _name(reference), model_version(reference, self.tracking)
+        name, version = model_name(reference), model_version(reference, self.tracking)
         pinned = f"models:/{name}/{version}" if "@" in reference else reference
         return self.load(resolve_model(pinned, self.tracking), name, version)
-
-
-def _name(reference: str) -> str:
-    """A model's registered name, its run's id, or its folder's name."""
-    if reference.startswith(("models:/", "runs:/")):
-        return reference.partition(":/")[2].partition("@")[0].partition("/")[0]
-    folder = Path(reference)
-    return folder.parent.name if folder.name == "model" else folder.name

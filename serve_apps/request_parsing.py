@@ -48,10 +48,10 @@ async def parse_predict(request: Request, limits: LimitOptions) -> list[bytes]:
     elif media_type == FORM:
         images = await _read_files(request, limits)
     else:
-        body = await _read_json(request, limits, PredictRequest)
+        body = await read_json(request, limits, PredictRequest)
         if len(body.images) > limits.max_images:
             raise HTTPException(413, f"{len(body.images)} images, more than {limits.max_images}")
-        images = [_decode_base64(text, f"image {number}") for number, text in enumerate(body.images)]
+        images = [decode_base64(text, f"image {number}") for number, text in enumerate(body.images)]
     return _check_sizes(images, limits)
 
 
@@ -60,12 +60,12 @@ async def parse_analyze(request: Request, limits: LimitOptions) -> bytes:
     if _media_type(request) == FORM:
         images = await _read_files(request, limits)
     else:
-        body = await _read_json(request, limits, AnalyzeRequest)
+        body = await read_json(request, limits, AnalyzeRequest)
         if body.img_path is not None or (body.img or "").startswith(("http://", "https://", "file:")):
             raise HTTPException(400, "paths and URLs are not read; send the image itself as a data URI in `img`")
         if not body.img:
             raise HTTPException(422, "no image: send a data URI in `img`")
-        images = [_decode_base64(body.img, "img")]
+        images = [decode_base64(body.img, "img")]
     if len(images) > 1:
         raise HTTPException(422, f"{len(images)} images; /analyze accepts one, /v1/predict several")
     return _check_sizes(images, limits)[0]
@@ -80,8 +80,8 @@ async def parse_dynamics(request: Request, config: DynamicsServeConfig) -> Dynam
         if len(videos) != 1:
             raise HTTPException(422, f"{len(videos)} files; send one video")
         return videos[0]
-    body = await _read_json(request, config, DynamicsRequest)
-    return DynamicsFrame(_decode_base64(body.flow, "flow"), body.expression_landmarks, body.baseline_landmarks)
+    body = await read_json(request, config, DynamicsRequest)
+    return DynamicsFrame(decode_base64(body.flow, "flow"), body.expression_landmarks, body.baseline_landmarks)
 
 
 def _media_type(request: Request, images: bool = False) -> str:
@@ -122,7 +122,7 @@ async def _read_body(request: Request, limits: LimitOptions) -> bytes:
         return b"".join([chunk async for chunk in _stream_body(request, limits)])
 
 
-async def _read_json(request: Request, limits: LimitOptions, schema: type[S]) -> S:
+async def read_json(request: Request, limits: LimitOptions, schema: type[S]) -> S:
     body = await _read_body(request, limits)
     try:
         return schema.model_validate_json(body)
@@ -150,7 +150,7 @@ async def _read_files(request: Request, limits: LimitOptions) -> list[bytes]:
     return files
 
 
-def _decode_base64(text: str, name: str) -> bytes:
+def decode_base64(text: str, name: str) -> bytes:
     """Decode base64, plain or in a data URI."""
     head, comma, data = text.partition(",")
     if comma and not (head.startswith("data:") and head.endswith(";base64")):

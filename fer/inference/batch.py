@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -16,7 +15,6 @@ import numpy as np
 import ray
 import ray.data
 import ray.exceptions
-from PIL import Image
 
 from fer.answers import UNKNOWN, parse_label
 from fer.data.images import check_header, decode_rgb, decode_untrusted
@@ -25,6 +23,7 @@ from fer.data.vqa.prompts import second_turn_prompt
 from fer.data.vqa.questions import ImageRoot, Turn
 from fer.errors import BadRow, UserError
 from fer.inference.base import InferenceClient, Request, Response, SamplingParams
+from fer.inference.images import encode_for_model
 from fer.inference.journal import JournalWriter
 from fer.inference.openai import OpenAIClient
 from fer.inference.vllm import VllmClient
@@ -152,10 +151,7 @@ class BatchWorker:
             pixels = decode_rgb(image)
         except BadRow as error:
             return error
-        file = io.BytesIO()
-        # Bicubic, like qwen-vl-utils in UniFER's inference script.
-        Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC).save(file, "PNG")
-        return file.getvalue()
+        return encode_for_model(pixels, side)
 
 
 def _second_turn(item: BatchItem, response: Response, image: bytes) -> Request | None:

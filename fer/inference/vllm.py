@@ -17,6 +17,21 @@ from fer.inference.base import InferenceClient, Request, Response, SamplingParam
 MAX_RUNNING = 256
 """Requests in the engine at a time; it batches as many of them as fit its memory."""
 
+CPU_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+    "VLLM_CPU_CI_ENV": "1",
+    "VLLM_PLUGINS": "",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+"""Environment variables that vLLM's CPU build needs."""
+QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "TRANSFORMERS_VERBOSITY": "error", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+"""Environment variables without which each process of an engine prints a page of warnings at its start."""
+CPU_ARGUMENTS = {"enforce_eager": True, "skip_mm_profiling": True}
+"""Arguments of an engine on CPUs: nothing is compiled, and no memory is reserved for the largest images."""
+
 
 class VllmClient(InferenceClient):
     """A model that vLLM runs in this process, on its GPUs or CPUs."""
@@ -27,7 +42,7 @@ class VllmClient(InferenceClient):
 
         if not torch.cuda.is_available():
             set_cpu_environment()
-            arguments = {"enforce_eager": True, "skip_mm_profiling": True} | arguments
+            arguments = CPU_ARGUMENTS | arguments
         from vllm import LLM
 
         # Its CPU build warns twice per image that it leaves torch's threads alone.
@@ -90,15 +105,6 @@ def _vllm_params(request: Request, sampling: SamplingParams, number: int) -> Any
 
 
 def set_cpu_environment() -> None:
-    """Set the environment variables that vLLM's CPU build needs in this process. Call it before importing vllm."""
-    settings = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "TORCHDYNAMO_DISABLE": "1",
-        "VLLM_CPU_CI_ENV": "1",
-        "VLLM_PLUGINS": "",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-    }
-    for name, value in settings.items():
+    """Set `CPU_ENVIRONMENT` in this process. Call it before importing vllm."""
+    for name, value in CPU_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
