@@ -11,7 +11,13 @@ from fer.plugins import Registry
 from fer.tracking import DEFAULT_MODEL, TrackingOptions
 
 APPS = Registry(
-    "--apps", "fer.serve_apps", {"classifier": "serve_apps.classifier:build_app", "live": "serve_apps.live:build_app"}
+    "--apps",
+    "fer.serve_apps",
+    {
+        "classifier": "serve_apps.classifier:build_app",
+        "live": "serve_apps.live:build_app",
+        "vlm": "serve_apps.vlm:build_app",
+    },
 )
 """Functions that build the Ray Serve applications of `fer serve` from their configs."""
 

@@ -22,6 +22,7 @@ from fer.faces.options import FaceOptions
 from fer.options import describe_errors
 from fer.plugins import import_object
 from serve_apps.options import APPS, DynamicsServeConfig, ServeConfig, ServerOptions
+from serve_apps.vlm_options import VlmServeConfig
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -51,7 +52,7 @@ def chosen_apps(config: ServeConfig) -> list[App]:
         build = APPS.load(name)
         kind = get_type_hints(build)["args"]
         shared = {field: getattr(config, field) for field in kind.model_fields if field in config.model_fields_set}
-        apps.append(App(name, "/live" if name == "live" else "/", build, ready_args(kind(**shared))))
+        apps.append(App(name, f"/{name}" if name in ("live", "vlm") else "/", build, ready_args(kind(**shared))))
     return apps
 
 
@@ -86,6 +87,12 @@ def read_apps(file: Path, names: Sequence[str] | None) -> list[App]:
 def ready_args(config: C) -> C:
     """The config with absolute paths and a detector. Raises UserError for a missing model, detector or landmarker."""
     if not isinstance(config, ServerOptions):  # that of `live`, which has no model
+        return config
+    if isinstance(config, VlmServeConfig):
+        from serve_apps.vlm_models import fetch_models, pin_models
+
+        config = pin_models(config)  # type: ignore[assignment]
+        fetch_models(config)
         return config
     config = resolve_paths(config)
     if isinstance(config, FaceOptions):

@@ -204,7 +204,7 @@ def test_help_is_fast(site: Path) -> None:
     [
         (["train", "--data", "d", "--loss", "hinge"], "--loss: must be one of ce, focal, poly1 or module:object"),
         (["train", "--data", "d", "--format", "fer2014"], "sfew, folder, flat or module:object"),
-        (["serve", "--model", "m", "--apps", "nope"], "must be one of classifier, live, labels or module:object"),
+        (["serve", "--model", "m", "--apps", "nope"], "must be one of classifier, live, vlm, labels or module:object"),
         (["tune", "--data", "d", "--space", "nope"], "fusion, rates or module:object"),
         (["grpo", "--data", "d", "--rewards", '{"nope": 1}'], "repetition, grounded or module:object"),
         (["prepare", "--data", ".", "--out", "o", "--format", "nowhere:Source"], "--format nowhere:Source: cannot be"),
