@@ -37,9 +37,9 @@ BUNDLED = Path(__file__).parent / "models" / "bundled"
 DEFAULT_MODEL = "ferry-small"
 """The bundled model that `fer predict`, `fer serve` and `fer.load_model` use if no other is named."""
 
-SPEC, WEIGHTS, GRAPH = "model.json", "model.safetensors", "model.onnx"
-"""Files of a model folder; the graph is there if the model was exported to ONNX. Vision-language models have a spec,
-but store their weights as transformers does."""
+SPEC, WEIGHTS, GRAPH, OPENVINO_GRAPH = "model.json", "model.safetensors", "model.onnx", "model.xml"
+"""Files of a model folder; a graph is there if the model was exported to ONNX or OpenVINO. Vision-language models have
+a spec, but store their weights as transformers does."""
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferry" / "models"
 PARAMS_PER_CALL = 100  # MLflow's limit

@@ -44,6 +44,7 @@ def export_onnx(folder: Path, out: Path, half: bool = False) -> float:
     Both runtimes compute in float32. Returns the largest difference of their outputs, at most `TOLERANCE`.
     """
     model, spec = load_model(folder)
+    spec = spec.model_copy(update={"format": "onnx", "precision": "fp16" if half else "fp32"})
     save_model(model.half() if half else model, spec, out)
     model, spec = load_model(out)
 

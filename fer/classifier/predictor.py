@@ -12,9 +12,9 @@ import numpy as np
 
 from fer.classifier.preprocess import to_input
 from fer.classifier.runtime import Runtime
+from fer.classifier.runtimes import open_runtime
 from fer.classifier.spec import ModelSpec
 from fer.errors import UserError
-from fer.tracking import GRAPH
 
 
 @dataclass
@@ -80,21 +80,6 @@ class Predictor:
             _mean([_softmax(each.logits / model.spec.temperature) for each in outputs if each.logits is not None]),
             _mean([each.valence_arousal for each in outputs if each.valence_arousal is not None]),
         )
-
-
-def open_runtime(folder: Path, device: str) -> Runtime:
-    """Load the model of ``folder``.
-
-    A model with an exported graph runs in ONNX Runtime on ``auto`` and ``cpu``, without importing torch. Any other runs
-    in PyTorch; ``auto`` is a GPU if there is one. Raises UserError for a folder without a classifier, or a missing GPU.
-    """
-    if device in ("auto", "cpu") and (folder / GRAPH).is_file():
-        from fer.classifier.runtime_onnx import OnnxRuntime
-
-        return OnnxRuntime(folder)
-    from fer.classifier.runtime_torch import TorchRuntime
-
-    return TorchRuntime(folder, device)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

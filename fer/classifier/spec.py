@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from fer.classifier.options import ModelOptions
 from fer.labels import LabelSpace
+
+Format = Literal["torch", "onnx", "openvino"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 class ModelSpec(BaseModel):
@@ -23,6 +26,10 @@ class ModelSpec(BaseModel):
     std: list[float]
     temperature: float = 1.0
     """Divides the logits before the softmax; fitted on the validation split, so that confidence is calibrated."""
+    format: Format = "torch"
+    """What runs the model on a CPU: `fer export` adds a graph for ONNX Runtime or OpenVINO to the weights."""
+    precision: Precision = "fp32"
+    """Precision of that graph. With fp16, weights are stored in it and computed with in fp32."""
     training: dict[str, Any] = {}
     """How the model was trained: run, data, metrics. Informational: it appears on the model card."""
 

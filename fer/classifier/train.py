@@ -24,10 +24,11 @@ from fer.classifier.preprocess import normalize
 from fer.classifier.spec import ModelSpec
 from fer.classifier.validation import ValidationMetrics, progress_text
 from fer.data.manifest import ShardedDataset
+from fer.models.device import amp_dtype
 from fer.tracking import Run
 from fer.training.checkpoint import TrainerState
 from fer.training.seeding import derive_seed
-from fer.training.worker import Worker, amp_dtype
+from fer.training.worker import Worker
 
 
 def train_classifier(settings: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Device names."""
+"""Device names, and the dtype that a device computes fast."""
 
 from __future__ import annotations
 
@@ -18,3 +18,10 @@ def torch_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: torch finds no GPU on this machine; use cpu")
     return device
+
+
+def amp_dtype(device: torch.device) -> torch.dtype | None:
+    """Mixed-precision dtype: bfloat16 where the device supports it, float16 on older GPUs, None on older CPUs."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None

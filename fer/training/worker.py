@@ -74,10 +74,3 @@ def sum_over_workers(values: Tensor) -> Tensor:
     if torch.distributed.is_initialized():
         torch.distributed.all_reduce(values)
     return values
-
-
-def amp_dtype(device: torch.device) -> torch.dtype | None:
-    """Mixed-precision dtype: bfloat16 where the device supports it, float16 on older GPUs, None on older CPUs."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
