@@ -140,9 +140,17 @@ def start_run(
         return Run(uri, client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
 
 
-def register(options: TrackingOptions, run_id: str, model_folder: Path, name: str, alias: str) -> str:
+def register(
+    options: TrackingOptions,
+    run_id: str,
+    model_folder: Path,
+    name: str,
+    alias: str | None,
+    tags: dict[str, str] | None = None,
+) -> str:
     """Log a model folder to its run, register it as the next version of model ``name``, and set ``alias`` to it.
 
+    Without an alias, none is set.
     Returns the version. Versions are immutable: registering again from the same run logs a second folder.
     """
     from mlflow.exceptions import MlflowException
@@ -155,9 +163,24 @@ def register(options: TrackingOptions, run_id: str, model_folder: Path, name: st
         folder = next(path for path in (MODEL, *(f"{MODEL}-{n}" for n in range(2, 10_000))) if path not in taken)
         client.log_artifacts(run_id, str(model_folder), folder)
         source = f"{client.get_run(run_id).info.artifact_uri}/{folder}"
-        version = str(client.create_model_version(name, source, run_id).version)
-        client.set_registered_model_alias(name, alias, version)
+        version = str(client.create_model_version(name, source, run_id, tags=tags).version)
+        if alias:
+            client.set_registered_model_alias(name, alias, version)
         return version
+
+
+def register_variant(reference: str, model_folder: Path, tags: Mapping[str, str], tracking: TrackingOptions) -> str:
+    """Register another form of the registered model ``reference`` as its next version; no alias moves.
+
+    Returns the version. Its tag ``source_version`` names the version that it was made from, whose run gets the files.
+    """
+    source = _version(reference, tracking)
+    if source.run_id is None:
+        raise UserError(
+            f"{reference} was registered without a run, so its variants can't be: export its folder instead"
+        )
+    tags = {**tags, "source_version": str(source.version)}
+    return register(tracking, source.run_id, model_folder, source.name, alias=None, tags=tags)
 
 
 def promote(

@@ -13,7 +13,17 @@ import psutil
 import pytest
 
 from fer.errors import UserError
-from fer.tracking import Run, TrackingOptions, model_version, promote, register, resolve_model, start_run, tracking_uri
+from fer.tracking import (
+    Run,
+    TrackingOptions,
+    model_version,
+    promote,
+    register,
+    register_variant,
+    resolve_model,
+    start_run,
+    tracking_uri,
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +114,17 @@ def test_a_registered_model_is_found_by_alias_version_and_run(
         assert sorted(file.name for file in folder.iterdir()) == ["README.md", "model.json", "model.safetensors"]
     assert model_version("models:/found@challenger", tracking) == "1"
     assert model_version("models:/found/1", tracking) == "1"
+
+
+def test_a_variant_is_a_tagged_version_without_an_alias(run: Run, tracking: TrackingOptions, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    register(tracking, run.run_id, model_folder(tmp_path / "one"), "varied", "champion")
+    small = model_folder(tmp_path / "small", b"small")
+    assert register_variant("models:/varied@champion", small, {"precision": "int8"}, tracking) == "2"
+    assert (resolve_model("models:/varied/2", tracking) / "model.safetensors").read_bytes() == b"small"
+    assert MlflowClient(run.uri).get_model_version("varied", "2").tags == {"precision": "int8", "source_version": "1"}
+    assert model_version("models:/varied@champion", tracking) == "1"
 
 
 def test_a_version_keeps_its_files_when_its_run_registers_again(
