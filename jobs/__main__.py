@@ -27,7 +27,7 @@ JOBS = {
     "merge": "Merge a LoRA adapter into its base model",
     "ferbench": "Benchmark models on questions about faces, as FERBench does",
     "evaluate": "Evaluate a model on a labelled data set, with confidence intervals, plots and a report",
-    "export": "Export a classifier to ONNX, with half the weights' size if wanted",
+    "export": "Export a classifier to ONNX or OpenVINO, in fp32, bf16 or int8",
     "predict": "Predict expressions in images, folders and videos",
     "fetch": "Download the face detector YuNet, once",
     "dynamics": "Train a model of facial dynamics and synkinesis (research scores) in five stages",

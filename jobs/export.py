@@ -1,40 +1,105 @@
-"""`fer export`: write a classifier in a form that runs without PyTorch."""
+"""`fer export`: write a classifier in a form that runs without PyTorch, and check it against the original."""
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg
 
 from fer.tracking import TrackingOptions
 
+if TYPE_CHECKING:
+    from fer.data.manifest import ShardedDataset
+
+LOSSLESS = ("fp32", "fp16")
+
 
 class ExportConfig(TrackingOptions):
-    """Export a classifier to ONNX: a model folder that prediction and serving run in ONNX Runtime on CPUs."""
+    """Export a classifier to ONNX or OpenVINO: a model folder that prediction and serving run on CPUs."""
 
     model: CliPositionalArg[str] = Field(description="Model: a folder, a run, runs:/ID/model or models:/NAME@ALIAS")
-    out: str = Field(description="Output folder")
-    precision: Literal["fp32", "fp16"] = Field(
-        "fp32", description="Precision in which the weights are stored; the network computes in fp32"
+    format: Literal["onnx", "openvino"] = Field("onnx", description="Runtime of the graph: ONNX Runtime or OpenVINO")
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(
+        "fp32",
+        description="Precision: fp16 halves the file and computes in fp32; bf16 (OpenVINO) and int8 compute in it",
     )
+    data: str | None = Field(
+        None,
+        description="Data set whose training split calibrates int8, and on whose validation split both models are "
+        "evaluated; unset: for bf16 and int8 that of the training run",
+    )
+    max_loss: float = Field(0.3, ge=0, description="Largest loss of validation accuracy, in points")
+    out: str | None = Field(
+        None, description="Output folder; unset: beside the model (in --out-dir for a registered model)"
+    )
+
+    @model_validator(mode="after")
+    def _check_precision(self) -> ExportConfig:
+        if self.format == "onnx" and self.precision == "bf16":
+            raise ValueError("--precision bf16 needs --format openvino: ONNX Runtime does not compute in it on CPUs")
+        return self
 
 
 Config = ExportConfig
 
 
 def main(config: ExportConfig) -> None:
-    """Write the model folder with its graph, and compare the outputs."""
-    from pathlib import Path
+    """Write the model folder if it is as good as the original, and register it beside a registered original."""
+    import shutil
+    import tempfile
 
-    from fer.classifier.export_onnx import export_onnx
-    from fer.tracking import resolve_model
+    from fer.classifier.export_check import check_scores, compare_outputs
+    from fer.classifier.export_graph import export_graph
+    from fer.classifier.predictor import Predictor
+    from fer.tracking import MODEL, register_variant, resolve_model
 
-    out = Path(config.out)
-    difference = export_onnx(resolve_model(config.model, config), out, half=config.precision == "fp16")
-    size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
-    print(f"Model:      {out}  ({size:.1f} MB)")
-    print(f"Outputs:    those of PyTorch, to within {difference:.1e}")
+    folder = resolve_model(config.model, config)
+    dataset = find_dataset(config, folder)
+    out = output_folder(config, folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        exported = Path(scratch) / MODEL
+        export_graph(folder, exported, config.format, config.precision, dataset)
+        predictors = Predictor([folder], "cpu"), Predictor([exported], "cpu")
+        print(f"Outputs:    {compare_outputs(*predictors, dataset)}")
+        if dataset is not None:
+            print(f"Accuracy:   {check_scores(*predictors, dataset, config.max_loss)}")
+        shutil.copytree(exported, out, dirs_exist_ok=True)
+    print(f"Model:      {out}  ({sum(file.stat().st_size for file in out.iterdir()) / 1e6:.1f} MB)")
+    if config.model.startswith("models:/"):
+        tags = {"format": config.format, "precision": config.precision}
+        version = register_variant(config.model, out, tags, config)
+        print(f"Registered: as version {version} of the same model; `fer promote` points an alias to it")
+
+
+def find_dataset(config: ExportConfig, folder: Path) -> ShardedDataset | None:
+    """The data set of ``--data``, else for a precision that changes the outputs, that of the training run."""
+    from fer.classifier.spec import ModelSpec
+    from fer.data.options import DataOptions
+    from fer.data.prepare import open_dataset
+    from fer.errors import UserError
+    from fer.models.folder import read_spec
+
+    data = config.data
+    if data is None and config.precision not in LOSSLESS:
+        data = read_spec(folder, ModelSpec).training.get("data")
+        if data is None:
+            raise UserError(f"--precision {config.precision} is checked on a labelled data set: name one with --data")
+    return open_dataset(DataOptions(data=data), cache=f"{config.out_dir}/data") if data else None
+
+
+def output_folder(config: ExportConfig, model: Path) -> Path:
+    """``--out``, else a folder named by format and precision: beside the model, or in ``--out-dir`` (no run)."""
+    from fer.tracking import BUNDLED
+
+    if config.out is not None:
+        return Path(config.out)
+    variant = f"-{config.format}-{config.precision}"
+    if ":/" in config.model or model.parent == BUNDLED:
+        return Path(config.out_dir) / (re.sub(r"[^\w.]+", "-", config.model) + variant)
+    return model.with_name(model.name + variant)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,61 @@
+"""The check of an exported classifier: its outputs and its accuracy beside the original's."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pyarrow.compute as pc
+
+from fer.classifier.evaluate.evaluator import Evaluation, evaluate
+from fer.classifier.export_graph import input_batches
+from fer.classifier.predictor import Predictor
+from fer.classifier.runtime import RawOutputs
+from fer.data.manifest import ShardedDataset
+from fer.errors import UserError
+
+SPLIT = "val"
+BATCHES = 16
+
+
+def compare_outputs(original: Predictor, exported: Predictor, dataset: ShardedDataset | None) -> str:
+    """The difference of the logits, or of valence and arousal in a model without them.
+
+    On up to 512 validation images; on noise, if there is no data set.
+    """
+    one, other = original.models[0], exported.models[0]
+    side, channels = one.spec.options.img_size, one.spec.options.in_chans
+    noise = np.random.default_rng(0).integers(0, 256, (32, side, side, channels), np.uint8)
+    batches = [noise] if dataset is None else islice(input_batches(dataset, SPLIT, one.spec), BATCHES)
+    differences = np.abs(np.concatenate([_first_head(one(batch)) - _first_head(other(batch)) for batch in batches]))
+    images = f"{len(differences)} {'validation images' if dataset else 'images of noise'}"
+    return f"differ by at most {differences.max():.1e}, {differences.mean():.1e} on average ({images})"
+
+
+def check_scores(original: Predictor, exported: Predictor, dataset: ShardedDataset, max_loss: float) -> str:
+    """Evaluate both on the validation split: accuracy, or mean CCC for a model of valence and arousal only.
+
+    Raises UserError for a loss of more than ``max_loss`` points.
+    """
+    before, after = (evaluate(predictor, dataset, SPLIT) for predictor in (original, exported))
+    scores = f"{_score(after):.2%}, original {_score(before):.2%} ({before.coverage.rows:,} validation images"
+    if before.expression is not None:
+        equal = pc.mean(pc.equal(before.predictions["predicted"], after.predictions["predicted"])).as_py()
+        scores += f", {equal:.2%} equal labels"
+    loss = 100 * (_score(before) - _score(after))
+    if loss > max_loss:
+        raise UserError(
+            f"the exported model is {loss:.2f} points worse ({scores})): choose another --precision, or allow it with "
+            "--max-loss"
+        )
+    return f"{scores})"
+
+
+def _first_head(outputs: RawOutputs) -> np.ndarray:
+    return next(head for head in outputs if head is not None)
+
+
+def _score(evaluation: Evaluation) -> float:
+    if evaluation.expression is not None:
+        return evaluation.expression.accuracy.value
+    return float(np.mean([metrics.ccc.value for metrics in evaluation.affect.values()]))
