@@ -27,8 +27,9 @@ def main(config: Config) -> None:
     if config.detector == "auto" and any(getattr(app.args, "detector", "") == "haar" for app in apps):
         print(HAAR_HINT, file=sys.stderr)
     for app in apps:
-        print(f"{app.name}: {getattr(app.args, 'model', '')} at {url}{app.route_prefix}")
-    print(f"Try: curl -F files=@face.jpg {url}/v1/predict")
+        print(f"{app.name} at {url}{app.route_prefix}", f"({app.args.model})" if hasattr(app.args, "model") else "")
+    if any(app.name == "classifier" for app in apps):
+        print(f"Open {url} in a browser, or try: curl -F files=@face.jpg {url}/v1/predict")
     wait_and_stop(url, apps)
 
 

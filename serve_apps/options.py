@@ -104,7 +104,7 @@ class ServeConfig(ServerOptions, FaceOptions):
         False, description="Let browsers download and run the model; the bundled model is always offered"
     )
     max_batch_size: int = Field(8, ge=1, description="Requests per batch, at most")
-    batch_wait_ms: float = Field(5, ge=0, description="Longest wait for a batch to fill, in milliseconds")
+    batch_wait_ms: float = Field(2, ge=0, description="Longest wait for a batch to fill, in milliseconds")
 
     @model_validator(mode="after")
     def _has_challenger(self) -> ServeConfig:

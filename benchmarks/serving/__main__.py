@@ -66,6 +66,7 @@ def compare(name: str, model: Path, photos: Path, config: ServingBenchmark) -> N
                     load = saturate(url, photos, connections, config.seconds)
                     assert not load.failed, f"{server.name}: {load.failed} failed requests"
                     rates[server.name][connections].append(load.rate)
+                    print(f"{name}, {server.name}, {connections} connections: {load.rate:.1f}/s", flush=True)
                 if server is servers[0]:
                     half = max(rates[server.name][c][-1] for c in CONNECTIONS) / 2
                     best.append(constant_rate(url, photos, half, config.seconds))

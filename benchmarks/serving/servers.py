@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+from urllib.request import urlopen
 
 import psutil
 
@@ -26,6 +26,8 @@ class Server(NamedTuple):
     command: list[str]
     port: int
     model: Path
+    ready: str
+    """Path that answers 200 when the model is loaded."""
 
     @contextmanager
     def running(self) -> Iterator[tuple[str, psutil.Process]]:
@@ -36,15 +38,17 @@ class Server(NamedTuple):
             self.command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
-            wait_for(self.port, process)
+            wait_for(self.port, self.ready, process)
             yield f"http://127.0.0.1:{self.port}/v1/predict", psutil.Process(process.pid)
         finally:
+            started = psutil.Process(process.pid).children(recursive=True)
             process.terminate()
             try:
                 process.wait(30)
             finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                for each in started:  # BentoML's workers leave its process group
+                    with suppress(psutil.Error):
+                        each.kill()
 
 
 def memory(process: psutil.Process) -> float:
@@ -59,36 +63,33 @@ def memory(process: psutil.Process) -> float:
 def ferry(model: Path) -> Server:
     port = free_port()
     command = [sys.executable, "-m", "jobs", "serve", "--model", str(model), "--detector", "none", "--port", str(port)]
-    return Server("Ferry", command, port, model)
+    return Server("Ferry", command, port, model, "/healthz")
 
 
 def peers(model: Path, python: str) -> list[Server]:
     """Each with one process for the model, which is what they start by default."""
     fastapi, bentoml, litserve = free_port(), free_port(), free_port()
-    here = "benchmarks.serving"
+    apps = "benchmarks.serving"
     return [
-        Server("FastAPI", [python, "-m", "uvicorn", f"{here}.fastapi_app:app", "--port", str(fastapi)], fastapi, model),
         Server(
-            "BentoML",
-            [python, "-m", "bentoml", "serve", f"{here}.bentoml_app:Face", "--port", str(bentoml)],
-            bentoml,
-            model,
+            "FastAPI", [python, "-m", "uvicorn", f"{apps}.fastapi_app:app", "--port", str(fastapi)],
+            fastapi, model, "/docs",
         ),
-        Server("LitServe", [python, "-m", f"{here}.litserve_app", str(litserve)], litserve, model),
-    ]
+        Server(
+            "BentoML", [python, "-m", "bentoml", "serve", f"{apps}.bentoml_app:Face", "--port", str(bentoml)],
+            bentoml, model, "/healthz",
+        ),
+        Server("LitServe", [python, "-m", f"{apps}.litserve_app", str(litserve)], litserve, model, "/health"),
+    ]  # fmt: skip
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, path: str, process: subprocess.Popen[bytes]) -> None:
     """Wait until a server answers."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, f"the server ended with {process.returncode}"
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as probe:
-            probe.settimeout(5)
-            probe.sendall(b"GET /docs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            if probe.recv(12).endswith((b"200", b"307")):
-                time.sleep(3)  # the workers of LitServe and BentoML load their models after the port opens
-                return
+        with suppress(OSError), urlopen(f"http://127.0.0.1:{port}{path}", timeout=5):
+            return
         time.sleep(0.5)
     raise TimeoutError(f"nothing listens on port {port}")
 
