@@ -15,7 +15,7 @@ EXPECTED = {
     "custom_ferbench_model": "gradient-model",
     "classify_folder": "confidence",
     "custom_source": "Model:   ",
-    "server_client": "model untrained, version",
+    "server_client": "happy (",
 }
 """A line of each example's output."""
 STARTS_RAY = {"custom_source", "server_client"}

@@ -139,8 +139,8 @@ def test_applications_of_a_serve_config() -> None:
         ("applications: 3", "is not a Serve config"),
         ("applications: [{name: a, import_path: 'serve_apps.nothing:build_app'}]", "cannot be imported"),
         (
-            "applications: [{name: a, import_path: 'serve_apps.classifier:build_app', args: {modell: m}}]",
-            "application a: .*unknown option --modell",
+            "applications: [{name: a, import_path: 'serve_apps.classifier:build_app', args: {nothing: m}}]",
+            "application a: .*unknown option --nothing",
         ),
         ("applications: [{name: b, import_path: 'serve_apps.classifier:build_app'}]", "no application a; it has b"),
     ],
