@@ -7,7 +7,6 @@ others, several requests in one batch.
 # Annotations stay objects here: Serve ships the routes without this module's names, so strings could not be resolved.
 import asyncio
 import time
-from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
@@ -50,17 +49,12 @@ class Classifier(ModelReplica):
         load = partial(load_classifier, device=config.device)
         super().__init__(config, token_digest, load)
         self.challenger = Challenger(config, load) if config.challenger else None
+        if self.challenger:
+            self.followed.append(self.challenger.model)
         self.detector = open_detector(config)
         self.metrics = ClassifierMetrics()
-        self.tasks: set[asyncio.Task[None]] = set()
         self.predict_batch.set_max_batch_size(config.max_batch_size)  # type: ignore[attr-defined]
         self.predict_batch.set_batch_wait_timeout_s(config.batch_wait_ms / 1000)  # type: ignore[attr-defined]
-
-    async def reconfigure(self, user_config: dict[str, str]) -> None:
-        """Follow the alias of the challenger too."""
-        await super().reconfigure(user_config)
-        if self.challenger and not self.tasks:
-            self._start(self.challenger.model.follow(self.config.reload_seconds))
 
     async def predict(self, images: list[bytes], client: str = "") -> PredictResponse | InvalidInput:
         """The response for the encoded images of one request. Other applications call it through a handle."""
@@ -96,7 +90,7 @@ class Classifier(ModelReplica):
         self.metrics.record(responses, model.info, role)
         if self.challenger and self.challenger.shadow and role == "champion":
             if self.challenger.waiting < MAX_SHADOW_BATCHES:
-                self._start(self.compare(self.challenger, requests, responses))
+                self.start_task(self.compare(self.challenger, requests, responses))
             else:
                 self.metrics.shadow_skipped.inc(len(requests))
         return responses
@@ -117,12 +111,6 @@ class Classifier(ModelReplica):
         if isinstance(response, InvalidInput):
             raise HTTPException(422, response.reason)
         return response
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run in the background. The set keeps the task from being collected."""
-        task = asyncio.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
 
 
 def client_of(request: Request) -> str:

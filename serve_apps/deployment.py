@@ -4,6 +4,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 import cv2
@@ -31,13 +32,23 @@ class ModelReplica:
         cv2.setNumThreads(1)
         self.config, self.token_digest = config, token_digest
         self.model = ReloadableModel(config.model, config, load)
-        self.following: asyncio.Task[None] | None = None
+        self.followed = [self.model]
+        """Models whose aliases are to be followed, from the first `reconfigure` on."""
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Background work; the set keeps it from being collected."""
         self.started = time.monotonic()
 
     async def reconfigure(self, user_config: dict[str, str]) -> None:
         """Load the model of ``user_config``, and follow its alias from then on. Ray Serve calls it."""
         await asyncio.to_thread(self.model.switch, user_config["model"])
-        self.following = self.following or asyncio.create_task(self.model.follow(self.config.reload_seconds))
+        while self.followed:
+            self.start_task(self.followed.pop().follow(self.config.reload_seconds))
+
+    def start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run in the background."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def authenticate(self, request: Request) -> None:
         """Raise HTTPException 401 if the request lacks the token."""
