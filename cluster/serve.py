@@ -1,7 +1,7 @@
 """How Ray Serve runs: HTTP goes through HAProxy straight to the replicas, which run without a thread between.
 
 Serve reads its settings from the environment when it is imported, in each of its processes. `serve_settings` gives them
-for processes that Ferry starts; for `serve deploy`, a cluster sets them itself (docs/clusters.md).
+for processes that Ferry starts; for `serve deploy`, a cluster sets them itself (docs/serving.md).
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from serve_apps.options import DynamicsServeConfig as Config
 
 def main(config: Config) -> None:
     """Serve until Ctrl-C or SIGTERM."""
+    from serve_apps.applications import App, ready_args
     from serve_apps.dynamics import build_app
-    from serve_apps.server import App, ready_args
 
     apps = [App("dynamics", "/", build_app, ready_args(config))]
     url = start(apps, config)

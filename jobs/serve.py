@@ -14,13 +14,13 @@ from serve_apps.options import ServeConfig as Config
 from serve_apps.options import ServerOptions
 
 if TYPE_CHECKING:
-    from serve_apps.server import App
+    from serve_apps.applications import App
 
 
 def main(config: Config) -> None:
     """Serve until Ctrl-C or SIGTERM."""
     from fer.faces.detectors import HAAR_HINT
-    from serve_apps.server import chosen_apps
+    from serve_apps.applications import chosen_apps
 
     apps = chosen_apps(config)
     url = start(apps, config)
@@ -39,13 +39,13 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
     Raises UserError if the port or an application's name is taken.
     """
     from cluster.local import connect, is_local
+    from serve_apps.applications import cpus_needed
     from serve_apps.auth import choose_token
-    from serve_apps.server import check_port, cpus_needed, deploy, use_certificate, wait_for_routes
+    from serve_apps.server import check_port, deploy, use_certificate, wait_for_routes
 
     if not os.environ.get("RAY_ADDRESS"):
         check_port(config.host, config.port)
-    if config.tls_certificate:
-        use_certificate(config.tls_certificate)
+    use_certificate(config.tls_certificate)
     connect(cpus=cpus_needed(apps) + 1)
     token = choose_token(config.token, config.host)
     deploy(apps, config.host, config.port, token)
@@ -60,7 +60,7 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
 @contextmanager
 def running(config: Config) -> Iterator[str]:
     """A server in a ``with`` block; its URL."""
-    from serve_apps.server import chosen_apps
+    from serve_apps.applications import chosen_apps
 
     apps = chosen_apps(config)
     url = start(apps, config)

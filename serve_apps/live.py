@@ -28,7 +28,7 @@ from serve_apps.schema import ClassifierInfo, FacePrediction, InvalidInput, Pred
 
 TOKEN_SECONDS = 10  # within which the token must arrive
 MAX_REPLICAS = 4
-SPARE_CONNECTIONS = 16  # that are accepted only to be told that there are too many
+SPARE_CONNECTIONS = 16  # that are accepted only to close them with the reason: there are too many
 
 
 class LiveAnswer(Schema):

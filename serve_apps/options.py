@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from fer.faces.options import FaceOptions
 from fer.plugins import Registry
@@ -78,7 +78,7 @@ class ServeConfig(ServerOptions, FaceOptions):
     """Serve a trained classifier over HTTP with Ray Serve."""
 
     model: str = Field(DEFAULT_MODEL, description=f"{MODEL_HELP}, or a bundled model")
-    apps: list[Annotated[str, AfterValidator(APPS.check)]] = Field(
+    apps: list[str] = Field(
         ["classifier", "live"],
         min_length=1,
         description="Applications, separated by commas: classifier, live (video on the page), those of "
@@ -105,6 +105,16 @@ class ServeConfig(ServerOptions, FaceOptions):
     )
     max_batch_size: int = Field(8, ge=1, description="Requests per batch, at most")
     batch_wait_ms: float = Field(2, ge=0, description="Longest wait for a batch to fill, in milliseconds")
+
+    @model_validator(mode="after")
+    def _knows_apps(self) -> ServeConfig:
+        if self.file is None:  # which has names of its own
+            for name in self.apps:
+                try:
+                    APPS.check(name)
+                except ValueError as error:
+                    raise ValueError(f"--apps {name}: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _has_challenger(self) -> ServeConfig:

@@ -28,7 +28,7 @@ def new_api(title: str, description: str) -> FastAPI:
 
 def to_json(result: BaseModel) -> Response:
     """The result as JSON. Pydantic writes it, several times as fast as FastAPI does when a route returns the model."""
-    return Response(result.__pydantic_serializer__.to_json(result), media_type="application/json")
+    return Response(result.model_dump_json(), media_type="application/json")
 
 
 def request_body(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from typing import NamedTuple
 from urllib.request import urlopen
 
 import psutil
+
+from jobs.demo import free_port
 
 HERE = Path(__file__).parents[2]
 START_SECONDS = 120
@@ -92,9 +93,3 @@ def wait_for(port: int, path: str, process: subprocess.Popen[bytes]) -> None:
             return
         time.sleep(0.5)
     raise TimeoutError(f"nothing listens on port {port}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -19,8 +19,9 @@ from PIL import Image
 from fer.errors import UserError
 from fer.options import parse
 from jobs.demo import free_port
+from serve_apps.applications import chosen_apps
 from serve_apps.options import ServeConfig
-from serve_apps.server import chosen_apps, use_certificate
+from serve_apps.server import use_certificate
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,8 +147,7 @@ def test_applications_of_a_serve_config() -> None:
     ],
 )
 def test_a_serve_config_with_a_mistake_is_a_user_error(tmp_path: Path, text: str, message: str) -> None:
-    config = parse(ServeConfig, ["--file", serve_config(tmp_path, text)], "serve")
-    if "no application a" in message:
-        config = config.model_copy(update={"apps": ["a"]})
+    names = ["--apps", "a"] if "no application a" in message else []
+    config = parse(ServeConfig, ["--file", serve_config(tmp_path, text), *names], "serve")
     with pytest.raises(UserError, match=message):
         chosen_apps(config)

@@ -56,9 +56,9 @@ def start_live(ray_cluster: None, server_options: dict[str, Any]) -> Iterator[Ca
     from ray import serve
 
     from jobs.serve import start
+    from serve_apps.applications import chosen_apps
     from serve_apps.live_options import LiveConfig
     from serve_apps.options import ServeConfig
-    from serve_apps.server import chosen_apps
 
     def start_both(**options: Any) -> str:
         detector = {"detector_model": str(YUNET)} if YUNET.is_file() else {"detector": "haar"}

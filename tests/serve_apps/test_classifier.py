@@ -19,8 +19,9 @@ from fer.data.images import encode_png
 from fer.errors import UserError
 from fer.tracking import TrackingOptions, promote
 from jobs.serve import start
+from serve_apps.applications import chosen_apps
 from serve_apps.options import ServeConfig
-from serve_apps.server import check_port, chosen_apps
+from serve_apps.server import check_port
 
 pytestmark = pytest.mark.slow
 

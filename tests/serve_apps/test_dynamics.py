@@ -16,12 +16,12 @@ from fer.data.images import encode_png
 from fer.data.synthetic.sequence import sample_sequence
 from fer.dynamics import flow
 from jobs.serve import start
+from serve_apps.applications import App, ready_args
 from serve_apps.dynamics import build_app
 from serve_apps.dynamics_inference import load_dynamics_model, predict_frame
 from serve_apps.options import DynamicsServeConfig
 from serve_apps.request_parsing import DynamicsFrame
 from serve_apps.schema import DynamicsResponse
-from serve_apps.server import App, ready_args
 
 pytestmark = pytest.mark.slow
 

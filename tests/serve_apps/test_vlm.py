@@ -21,7 +21,7 @@ from fer.data.vqa.prompts import ferbench_prompt
 from fer.labels import get_space
 from jobs.__main__ import main
 from jobs.serve import start
-from serve_apps.server import App, ready_args
+from serve_apps.applications import App, ready_args
 from serve_apps.vlm import build_app
 from serve_apps.vlm_options import VlmServeConfig
 

@@ -9,7 +9,7 @@ export class Player {
   #stop = null;
   #drawn = []; // {at, age} of the last answers
 
-  /** `answered(answer)` draws an answer, which has `seconds`; `failed(error)` is told of a frame without one. */
+  /** `answered(answer)` draws an answer, which has `seconds`; `failed(error)` gets the error of a frame without one. */
   constructor(video, engine, answered, failed) {
     Object.assign(this, { video, engine, answered, failed });
     this.source = null; // "camera", or the name of a file

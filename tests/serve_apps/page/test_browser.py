@@ -46,7 +46,7 @@ def cable(start_live: Callable[..., str], server_options: dict[str, Any]) -> Ite
 @pytest.fixture
 def page(browser: Browser, cable: Cable, server_options: dict[str, Any]) -> Iterator[Page]:
     """The page, with the token, in a fresh context. Afterwards: nothing went elsewhere, and nothing went wrong."""
-    cable.mend()
+    cable.reconnect()
     context = browser.new_context(permissions=["camera"], viewport={"width": 1280, "height": 860}, base_url=cable.url)
     context.set_default_timeout(PATIENCE)
     context.add_init_script(f"sessionStorage.setItem('ferry-token', {server_options['token']!r})")
@@ -163,14 +163,14 @@ def test_a_lost_server_is_shown_and_waited_for(page: Page, cable: Cable, portrai
     page.locator(".face").wait_for()
     cable.cut()
     page.locator("#banner", has_text="the server does not answer").wait_for()
-    cable.mend()
+    cable.reconnect()
     page.locator("#banner").wait_for(state="hidden")
     page.evaluate("document.querySelector('.face')?.remove()")
     page.locator(".face").wait_for()
     cable.cut()
     page.locator("#files").set_input_files(picture(portrait))
     page.locator("#banner", has_text="the server does not answer").wait_for()
-    cable.mend()
+    cable.reconnect()
     page.locator("#headline", has_text="happy").wait_for()
     assert page.locator("#banner").is_hidden()
 
@@ -253,7 +253,7 @@ def test_axe_finds_no_barrier(page: Page, portrait: np.ndarray, scheme: Any) -> 
 
 
 def test_the_token_is_asked_for(browser: Browser, cable: Cable, server_options: dict[str, Any]) -> None:
-    cable.mend()
+    cable.reconnect()
     context = browser.new_context(base_url=cable.url)
     page = context.new_page()
     page.goto("/")
@@ -269,7 +269,7 @@ def test_the_token_is_asked_for(browser: Browser, cable: Cable, server_options: 
 
 
 def test_the_page_fits_a_phone_and_prefers_dark(browser: Browser, cable: Cable) -> None:
-    cable.mend()
+    cable.reconnect()
     context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme="dark", base_url=cable.url)
     page = context.new_page()
     page.goto("/")

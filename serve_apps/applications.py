@@ -1,0 +1,122 @@
+"""Which applications to serve, with what arguments: from the options of `fer serve`, or from a Serve config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
+
+import yaml
+
+from fer.errors import UserError
+from fer.faces.options import FaceOptions
+from fer.options import describe_errors
+from fer.plugins import import_object
+from serve_apps.options import APPS, DynamicsServeConfig, ServeConfig, ServerOptions
+from serve_apps.vlm_options import VlmServeConfig
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+BuildApp = Callable[[Any], "Application"]
+
+C = TypeVar("C", bound=ServerOptions)
+
+
+class App(NamedTuple):
+    """An application to deploy."""
+
+    name: str
+    route_prefix: str
+    build: BuildApp
+    args: ServerOptions
+
+
+def chosen_apps(config: ServeConfig) -> list[App]:
+    """The applications of ``config``, with absolute paths. Raises UserError for what is missing, before Ray starts."""
+    if config.file:
+        return read_apps(Path(config.file), config.apps if "apps" in config.model_fields_set else None)
+    apps = []
+    for name in config.apps:
+        build = APPS.load(name)
+        kind = get_type_hints(build)["args"]
+        shared = {field: getattr(config, field) for field in kind.model_fields if field in config.model_fields_set}
+        apps.append(App(name, f"/{name}" if name in ("live", "vlm") else "/", build, ready_args(kind(**shared))))
+    return apps
+
+
+def read_apps(file: Path, names: Sequence[str] | None) -> list[App]:
+    """The applications of a Serve config (as for `serve deploy`), or those of them with these names."""
+    from pydantic import ValidationError
+    from ray.serve.schema import ServeDeploySchema
+
+    try:
+        schema = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text()))
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise UserError(f"{file} is not a Serve config: {describe_errors(error)}") from None
+    found = {app.name: app for app in schema.applications}
+    if missing := set(names or ()) - set(found):
+        raise UserError(f"{file} has no application {', '.join(sorted(missing))}; it has {', '.join(found)}")
+    apps = []
+    for app in (found[name] for name in names or found):
+        build = import_object(app.import_path, f"import_path of {app.name}")
+        kind = get_type_hints(build)["args"]
+        try:
+            args = kind(**app.args)
+        except ValidationError as error:
+            raise UserError(f"{file}, application {app.name}: {describe_errors(error)}") from None
+        apps.append(App(app.name, app.route_prefix or "/", build, ready_args(args)))
+    return apps
+
+
+def ready_args(config: C) -> C:
+    """The config with absolute paths and a detector. Raises UserError for a missing model, detector or landmarker."""
+    if not isinstance(config, ServerOptions):  # that of `live`, which has no model
+        return config
+    if isinstance(config, VlmServeConfig):
+        from serve_apps.vlm_models import fetch_models, pin_models
+
+        config = pin_models(config)  # type: ignore[assignment]
+        fetch_models(config)
+        return config
+    config = resolve_paths(config)
+    if isinstance(config, ServeConfig) and config.challenger:
+        challenger = resolve_paths(config.model_copy(update={"model": config.challenger}))
+        config = challenger.model_copy(update={"model": config.model, "challenger": challenger.model})
+    if isinstance(config, FaceOptions):
+        from fer.faces.detectors import choose_detector, open_detector
+
+        config = choose_detector(config)
+        open_detector(config)
+    if isinstance(config, DynamicsServeConfig) and config.landmarker:
+        from fer.dynamics.landmarker import open_landmarker
+
+        open_landmarker(config.landmarker).close()
+        config = config.model_copy(update={"landmarker": str(Path(config.landmarker).absolute())})
+    return config
+
+
+def resolve_paths(config: C) -> C:
+    """The config with absolute paths. Raises UserError for a missing model."""
+    from fer.tracking import resolve_model, tracking_uri
+
+    folder = resolve_model(config.model, config)
+    registered = config.model.startswith(("models:/", "runs:/"))
+    return config.model_copy(
+        update={
+            "model": config.model if registered else str(folder.absolute()),
+            "tracking_uri": tracking_uri(config) if registered else config.tracking_uri,
+            "out_dir": str(Path(config.out_dir).absolute()) if "://" not in config.out_dir else config.out_dir,
+        }
+    )
+
+
+def cpus_needed(apps: Sequence[App]) -> float:
+    """CPUs for the least number of replicas of each application."""
+    models = [app.args for app in apps if isinstance(app.args, ServerOptions)]
+    return sum((args.min_replicas or os.cpu_count() or 1) * args.cpus_per_replica for args in models)
