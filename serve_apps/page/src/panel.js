@@ -13,6 +13,8 @@ export class Panel {
     this.summary = root.querySelector("#summary");
     this.headline = root.querySelector("#headline");
     this.subline = root.querySelector("#subline");
+    const face = root.querySelector("#empty .echo").cloneNode(true); // drawn once in the page
+    this.summary.querySelector(".echo").replaceChildren(...face.childNodes);
   }
 
   /** A message in place of results. */
