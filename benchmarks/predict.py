@@ -37,7 +37,8 @@ import sys, time
 from fer.classifier.predict.options import PredictConfig
 from fer.classifier.predict.pipeline import FilePredictor, predict_files
 from fer.classifier.predict.reader import find_files
-from fer.tracking import DEFAULT_MODEL, TrackingOptions, resolve_model
+from fer.registry import DEFAULT_MODEL, resolve_model
+from fer.tracking import TrackingOptions
 from pathlib import Path
 paths, detector = sys.argv[1:]
 config = PredictConfig(paths=[paths], detector=detector)

@@ -35,7 +35,8 @@ from fer.data.options import DataOptions
 from fer.data.prepare import open_dataset
 from fer.labels import get_space
 from fer.options import Options, parse
-from fer.tracking import DEFAULT_MODEL, TrackingOptions, resolve_model
+from fer.registry import DEFAULT_MODEL, resolve_model
+from fer.tracking import TrackingOptions
 
 BATCHES = (1, 8, 32)
 SECONDS = 0.3

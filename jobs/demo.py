@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from fer.tracking import DEFAULT_MODEL, TrackingOptions
+from fer.registry import DEFAULT_MODEL
+from fer.tracking import TrackingOptions
 
 MODEL = "ferry-demo"
 CHAMPION = f"models:/{MODEL}@champion"

@@ -24,7 +24,7 @@ def main(config: DynamicsPredictConfig) -> None:
     from fer.dynamics.scores import DISCLAIMER
     from fer.errors import UserError
     from fer.evaluation.plots import to_png
-    from fer.tracking import resolve_model
+    from fer.registry import resolve_model
 
     videos = [path for path in config.paths if is_video(Path(path))]
     check_unique_stems(config.paths)

@@ -19,7 +19,7 @@ def main(config: EvaluateConfig) -> None:
     from fer.classifier.evaluate.summary import console_tables, describe_coverage
     from fer.classifier.predictor import Predictor
     from fer.data.prepare import open_dataset
-    from fer.tracking import resolve_model
+    from fer.registry import resolve_model
 
     folder = resolve_model(config.model, config)
     predictor = Predictor([folder], config.device, config.tta, config.batch_size)
@@ -41,7 +41,7 @@ def main(config: EvaluateConfig) -> None:
 
 def output_folder(config: EvaluateConfig, model: Path, split: str) -> Path:
     """``--out``, else a folder named by data and split: beside the model, or in ``--out-dir`` if it is not of a run."""
-    from fer.tracking import BUNDLED
+    from fer.registry import BUNDLED
 
     if config.out is not None:
         return Path(config.out)

@@ -54,7 +54,7 @@ def main(config: ExportConfig) -> None:
     from fer.classifier.export_check import check_scores, compare_outputs
     from fer.classifier.export_graph import export_graph
     from fer.classifier.predictor import Predictor
-    from fer.tracking import MODEL, register_variant, resolve_model
+    from fer.registry import MODEL, register_variant, resolve_model
 
     folder = resolve_model(config.model, config)
     dataset = find_dataset(config, folder)
@@ -92,7 +92,7 @@ def find_dataset(config: ExportConfig, folder: Path) -> ShardedDataset | None:
 
 def output_folder(config: ExportConfig, model: Path) -> Path:
     """``--out``, else a folder named by format and precision: beside the model, or in ``--out-dir`` (no run)."""
-    from fer.tracking import BUNDLED
+    from fer.registry import BUNDLED
 
     if config.out is not None:
         return Path(config.out)

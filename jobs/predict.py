@@ -26,7 +26,7 @@ def main(config: Config) -> None:
     from fer.classifier.predict.rows import PredictionSummary
     from fer.classifier.predict.writers import choose_format, open_writer
     from fer.faces.detectors import HAAR_HINT, choose_detector
-    from fer.tracking import resolve_model
+    from fer.registry import resolve_model
 
     folders = [resolve_model(reference, config) for reference in (config.model, *config.ensemble)]
     asked, config = config, choose_detector(config)

@@ -21,7 +21,8 @@ class Config(TrackingOptions):
 
 def main(config: Config) -> None:
     """Move the alias, and print its old and its new version."""
-    from fer.tracking import promote, tracking_uri
+    from fer.registry import promote
+    from fer.tracking import tracking_uri
 
     version = None if config.version is None else str(config.version)
     old, new = promote(config.name, version, config.alias, config, config.source)

@@ -103,7 +103,8 @@ def ready_args(config: C) -> C:
 
 def resolve_paths(config: C) -> C:
     """The config with absolute paths. Raises UserError for a missing model."""
-    from fer.tracking import resolve_model, tracking_uri
+    from fer.registry import resolve_model
+    from fer.tracking import tracking_uri
 
     folder = resolve_model(config.model, config)
     registered = config.model.startswith(("models:/", "runs:/"))

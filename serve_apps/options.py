@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from fer.faces.options import FaceOptions
 from fer.plugins import Registry
-from fer.tracking import DEFAULT_MODEL, TrackingOptions
+from fer.registry import DEFAULT_MODEL
+from fer.tracking import TrackingOptions
 
 APPS = Registry(
     "--apps",

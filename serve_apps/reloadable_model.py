@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from fer.tracking import TrackingOptions, model_name, model_version, resolve_model
+from fer.registry import model_name, model_version, resolve_model
+from fer.tracking import TrackingOptions
 from serve_apps.schema import ModelInfo
 
 log = logging.getLogger("ray.serve")

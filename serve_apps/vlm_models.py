@@ -11,7 +11,8 @@ from typing import Any
 from fer.errors import UserError
 from fer.ferbench.models import resolve_kind
 from fer.ferbench.options import BenchmarkModel
-from fer.tracking import model_name, model_version, tracking_uri
+from fer.registry import model_name, model_version
+from fer.tracking import tracking_uri
 from fer.vlm.model import load_processor, part_of, resolve_vlm
 from serve_apps.vlm_options import VlmServeConfig
 from serve_apps.vlm_schema import ModelCard

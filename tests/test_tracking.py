@@ -13,17 +13,8 @@ import psutil
 import pytest
 
 from fer.errors import UserError
-from fer.tracking import (
-    Run,
-    TrackingOptions,
-    model_version,
-    promote,
-    register,
-    register_variant,
-    resolve_model,
-    start_run,
-    tracking_uri,
-)
+from fer.registry import model_version, promote, register, register_variant, resolve_model
+from fer.tracking import Run, TrackingOptions, start_run, tracking_uri
 
 
 @pytest.fixture(scope="module")

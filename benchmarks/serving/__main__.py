@@ -102,7 +102,8 @@ def describe(latencies: list[dict[int, float]]) -> str:
 def make_model(name: str, folder: Path) -> Path:
     """A model folder with random weights, or a bundled model."""
     if name not in MODELS:
-        from fer.tracking import TrackingOptions, resolve_model
+        from fer.registry import resolve_model
+        from fer.tracking import TrackingOptions
 
         return resolve_model(name, TrackingOptions())
     from fer.classifier.model import build_model, new_spec, save_model

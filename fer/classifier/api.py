@@ -16,7 +16,8 @@ from fer.classifier.predict.rows import PredictionList
 from fer.data.images import decode_untrusted
 from fer.errors import BadRow
 from fer.faces.options import DetectorName
-from fer.tracking import DEFAULT_MODEL, TrackingOptions, resolve_model
+from fer.registry import DEFAULT_MODEL, resolve_model
+from fer.tracking import TrackingOptions
 
 ImageLike = str | Path | bytes | np.ndarray | Image.Image
 """A path, the bytes of an encoded image, RGB pixels (H, W, 3) uint8, or a Pillow image."""

@@ -11,7 +11,8 @@ from ray.train import Checkpoint, Result
 from fer.classifier.card import model_card
 from fer.classifier.options import TrainConfig
 from fer.classifier.spec import ModelSpec
-from fer.tracking import WEIGHTS, Run
+from fer.registry import WEIGHTS
+from fer.tracking import Run
 from fer.training.checkpoint import read_state
 from fer.training.export import publish_model
 from fer.training.run import RunFolder

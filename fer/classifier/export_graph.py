@@ -18,7 +18,7 @@ from fer.classifier.spec import Format, ModelSpec, Precision
 from fer.data.images import decode_rgb
 from fer.data.manifest import ShardedDataset
 from fer.models.folder import read_spec
-from fer.tracking import GRAPH, OPENVINO_GRAPH, SPEC
+from fer.registry import GRAPH, OPENVINO_GRAPH, SPEC
 
 CALIBRATION_BATCHES, BATCH_SIZE = 16, 32
 CARD = "README.md"

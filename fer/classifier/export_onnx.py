@@ -18,7 +18,7 @@ from fer.classifier.model import FaceModel, load_model, save_model
 from fer.classifier.preprocess import normalize
 from fer.classifier.runtime_onnx import OnnxRuntime
 from fer.classifier.spec import ModelSpec
-from fer.tracking import GRAPH, WEIGHTS
+from fer.registry import GRAPH, WEIGHTS
 
 OPSET = 18
 TYPES = {"F32": onnx.TensorProto.FLOAT, "F16": onnx.TensorProto.FLOAT16}

@@ -10,7 +10,7 @@ from timm.utils import ModelEmaV3
 from fer.classifier.model import FaceModel, build_model, load_model, save_model
 from fer.classifier.options import TrainConfig
 from fer.classifier.spec import ModelSpec
-from fer.tracking import WEIGHTS
+from fer.registry import WEIGHTS
 from fer.training.checkpoint import TrainerState, load_checkpoint, save_checkpoint
 from fer.training.optim import LRSchedule, build_optimizer
 

@@ -11,7 +11,7 @@ import onnxruntime
 from fer.classifier.runtime import RawOutputs
 from fer.classifier.spec import ModelSpec
 from fer.models.folder import read_spec
-from fer.tracking import GRAPH
+from fer.registry import GRAPH
 
 
 class OnnxRuntime:

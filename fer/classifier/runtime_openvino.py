@@ -14,7 +14,7 @@ from fer.classifier.runtime import RawOutputs
 from fer.classifier.spec import ModelSpec
 from fer.errors import UserError
 from fer.models.folder import read_spec
-from fer.tracking import OPENVINO_GRAPH
+from fer.registry import OPENVINO_GRAPH
 
 
 class OpenVinoRuntime:

@@ -8,7 +8,8 @@ from fer.dynamics.card import model_card
 from fer.dynamics.model import DynamicsSpec
 from fer.dynamics.options import DynamicsConfig
 from fer.dynamics.stage_folders import finished_stages, stage_folder
-from fer.tracking import SPEC, WEIGHTS, Run
+from fer.registry import SPEC, WEIGHTS
+from fer.tracking import Run
 from fer.training.export import publish_model
 from fer.training.run import RunFolder
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from fer.dynamics.blendshapes import load_blendshapes
 from fer.dynamics.model import DynamicsModel, DynamicsSpec, save_model
 from fer.dynamics.options import STAGES, DynamicsConfig, StageName
-from fer.tracking import SPEC, WEIGHTS
+from fer.registry import SPEC, WEIGHTS
 
 INITIAL = "initial"
 HISTORY = "history.json"

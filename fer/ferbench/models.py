@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from fer.errors import UserError
 from fer.ferbench.options import BenchmarkModel, FerbenchRunConfig
 from fer.options import describe_errors
-from fer.tracking import TrackingOptions, resolve_model
+from fer.registry import resolve_model
+from fer.tracking import TrackingOptions
 
 
 def list_models(config: FerbenchRunConfig) -> list[BenchmarkModel]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from fer.errors import UserError
-from fer.tracking import SPEC, WEIGHTS
+from fer.registry import SPEC, WEIGHTS
 
 if TYPE_CHECKING:
     import torch

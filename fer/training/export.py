@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from fer.tracking import MODEL, SPEC, WEIGHTS, Run, register
+from fer.registry import MODEL, SPEC, WEIGHTS, register
+from fer.tracking import Run
 from fer.training.options import ExperimentOptions
 from fer.training.run import RunFolder
 

@@ -13,7 +13,8 @@ import torch.distributed as dist
 from ray.train import Checkpoint, CheckpointUploadMode
 from torch import Tensor
 
-from fer.tracking import MODEL, Run
+from fer.registry import MODEL
+from fer.tracking import Run
 from fer.training.checkpoint import TrainerState, read_state, write_state
 from fer.training.flops import peak_flops
 from fer.training.worker import Worker

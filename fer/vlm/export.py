@@ -11,7 +11,8 @@ from typing import Any
 
 from ray.train import Result
 
-from fer.tracking import MODEL, SPEC, Run, register
+from fer.registry import MODEL, SPEC, register
+from fer.tracking import Run
 from fer.training.checkpoint import read_state
 from fer.training.run import RunFolder
 from fer.vlm.card import model_card

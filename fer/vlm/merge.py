@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from fer.errors import UserError
-from fer.tracking import SPEC, TrackingOptions
+from fer.registry import SPEC
+from fer.tracking import TrackingOptions
 from fer.vlm.export import write_model_card
 from fer.vlm.model import load_model, load_processor, resolve_vlm
 from fer.vlm.options import MergeConfig, VlmModelOptions

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from fer.errors import UserError
-from fer.tracking import TrackingOptions, resolve_model
+from fer.registry import resolve_model
+from fer.tracking import TrackingOptions
 from fer.vlm.options import LoraOptions, VlmModelOptions
 from fer.vlm.tiny import PREFIX, build_tiny
 

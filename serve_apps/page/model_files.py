@@ -11,7 +11,7 @@ from pydantic import Field
 from fer.classifier.spec import ModelSpec
 from fer.faces.detectors import choose_detector
 from fer.models.folder import read_spec
-from fer.tracking import BUNDLED, GRAPH, SPEC, WEIGHTS, resolve_model
+from fer.registry import BUNDLED, GRAPH, SPEC, WEIGHTS, resolve_model
 from serve_apps.options import ServeConfig
 from serve_apps.schema import ClassifierInfo, Schema
 

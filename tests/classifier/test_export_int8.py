@@ -14,7 +14,7 @@ import pytest
 from fer.classifier.export_int8 import quantize
 from fer.classifier.export_onnx import export_onnx
 from fer.classifier.runtime_onnx import OnnxRuntime
-from fer.tracking import GRAPH
+from fer.registry import GRAPH
 
 CNN = {"backbone": "test_resnet", "img_size": 32}
 

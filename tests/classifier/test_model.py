@@ -11,7 +11,7 @@ from fer.classifier.model import build_model, load_model, new_spec, save_model
 from fer.classifier.options import ModelOptions
 from fer.errors import UserError
 from fer.labels import SPACES
-from fer.tracking import WEIGHTS
+from fer.registry import WEIGHTS
 
 IMAGES = torch.randn(2, 3, 32, 32)
 

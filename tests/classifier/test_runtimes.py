@@ -19,7 +19,7 @@ from fer.classifier.runtimes import open_runtime
 from fer.classifier.spec import ModelSpec
 from fer.errors import UserError
 from fer.models.folder import read_spec
-from fer.tracking import SPEC
+from fer.registry import SPEC
 
 Make = Callable[..., Path]
 

@@ -21,7 +21,8 @@ from fer.classifier.preprocess import normalize
 from fer.classifier.train import train_classifier
 from fer.classifier.validation import ValidationMetrics
 from fer.data.manifest import ShardedDataset
-from fer.tracking import WEIGHTS, Run, start_run
+from fer.registry import WEIGHTS
+from fer.tracking import Run, start_run
 from fer.training.launch import launch, loop_settings
 from fer.training.run import RunFolder
 

@@ -15,7 +15,8 @@ from fer.classifier.spec import ModelSpec
 from fer.data.images import encode_png
 from fer.data.manifest import ShardedDataset
 from fer.models.folder import read_spec
-from fer.tracking import TrackingOptions, model_version, register, resolve_model, start_run
+from fer.registry import model_version, register, resolve_model
+from fer.tracking import TrackingOptions, start_run
 from jobs.__main__ import main
 
 Make = Callable[..., Path]

@@ -17,7 +17,8 @@ from fer.data.filesystem import FileTree
 from fer.data.images import decode_rgb
 from fer.data.sources.ferplus import FerPlusSource
 from fer.data.synthetic import write_faces
-from fer.tracking import BUNDLED, DEFAULT_MODEL, GRAPH, SPEC, WEIGHTS, TrackingOptions, resolve_model
+from fer.registry import BUNDLED, DEFAULT_MODEL, GRAPH, SPEC, WEIGHTS, resolve_model
+from fer.tracking import TrackingOptions
 
 FOLDER = BUNDLED / DEFAULT_MODEL
 NON_FACES = ("brick", "camera", "clock", "coffee", "coins", "grass", "gravel", "page", "rocket", "text")

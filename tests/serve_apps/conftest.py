@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from fer.tracking import TrackingOptions, register, start_run
+from fer.registry import register
+from fer.tracking import TrackingOptions, start_run
 from jobs.demo import free_port
 from tests.conftest import SHARED_DATA
 

@@ -17,7 +17,8 @@ import pytest
 
 from fer.data.images import encode_png
 from fer.errors import UserError
-from fer.tracking import TrackingOptions, promote
+from fer.registry import promote
+from fer.tracking import TrackingOptions
 from jobs.serve import start
 from serve_apps.applications import chosen_apps
 from serve_apps.options import ServeConfig

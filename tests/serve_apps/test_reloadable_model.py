@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from fer.errors import UserError
-from fer.tracking import TrackingOptions, promote
+from fer.registry import promote
+from fer.tracking import TrackingOptions
 from serve_apps.classifier_inference import load_classifier
 from serve_apps.reloadable_model import ReloadableModel
 

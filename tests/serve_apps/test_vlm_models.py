@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fer.errors import UserError
-from fer.tracking import TrackingOptions, promote, register, start_run
+from fer.registry import promote, register
+from fer.tracking import TrackingOptions, start_run
 from fer.vlm.export import write_model_card
 from serve_apps.vlm_models import ServedModels, fetch_models, model_cards, pin_models
 from serve_apps.vlm_options import VlmServeConfig

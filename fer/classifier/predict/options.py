@@ -9,7 +9,8 @@ from pydantic_settings import CliPositionalArg, CliVariadicArg
 
 from fer.faces.options import FaceOptions
 from fer.options import Options
-from fer.tracking import DEFAULT_MODEL, TrackingOptions
+from fer.registry import DEFAULT_MODEL
+from fer.tracking import TrackingOptions
 
 
 class VideoOptions(Options):

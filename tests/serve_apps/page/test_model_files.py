@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi import HTTPException
 
-from fer.tracking import BUNDLED, DEFAULT_MODEL
+from fer.registry import BUNDLED, DEFAULT_MODEL
 from serve_apps.options import ServeConfig
 from serve_apps.page.model_files import device_file, device_model
 from serve_apps.schema import ClassifierInfo
