@@ -12,6 +12,6 @@ class Face:
     def __init__(self) -> None:
         self.predictor = open_predictor()
 
-    @bentoml.api(route="/v1/predict", batchable=True, max_batch_size=8, max_latency_ms=1000)
+    @bentoml.api(route="/v1/predict", batchable=True, max_batch_size=8, max_latency_ms=10_000)
     def predict(self, files: list[Path]) -> list[dict]:
         return predict(self.predictor, [decode_rgb(Path(file).read_bytes()) for file in files])

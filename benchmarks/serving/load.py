@@ -31,8 +31,9 @@ function request()
   return wrk.format("POST", nil, headers, bodies[sent % {count}])
 end
 function done(summary, latency)
-  io.write(string.format("RESULT %f %d\\n", summary.requests / (summary.duration / 1e6),
-    summary.errors.status + summary.errors.timeout + summary.errors.connect + summary.errors.read))
+  local refused = summary.errors.status
+  io.write(string.format("RESULT %f %d\\n", (summary.requests - refused) / (summary.duration / 1e6),
+    refused + summary.errors.timeout + summary.errors.connect + summary.errors.read))
 end
 """
 
@@ -41,7 +42,7 @@ class Load(NamedTuple):
     """What a client has seen."""
 
     rate: float
-    """Answers per second."""
+    """Answers per second, without refusals."""
     failed: int
     latencies: dict[int, float]
     """Percentiles, in seconds; empty if not measured."""
