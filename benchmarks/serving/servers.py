@@ -38,11 +38,13 @@ class Server(NamedTuple):
         process = subprocess.Popen(
             self.command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
+        started: list[psutil.Process] = []
         try:
             wait_for(self.port, self.ready, process)
             yield f"http://127.0.0.1:{self.port}/v1/predict", psutil.Process(process.pid)
         finally:
-            started = psutil.Process(process.pid).children(recursive=True)
+            with suppress(psutil.NoSuchProcess):
+                started = psutil.Process(process.pid).children(recursive=True)
             process.terminate()
             try:
                 process.wait(30)
