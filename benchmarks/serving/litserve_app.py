@@ -8,7 +8,6 @@ import litserve.server
 
 from benchmarks.serving.peer import decode_rgb, open_predictor, predict
 
-
 litserve.server._MCP_AVAILABLE = False  # an MCP server is not compared, and its import fails beside newer mcp packages
 
 
