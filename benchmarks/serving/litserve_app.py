@@ -5,6 +5,7 @@ from typing import Any
 
 import litserve
 import litserve.server
+from fastapi import Request
 
 from benchmarks.serving.peer import decode_rgb, open_predictor, predict
 
@@ -15,7 +16,7 @@ class FaceAPI(litserve.LitAPI):
     def setup(self, device: str) -> None:
         self.predictor = open_predictor()
 
-    def decode_request(self, request: Any) -> Any:
+    def decode_request(self, request: Request) -> Any:
         return decode_rgb(request["files"].file.read())
 
     def batch(self, inputs: list) -> list:
