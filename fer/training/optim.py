@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import cast
 
 import torch
 from timm.optim import create_optimizer_v2, list_optimizers
@@ -28,22 +29,24 @@ class LRSchedule:
     """Learning rate per optimizer step, counted from 0: timm's cosine with warm-up, or torch's OneCycleLR."""
 
     def __init__(self, options: OptimizerOptions, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
+        self.total_steps = options.epochs * steps_per_epoch
         self.scheduler: OneCycleLR | Scheduler
         if options.scheduler == "onecycle":
             peak = options.max_lr or options.lr
             self.scheduler = OneCycleLR(
                 optimizer,
                 max_lr=peak,
-                total_steps=options.epochs * steps_per_epoch + 1,
+                total_steps=self.total_steps + 1,
                 pct_start=options.pct_start,
                 div_factor=peak / options.lr if options.max_lr else 25.0,
             )
         else:
+            warmup = min(options.warmup_epochs, options.epochs / 2)
             cosine, _ = create_scheduler_v2(
                 optimizer,
                 sched="cosine",
-                num_epochs=options.epochs,
-                warmup_epochs=min(options.warmup_epochs, options.epochs / 2),  # type: ignore[arg-type]  # steps decide
+                num_epochs=cast(int, options.epochs - warmup),  # of the cosine alone; a fraction will do, steps decide
+                warmup_epochs=cast(int, warmup),
                 warmup_lr=options.lr / 100,
                 warmup_prefix=True,
                 cooldown_epochs=0,
@@ -55,18 +58,16 @@ class LRSchedule:
             self.scheduler = cosine
 
     def step(self, global_step: int) -> None:
-        """Set the learning rate of optimizer step ``global_step``; called after the step before it."""
+        """Set the learning rate of optimizer step ``global_step``, a function of it and of the options."""
+        global_step = min(global_step, self.total_steps)
         if isinstance(self.scheduler, OneCycleLR):
+            self.scheduler.last_epoch = global_step - 1
             self.scheduler.step()
         else:
             self.scheduler.step_update(global_step)
 
     def restore(self, global_step: int) -> None:
-        """Continue after ``global_step`` steps: the rate is a function of them and the options."""
-        if isinstance(self.scheduler, OneCycleLR):
-            with warnings.catch_warnings():  # the steps were taken before
-                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-                for _ in range(global_step):
-                    self.scheduler.step()
-        else:
-            self.scheduler.step_update(global_step)
+        """Continue after ``global_step`` steps, of this run or of one with other options."""
+        with warnings.catch_warnings():  # the steps were taken before
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            self.step(global_step)

@@ -72,6 +72,26 @@ def test_more_epochs_follow_their_own_schedule(tmp_path: Path, options: dict[str
     assert rates == longer.run(80)[40:]
     assert rates[0] > 0.03
     assert rates[-1] < 0.005
+    assert resumed.optimizer.param_groups[0]["lr"] < 1e-6
+
+
+@pytest.mark.parametrize("warmup_epochs", [0.0, 0.3, 1.0, 5.0])
+def test_a_cosine_starts_low_peaks_after_the_warm_up_and_ends_at_zero(warmup_epochs: float) -> None:
+    training = Training(warmup_epochs=warmup_epochs)
+    rates = training.run(40)
+    assert training.optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+    assert max(rates) == pytest.approx(0.1)
+    assert rates[0] == pytest.approx(0.001 if warmup_epochs else 0.1)
+    assert rates.index(max(rates)) == min(warmup_epochs, 2) * 10
+
+
+@pytest.mark.parametrize("scheduler", ["cosine", "onecycle"])
+def test_fewer_epochs_than_were_trained_end_the_schedule(tmp_path: Path, scheduler: str) -> None:
+    finished, shorter = Training(scheduler=scheduler), Training(scheduler=scheduler, epochs=2)
+    finished.run(40)
+    finished.save(tmp_path)
+    shorter.load(tmp_path)
+    assert shorter.optimizer.param_groups[0]["lr"] < 1e-6
 
 
 def test_another_learning_rate_and_weight_decay_are_used(tmp_path: Path) -> None:
