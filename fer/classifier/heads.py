@@ -13,7 +13,8 @@ class MarginHead(nn.Module):
     """Scaled cosine logits with a margin on the true class in training.
 
     ``arcface`` adds ``margin`` to the angle (Deng et al., CVPR 2019), ``cosface`` subtracts it from the cosine (Wang et
-    al., CVPR 2018). Features (N, width) and labels (N,) to logits (N, classes); no labels, no margin.
+    al., CVPR 2018). Features (N, width) and labels (N,) to logits (N, classes); no labels, no margin. Logits are
+    computed in float32 in mixed precision too: the scale would multiply bfloat16's error to about 0.2.
     """
 
     def __init__(self, width: int, classes: int, kind: str, margin: float, scale: float) -> None:
@@ -24,7 +25,8 @@ class MarginHead(nn.Module):
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
-        cosine = F.linear(F.normalize(features.float()), F.normalize(self.weight.float()))
+        with torch.autocast(features.device.type, enabled=False):
+            cosine = F.linear(F.normalize(features.float()), F.normalize(self.weight.float()))
         if labels is None:
             return self.scale * cosine
         target = cosine.gather(1, labels[:, None])

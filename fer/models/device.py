@@ -22,6 +22,6 @@ def torch_device(name: str) -> torch.device:
 
 def amp_dtype(device: torch.device) -> torch.dtype | None:
     """Mixed-precision dtype: bfloat16 where the device supports it, float16 on older GPUs, None on older CPUs."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cuda":  # before compute capability 8.0 (T4, V100), bfloat16 is emulated
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None

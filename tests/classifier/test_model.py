@@ -63,3 +63,15 @@ def test_margins_by_hand() -> None:
     assert head(feature, torch.tensor([0]))[0, 0].item() == pytest.approx(math.cos(0.8), abs=1e-5)
     head.kind = "cosface"
     assert head(feature, torch.tensor([0]))[0, 0].item() == pytest.approx(math.cos(0.5) - 0.3, abs=1e-5)
+
+
+@pytest.mark.parametrize("labels", [None, torch.tensor([0, 1, 2, 3])])
+def test_a_margin_head_computes_in_float32_in_mixed_precision(labels: torch.Tensor | None) -> None:
+    torch.manual_seed(0)
+    head = MarginHead(64, 7, "arcface", margin=0.2, scale=30)
+    features = torch.randn(4, 64).bfloat16()
+    plain = head(features, labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = head(features, labels)
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, plain)
