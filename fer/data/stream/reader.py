@@ -7,8 +7,7 @@ on a few threads. On 2 cores this is faster than decoding in the tasks, because 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import fsspec
@@ -83,6 +82,26 @@ class WindowDatasource(Datasource):
         return ReadTask(lambda: [load(window)], metadata)
 
 
+def divide_into_streams(windows: Iterable[Window], batch_size: int) -> Iterator[list[Window]]:
+    """The windows of each Ray Data execution, WINDOWS_PER_STREAM or a few more, which hold whole batches.
+
+    The last window of an execution is cut, and the next execution starts with the rest of it: if an execution ended in
+    a smaller batch, all batches after it would depend on where the first execution began.
+    """
+    stream: list[Window] = []
+    rows = 0
+    for window in windows:
+        stream.append(window)
+        rows += window.rows
+        surplus = rows % batch_size
+        if len(stream) >= WINDOWS_PER_STREAM and surplus < window.rows:
+            yield [*stream[:-1], window.select(0, window.rows - surplus)]
+            stream = [window.select(window.rows - surplus, window.rows)] if surplus else []
+            rows = surplus
+    if stream:
+        yield stream
+
+
 def iter_batches(
     windows: Iterator[Window],
     load: Callable[[Window], pa.Table],
@@ -91,16 +110,16 @@ def iter_batches(
     batch_size: int,
     threads: int,
 ) -> Iterator[Any]:
-    """Collated batches of the windows' rows, in order, with ``threads`` batches prefetched; the last may be smaller.
+    """Collated batches of the windows' rows, in order, ``threads`` of them prefetched; only the last may be smaller.
 
     ``load`` runs in Ray tasks, ``collate`` on threads of this process.
     """
-    while chunk := list(islice(windows, WINDOWS_PER_STREAM)):
+    for stream in divide_into_streams(windows, batch_size):
         dataset = ray.data.read_datasource(
-            WindowDatasource(chunk, load),
-            override_num_blocks=len(chunk),
+            WindowDatasource(stream, load),
+            override_num_blocks=len(stream),
             num_cpus=CPUS_PER_READER,
-            concurrency=min(2, len(chunk)),
+            concurrency=min(2, len(stream)),
         )
         context = dataset.context
         context.execution_options.preserve_order = True

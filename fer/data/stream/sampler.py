@@ -3,12 +3,16 @@
 A split is a list of row groups. Each epoch permutes them with its own seed and divides the sequence into one equal
 segment per worker. A segment is read in windows of a few row groups, and the rows of each window are permuted again.
 Ray Data's own file shuffle is neither reproducible from run to run nor resumable inside an epoch.
+
+If the number of workers changes within an epoch, the rows that are left are divided anew. The position is then a list:
+each number of workers, and how many rows each of them consumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,6 +50,11 @@ class Window:
     seed: tuple[int, ...] | None
     """Seed of the permutation and of the row seeds; None keeps the stored order."""
 
+    def select(self, first: int, last: int) -> Window:
+        """The window of rows ``first`` to ``last`` of those that this one uses."""
+        assert 0 <= first < last <= self.rows, (first, last, self.rows)
+        return replace(self, skip=self.skip + first, rows=last - first)
+
 
 def row_groups(dataset: ShardedDataset, split: str) -> list[RowGroup]:
     """Row groups of a split, in stored order."""
@@ -54,18 +63,36 @@ def row_groups(dataset: ShardedDataset, split: str) -> list[RowGroup]:
 
 
 def training_windows(
-    groups: Sequence[RowGroup], *, seed: int, epoch: int, rank: int, world_size: int, rows: int, skip: int = 0
+    groups: Sequence[RowGroup],
+    *,
+    seed: int,
+    epoch: int,
+    rank: int,
+    world_size: int,
+    rows: int,
+    skip: int = 0,
+    earlier: Sequence[tuple[int, int]] = (),
 ) -> Iterator[Window]:
     """The windows of an epoch on one worker: ``rows`` rows, without the first ``skip``, which were consumed before.
 
-    Every worker must pass the same ``rows``, at most 1/``world_size`` of all. No row is on two workers.
+    ``earlier`` has the part of the epoch before the number of workers changed, in pairs (workers, rows that each of
+    them consumed); what it left is divided among the workers. Every worker must pass the same ``rows``, at most
+    1/``world_size`` of what is left. No row is on two workers.
     """
     total = sum(group.rows for group in groups)
-    assert 0 <= skip <= rows <= total // world_size, (skip, rows, total, world_size)
+    left = total - sum(workers * consumed for workers, consumed in earlier)
+    assert 0 <= skip <= rows <= left // world_size, (skip, rows, left, world_size)
     order = np.random.default_rng((seed, epoch)).permutation(len(groups))
-    first = rank * (total // world_size)
-    segment = _select([groups[i] for i in order], first, first + total // world_size)
-    yield from _windows(segment, rows, skip, lambda index: (seed, epoch, rank, index))
+    permuted = [groups[i] for i in order]
+
+    def whole_share(rank: int, workers: int) -> Iterator[Window]:
+        segment = _select(permuted, *_bounds(total, rank, workers))
+        return _windows(segment, lambda index: (seed, epoch, rank, index))
+
+    share: Callable[[int, int], Iterator[Window]] = whole_share
+    for workers, consumed in earlier:
+        share = _divider([window for each in range(workers) for window in _cut(share(each, workers), consumed)])
+    yield from _cut(share(rank, world_size), skip, rows)
 
 
 def sequential_windows(
@@ -74,8 +101,18 @@ def sequential_windows(
     """One worker's part of a split, or of its first ``limit`` rows, in stored order; each row is on one worker."""
     total = sum(group.rows for group in groups)
     total = total if limit is None else min(total, limit)
-    first, last = rank * total // world_size, (rank + 1) * total // world_size
-    yield from _windows(_select(groups, first, last), last - first, 0, lambda index: None)
+    yield from _windows(_select(groups, *_bounds(total, rank, world_size)), lambda index: None)
+
+
+def _bounds(total: int, rank: int, workers: int) -> tuple[int, int]:
+    """The rows of one of the workers among which ``total`` rows are divided, in equal parts or with one more."""
+    return rank * total // workers, (rank + 1) * total // workers
+
+
+def _divider(windows: Sequence[Window]) -> Callable[[int, int], Iterator[Window]]:
+    """A function of a worker and the number of workers: its share of the windows' rows."""
+    total = sum(window.rows for window in windows)
+    return lambda rank, workers: _cut(windows, *_bounds(total, rank, workers))
 
 
 def _select(groups: Sequence[RowGroup], first: int, last: int) -> list[RowRange]:
@@ -89,12 +126,19 @@ def _select(groups: Sequence[RowGroup], first: int, last: int) -> list[RowRange]
     return ranges
 
 
-def _windows(ranges, rows, skip, seed_of) -> Iterator[Window]:  # type: ignore[no-untyped-def]
-    at = 0
+def _windows(ranges: Sequence[RowRange], seed_of: Callable[[int], tuple[int, ...] | None]) -> Iterator[Window]:
     for index in range(0, len(ranges), WINDOW_GROUPS):
         chosen = tuple(ranges[index : index + WINDOW_GROUPS])
-        held = sum(part.stop - part.start for part in chosen)
-        start, stop = max(skip - at, 0), min(rows - at, held)
+        yield Window(chosen, 0, sum(part.stop - part.start for part in chosen), seed_of(index))
+
+
+def _cut(windows: Iterable[Window], first: int, last: float = math.inf) -> Iterator[Window]:
+    """The windows of rows ``first`` to ``last`` of the concatenated windows."""
+    at = 0
+    for window in windows:
+        start, stop = max(first - at, 0), int(min(last - at, window.rows))
         if start < stop:
-            yield Window(chosen, start, stop - start, seed_of(index))
-        at += held
+            yield window.select(start, stop)
+        at += window.rows
+        if at >= last:
+            return

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,12 @@ def rows_of(window: Window) -> list[tuple[int, int]]:
     return [(part.group.index, row) for part in window.ranges for row in range(part.start, part.stop)]
 
 
+def used_rows(window: Window) -> list[tuple[int, int]]:
+    """The rows that a window's permutation selects."""
+    order = np.random.default_rng(window.seed).permutation(len(rows_of(window)))
+    return [rows_of(window)[at] for at in order[window.skip : window.skip + window.rows]]
+
+
 @given(groups, workers, st.integers(0, 5), st.integers(0, 3))
 def test_no_row_is_on_two_workers(groups, workers, seed, epoch) -> None:
     total = sum(group.rows for group in groups)
@@ -26,9 +33,30 @@ def test_no_row_is_on_two_workers(groups, workers, seed, epoch) -> None:
         rows = total // workers
         windows = list(training_windows(groups, seed=seed, epoch=epoch, rank=rank, world_size=workers, rows=rows))
         assert sum(window.rows for window in windows) == rows
-        seen.update(row for window in windows for row in rows_of(window))
+        seen.update(row for window in windows for row in used_rows(window))
     assert not seen or max(seen.values()) == 1
     assert len(seen) == total // workers * workers
+
+
+@given(groups, st.lists(st.tuples(workers, st.floats(0, 1)), max_size=3), workers)
+def test_no_row_is_repeated_or_missing_when_the_number_of_workers_changes(groups, changes, last) -> None:
+    total = left = sum(group.rows for group in groups)
+    seen: Counter[tuple[int, int]] = Counter()
+    earlier: list[tuple[int, int]] = []
+    for workers, fraction in [*changes, (last, 1.0)]:
+        rows = int(left // workers * fraction)
+        for rank in range(workers):
+            position = {"seed": 1, "epoch": 2, "rank": rank, "world_size": workers, "earlier": earlier}
+            windows = list(training_windows(groups, rows=rows, **position))
+            assert sum(window.rows for window in windows) == rows
+            seen.update(row for window in windows for row in used_rows(window))
+            late = training_windows(groups, rows=rows, skip=rows // 2, **position)
+            assert [row for w in late for row in used_rows(w)] == [row for w in windows for row in used_rows(w)][
+                rows // 2 :
+            ]
+        earlier, left = [*earlier, (workers, rows)], left - workers * rows
+    assert not seen or max(seen.values()) == 1
+    assert total - len(seen) == left < last
 
 
 @given(groups, workers, st.data())
