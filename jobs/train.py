@@ -18,18 +18,20 @@ def main(config: TrainConfig) -> None:
     from fer.classifier.export import export_model, training_history
     from fer.classifier.model import new_spec
     from fer.classifier.preflight import preflight_check
+    from fer.classifier.pretrained import share_pretrained
     from fer.classifier.train import train_classifier
     from fer.training.launch import launch, loop_settings
     from fer.training.run import open_run
     from jobs.summary import print_summary
 
     spec = new_spec(config, dataset.manifest.space)
-    preflight_check(config, spec, dataset)
+    model = preflight_check(config, spec, dataset)
     run, tracking = open_run(config, "train", default_name=config.backbone, data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
     print(f"run {run.name}: {config.backbone} on {rows}, {config.workers} worker(s)", flush=True)
 
-    settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump())
+    pretrained = share_pretrained(config, model)
+    settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump(), pretrained=pretrained)
     result = launch(train_classifier, settings, config, run)
 
     folder, version = export_model(config, spec, run, result, tracking)

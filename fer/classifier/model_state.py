@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from timm.utils import ModelEmaV3
+from torch import Tensor
 
 from fer.classifier.model import FaceModel, build_model, load_model, save_model
 from fer.classifier.options import TrainConfig
@@ -33,7 +35,7 @@ class ModelState:
         steps_per_epoch: int,
     ) -> None:
         self.spec, self.device, self.clip_grad = spec, device, config.clip_grad
-        self.raw = build_model(spec, config.pretrained).to(device)
+        self.raw = build_model(spec).to(device)
         self.raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.grad_checkpointing:
             self.raw.backbone.set_grad_checkpointing()
@@ -46,6 +48,11 @@ class ModelState:
     def eval_model(self) -> FaceModel:
         """The weights to evaluate and export: the moving average if there is one."""
         return self.ema.module if self.ema is not None else self.raw
+
+    @property
+    def models(self) -> list[FaceModel]:
+        """The weights in training, and their moving average if there is one."""
+        return [self.raw] if self.ema is None else [self.raw, self.ema.module]
 
     @property
     def lr(self) -> float:
@@ -62,6 +69,11 @@ class ModelState:
         self.schedule.step(global_step)
         if self.ema is not None:
             self.ema.update(self.raw, global_step)
+
+    def load_backbone(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from a backbone's pretrained weights."""
+        for model in self.models:
+            model.backbone.load_state_dict(weights)
 
     def save(self, folder: Path, state: TrainerState) -> None:
         """Write a checkpoint folder."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from fer.data.options import DataOptions
-from fer.models.options import BackboneOptions
+from fer.models.options import WEIGHTS_FILE, BackboneOptions
 from fer.options import Options
 from fer.plugins import Registry
 from fer.training.options import CheckpointOptions, OptimizerOptions
@@ -35,6 +35,11 @@ class ModelOptions(BackboneOptions):
     )
     margin_size: float = Field(0.2, ge=0, le=1, description="Margin, in radians for arcface, as a cosine for cosface")
     margin_scale: float = Field(30.0, gt=0, description="Scale of the cosine logits of a margin head")
+
+    @property
+    def starts_pretrained(self) -> bool:
+        """Whether the backbone starts from weights of the model hub, or of a file."""
+        return self.pretrained or WEIGHTS_FILE in self.model_kwargs
 
 
 class AugmentOptions(Options):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fer.classifier.losses import build_loss
-from fer.classifier.model import build_model
+from fer.classifier.model import FaceModel, build_model
 from fer.classifier.options import TrainConfig
 from fer.classifier.spec import ModelSpec
 from fer.data.manifest import ShardedDataset
@@ -13,10 +13,10 @@ from fer.errors import UserError
 from fer.training.optim import build_optimizer
 
 
-def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset) -> None:
-    """Raise UserError if the model can't be built, or the data does not have what training needs."""
+def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset) -> FaceModel:
+    """The new model. Raises UserError if it can't be built, or the data does not have what training needs."""
     build_loss(config)
-    model = build_model(spec, config.pretrained)
+    model = build_model(spec, config.starts_pretrained)
     build_optimizer(config, model)
     model.eval()
     with torch.inference_mode():
@@ -48,3 +48,4 @@ def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDatase
         raise UserError(f"--head {config.head}: {dataset.root} has no valence and arousal; use --head classification")
     if config.soft_labels and not dataset.split("train").with_votes:
         raise UserError(f"--soft-labels: {dataset.root} has no annotators' votes; leave out --soft-labels")
+    return model

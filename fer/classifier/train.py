@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ray import ObjectRef
 from ray.train import Checkpoint
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +22,7 @@ from fer.classifier.model import Outputs
 from fer.classifier.model_state import ModelState
 from fer.classifier.options import TrainConfig
 from fer.classifier.preprocess import normalize
+from fer.classifier.pretrained import fetch_pretrained
 from fer.classifier.spec import ModelSpec
 from fer.classifier.validation import ValidationMetrics, progress_text
 from fer.data.manifest import ShardedDataset
@@ -34,14 +36,14 @@ from fer.training.worker import Worker
 def train_classifier(settings: dict[str, Any]) -> None:
     """The train loop that Ray Train runs on each worker.
 
-    ``settings``: config, spec, data (folder of shards), tracking and resume. Optional: report_fn, called instead of
-    `ray.train.report`.
+    ``settings``: config, spec, data (folder of shards), tracking and resume. Optional: pretrained, what
+    `share_pretrained` returned; report_fn, called instead of `ray.train.report`.
     """
     config = TrainConfig.model_validate(settings["config"])
     spec = ModelSpec.model_validate(settings["spec"])
     worker = Worker.start(config, settings.get("report_fn"))
     trainer = ClassifierTrainer(config, spec, ShardedDataset(settings["data"]), worker, Run(**settings["tracking"]))
-    trainer.restore(settings["resume"])
+    trainer.restore(settings["resume"], settings.get("pretrained"))
     trainer.fit()
 
 
@@ -177,10 +179,12 @@ class ClassifierTrainer:
                 checkpoint = Checkpoint.from_directory(folder)
             self.worker.report(metrics, checkpoint)
 
-    def restore(self, resume: str | None) -> None:
-        """Load this run's latest checkpoint, else the checkpoint folder ``resume``, if any."""
+    def restore(self, resume: str | None, pretrained: ObjectRef | None) -> None:
+        """Load this run's latest checkpoint, else the checkpoint folder ``resume``, else the pretrained weights."""
         checkpoint = self.worker.get_checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
         if checkpoint is None:
+            if pretrained is not None:
+                self.model_state.load_backbone(fetch_pretrained(pretrained))
             return
         with checkpoint.as_directory() as folder:
             self.state = self.model_state.load(Path(folder))

@@ -19,6 +19,7 @@ from torch import Tensor
 from fer.dynamics.blendshapes import load_blendshapes
 from fer.dynamics.model import DynamicsModel, DynamicsSpec, save_model
 from fer.dynamics.options import STAGES, DynamicsConfig, StageName
+from fer.models.options import WEIGHTS_FILE
 from fer.registry import SPEC, WEIGHTS
 
 INITIAL = "initial"
@@ -33,7 +34,7 @@ def save_initial_weights(root: str, config: DynamicsConfig) -> None:
     if _is_complete(root, INITIAL):
         return
     torch.manual_seed(config.seed)
-    model = DynamicsModel(config, config.pretrained)
+    model = DynamicsModel(config, config.pretrained or WEIGHTS_FILE in config.model_kwargs)
     if config.blendshapes:
         model.landmarks.blendshapes.load_state_dict(load_blendshapes(Path(config.blendshapes)))
     save_stage(root, INITIAL, model.state_dict(), DynamicsSpec(options=config), [])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import timm
 
 from fer.errors import UserError
-from fer.models.options import BACKBONES, BackboneOptions
+from fer.models.options import BACKBONES, WEIGHTS_FILE, BackboneOptions
 
 
 def pretrained_config(name: str) -> Any:
@@ -18,7 +19,10 @@ def pretrained_config(name: str) -> Any:
 
 
 def build_backbone(options: BackboneOptions, pretrained: bool) -> Any:
-    """A timm model without its classifier. Raises UserError for an unknown name or argument, or missing weights."""
+    """A timm model without its classifier, with pretrained weights: of the file that is named, else timm's.
+
+    Raises UserError for an unknown name or argument, or missing weights.
+    """
     known = pretrained_config(options.backbone)
     if not timm.is_model(options.backbone):
         close = timm.list_models(f"*{options.backbone[:6]}*")[:5]
@@ -28,6 +32,11 @@ def build_backbone(options: BackboneOptions, pretrained: bool) -> Any:
     arguments: dict[str, Any] = {"num_classes": 0, "in_chans": options.in_chans, **options.model_kwargs}
     if known is not None and known.fixed_input_size:
         arguments["img_size"] = options.img_size
+    file = arguments.pop(WEIGHTS_FILE, None)
+    if pretrained and file is not None:
+        if not Path(str(file)).is_file():
+            raise UserError(f"--model-kwargs: there is no weights file {file}")
+        arguments |= {"pretrained_cfg_overlay": {"file": file}} if known is not None else {WEIGHTS_FILE: file}
     try:
         return timm.create_model(options.backbone, pretrained=pretrained, **arguments)
     except (TypeError, ValueError) as error:

@@ -11,6 +11,10 @@ from fer.plugins import Registry
 BACKBONES = Registry("--backbone", "fer.backbones", {}, allow_references=False)
 
 
+WEIGHTS_FILE = "checkpoint_path"
+"""Argument of a timm model: a file of pretrained weights, which only a new model reads."""
+
+
 class BackboneOptions(Options):
     """The timm network and its input."""
 

@@ -32,14 +32,16 @@ class ClassifierTrainable:
     ) -> tuple[Callable[[Settings], None], Settings]:
         from fer.classifier.model import new_spec
         from fer.classifier.preflight import preflight_check
+        from fer.classifier.pretrained import share_pretrained
         from fer.classifier.train import train_classifier
         from fer.data.manifest import ShardedDataset
         from fer.training.launch import loop_settings
 
         dataset = ShardedDataset(data["data"])
         spec = new_spec(config, dataset.manifest.space)
-        preflight_check(config, spec, dataset)
-        return train_classifier, loop_settings(config, dataset.root, tracking, spec=spec.model_dump())
+        pretrained = share_pretrained(config, preflight_check(config, spec, dataset))
+        settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump(), pretrained=pretrained)
+        return train_classifier, settings
 
     def trial_epoch(self, config: TrainConfig, metrics: dict[str, Any]) -> int | None:
         return int(metrics["epoch"]) if "epoch" in metrics else None
