@@ -73,7 +73,8 @@ class Trainer(TorchTrainer):
     """Without two of Ray Train's helper processes, each of which takes seconds to start.
 
     One shards Ray data sets, which are not used (see `fer.data.stream`). The other frees the workers' resources if the
-    controller dies, which also ends the job; Ray then frees them anyway.
+    controller dies, which also ends the job; Ray then frees them anyway. Ray 2.60 has no public way to leave them out:
+    `RunConfig.callbacks` only adds to the default ones.
     """
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
