@@ -83,10 +83,14 @@ class ModelState:
         save_checkpoint(folder, state, optimizer=self.optimizer, scaler=self.scaler)
 
     def load(self, folder: Path) -> TrainerState:
-        """Restore a checkpoint folder; return the trainer's state."""
+        """Restore a checkpoint folder; return the trainer's state.
+
+        If the checkpoint has no moving average, it starts from the weights.
+        """
         weights = load_model(folder, self.device)[0].state_dict()
-        if self.ema is not None and (folder / RAW / WEIGHTS).exists():
+        if self.ema is not None:
             self.ema.module.load_state_dict(weights)
+        if (folder / RAW / WEIGHTS).exists():
             weights = load_model(folder / RAW, self.device)[0].state_dict()
         self.raw.load_state_dict(weights)
         state = load_checkpoint(folder, self.device, self.optimizer, scaler=self.scaler)

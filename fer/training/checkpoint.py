@@ -53,13 +53,15 @@ def save_checkpoint(folder: Path, state: TrainerState, **parts: Any) -> None:
 def load_checkpoint(folder: Path, device: torch.device, optimizer: torch.optim.Optimizer, **parts: Any) -> TrainerState:
     """Restore the optimizer's moments and the parts from a checkpoint folder; return the state.
 
-    Learning rate, weight decay and the like stay those of the optimizer: a run may be resumed with other options.
+    Learning rate, weight decay and the like stay those of the optimizer: a run may be resumed with other options. A
+    part whose saved state is empty keeps its own: there is no loss scale where the device computes in bfloat16.
     """
     saved = torch.load(folder / OPTIMIZER, map_location=device, weights_only=True)
     hyperparameters = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": saved["optimizer"]["state"], "param_groups": hyperparameters})
     for name, part in parts.items():
-        part.load_state_dict(saved[name])
+        if saved[name]:
+            part.load_state_dict(saved[name])
     return read_state(folder)
 
 
