@@ -24,7 +24,7 @@ from fer.training.checkpoint import TrainerState, load_checkpoint, read_state, s
 from fer.training.optim import LRSchedule, build_optimizer
 from fer.training.options import OptimizerOptions
 from fer.training.seeding import derive_seed
-from fer.training.worker import Worker
+from fer.training.worker import Worker, sum_over_workers
 
 BEST = "best"
 """Sub-folder of a checkpoint with the best weights of the stage so far."""
@@ -121,7 +121,7 @@ class DynamicsTrainer:
             self.schedule.step(self.state.global_step)
             total += loss.detach()
         return {
-            "train_loss": float(total) / self.data_loader.batches_per_epoch,
+            "train_loss": float(sum_over_workers(total)) / self.data_loader.batches_per_epoch / self.worker.world_size,
             "lr": self.optimizer.param_groups[0]["lr"],
             "seconds": time.perf_counter() - started,
         }
