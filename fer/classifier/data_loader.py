@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -80,25 +80,40 @@ class FaceDataLoader:
     @property
     def batches_per_epoch(self) -> int:
         """Full batches per worker and epoch. The rows of the remainder are dropped, others in each epoch."""
-        return self.dataset.split("train").rows // self.world_size // self.config.batch_size
+        return self.batches_left([(self.world_size, 0)])
 
-    def train_batches(self, epoch: int, batch: int) -> Iterator[Batch]:
-        """Batches from ``batch`` of ``epoch`` to the last epoch's end, prefetched across epochs."""
-        size = self.config.batch_size
+    def batches_left(self, consumed: Sequence[tuple[int, int]]) -> int:
+        """Full batches per worker in the rest of an epoch (see `train_batches`)."""
+        *earlier, (_, skip) = consumed
+        rows = self.dataset.split("train").rows - sum(workers * each for workers, each in earlier)
+        return (rows // self.world_size - skip) // self.config.batch_size
+
+    def train_batches(self, epoch: int, consumed: Sequence[tuple[int, int]]) -> Iterator[Batch]:
+        """Batches from a position in ``epoch`` to the last epoch's end, prefetched across epochs.
+
+        ``consumed`` is the position: pairs (workers, rows that each of them consumed), of which the last is that of the
+        present number of workers.
+        """
         windows = (
             window
             for number in range(epoch, self.config.epochs)
-            for window in training_windows(
-                self.groups,
-                seed=self.config.seed,
-                epoch=number,
-                rank=self.rank,
-                world_size=self.world_size,
-                rows=self.batches_per_epoch * size,
-                skip=batch * size if number == epoch else 0,
-            )
+            for window in self.train_windows(number, consumed if number == epoch else [(self.world_size, 0)])
         )
         return self._batches(windows, Augment(self.config, self.config))
+
+    def train_windows(self, epoch: int, consumed: Sequence[tuple[int, int]]) -> Iterator[Window]:
+        """The windows of the rest of an epoch: the rows of its full batches."""
+        *earlier, (_, skip) = consumed
+        return training_windows(
+            self.groups,
+            seed=self.config.seed,
+            epoch=epoch,
+            rank=self.rank,
+            world_size=self.world_size,
+            rows=skip + self.batches_left(consumed) * self.config.batch_size,
+            skip=skip,
+            earlier=earlier,
+        )
 
     def val_batches(self) -> Iterator[Batch]:
         """This worker's shard of the validation split, in stored order."""

@@ -83,7 +83,7 @@ class ModelState:
         save_checkpoint(folder, state, optimizer=self.optimizer, scaler=self.scaler)
 
     def load(self, folder: Path) -> TrainerState:
-        """Restore a checkpoint folder; return the trainer's state.
+        """Restore a checkpoint folder, but for the schedule; return the trainer's state.
 
         If the checkpoint has no moving average, it starts from the weights.
         """
@@ -93,6 +93,4 @@ class ModelState:
         if (folder / RAW / WEIGHTS).exists():
             weights = load_model(folder / RAW, self.device)[0].state_dict()
         self.raw.load_state_dict(weights)
-        state = load_checkpoint(folder, self.device, self.optimizer, scaler=self.scaler)
-        self.schedule.restore(state.global_step)
-        return state
+        return load_checkpoint(folder, self.device, self.optimizer, scaler=self.scaler)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -81,6 +81,8 @@ class LossOptions(Options):
 
 class TrainConfig(DataOptions, ModelOptions, AugmentOptions, LossOptions, OptimizerOptions, CheckpointOptions):
     """Train an expression classifier on Ray Train: any timm backbone, on CPUs or GPUs, on one machine or many."""
+
+    mutable_options: ClassVar[frozenset[str]] = frozenset({"workers"})
 
     decode_threads: int = Field(2, ge=1, le=64, description="Threads per worker that decode and augment images")
     decode: Literal["worker", "remote"] = Field(

@@ -28,9 +28,9 @@ from fer.classifier.validation import ValidationMetrics, progress_text
 from fer.data.manifest import ShardedDataset
 from fer.models.device import amp_dtype
 from fer.tracking import Run
-from fer.training.checkpoint import TrainerState
+from fer.training.checkpoint import NO_SCORE, TrainerState
 from fer.training.seeding import derive_seed
-from fer.training.worker import Worker
+from fer.training.worker import Worker, broadcast_buffers, sum_over_workers
 
 
 def train_classifier(settings: dict[str, Any]) -> None:
@@ -56,18 +56,18 @@ class ClassifierTrainer:
         self.data_loader = FaceDataLoader(dataset, config, spec, worker.rank, worker.world_size)
         self.has_validation = "val" in dataset.manifest.splits
         self.amp = amp_dtype(worker.device) if config.amp else None
-        steps_per_epoch = -(-self.data_loader.batches_per_epoch // config.grad_accum_steps)
-        self.model_state = ModelState(config, spec, worker.device, self.amp, steps_per_epoch)
+        self.steps_per_epoch = -(-self.data_loader.batches_per_epoch // config.grad_accum_steps)
+        self.model_state = ModelState(config, spec, worker.device, self.amp, self.steps_per_epoch)
         self.model = worker.prepare_model(self.model_state.raw)
         weight = class_weights(dataset.split("train").counts, spec.labels) if config.class_weights else None
         self.loss = build_loss(config, weight.to(worker.device) if weight is not None else None)
         self.augment = BatchAugment(config, len(spec.labels), worker.device)
         self.metrics = ValidationMetrics(spec, worker.device)
-        self.state = TrainerState(world_size=worker.world_size)
+        self.state = TrainerState(world_size=worker.world_size, consumed=[(worker.world_size, 0)])
 
     def fit(self) -> None:
         """Train from the current state to the last epoch, or until early stopping."""
-        batches = self.data_loader.train_batches(self.state.epoch, self.state.batch)
+        batches = self.data_loader.train_batches(self.state.epoch, self.state.consumed)
         while self.state.epoch < self.config.epochs and not self.state.finished:
             metrics = self.train_epoch(batches)
             if self.has_validation:
@@ -77,31 +77,32 @@ class ClassifierTrainer:
     def train_epoch(self, batches: Iterator[Batch]) -> dict[str, float]:
         """Train one epoch, or the rest of it: mean loss, throughput and the fraction of time spent waiting for data."""
         self.model.train()
+        state, size = self.state, self.config.batch_size
         started, waited, losses = time.perf_counter(), 0.0, []
-        first, last = self.state.batch, self.data_loader.batches_per_epoch
-        for number in range(first, last):
+        left = self.data_loader.batches_left(state.consumed)
+        for number in range(left):
             requested = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - requested
             # The last step of an epoch may accumulate fewer batches.
             step_start = number - number % self.config.grad_accum_steps
-            accumulated = min(self.config.grad_accum_steps, last - step_start)
+            accumulated = min(self.config.grad_accum_steps, left - step_start)
             is_last = number + 1 == step_start + accumulated
-            losses.append(self.forward_backward(batch, number, accumulated, is_last))
-            self.state.batch = number + 1
+            losses.append(self.forward_backward(batch, state.batch, accumulated, is_last))
+            state.count_batch(size)
             if is_last:
-                self.state.global_step += 1
-                self.model_state.step(self.state.global_step)
+                state.global_step += 1
+                self.model_state.step(state.global_step)
                 every = self.config.checkpoint_every
-                if every and self.state.global_step % every == 0 and number + 1 < last:
+                if every and state.global_step % every == 0 and number + 1 < left:
                     self.log_losses(losses)
-                    self.report({"score": -1.0})
+                    self.report({"score": NO_SCORE})
         self.log_losses(losses)
         seconds = time.perf_counter() - started
         return {
-            "train_loss": self.state.loss_sum / last,
+            "train_loss": state.loss_sum / max(state.rows, 1),
             "lr": self.model_state.lr,
-            "images_per_second": (last - first) * self.config.batch_size * self.worker.world_size / seconds,
+            "images_per_second": left * size * self.worker.world_size / seconds,
             "data_wait": waited / seconds,
             "seconds": seconds,
         }
@@ -139,6 +140,7 @@ class ClassifierTrainer:
     def validate(self) -> dict[str, float]:
         """Metrics on the whole validation split, of which each worker evaluates its share."""
         model = self.model_state.eval_model.eval()
+        broadcast_buffers(model)  # they are rank 0's in the checkpoint too
         for batch in self.data_loader.val_batches():
             with self.autocast():
                 outputs = model(normalize(batch["pixels"].to(self.worker.device), self.spec))
@@ -153,7 +155,8 @@ class ClassifierTrainer:
         state.epochs_since_best = 0 if improved else state.epochs_since_best + 1
         state.best_score = score if improved else state.best_score
         state.history.append({"epoch": state.epoch + 1, **metrics})
-        state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
+        state.start_epoch(state.epoch + 1)
+        state.global_step = state.epoch * self.steps_per_epoch  # one more or less if the number of workers changed
         state.finished = bool(config.patience) and state.epochs_since_best >= config.patience
         if self.worker.is_rank_zero:
             self.tracking.log_metrics(metrics, step=state.epoch)
@@ -161,13 +164,15 @@ class ClassifierTrainer:
         self.report({"score": score, "epoch": state.epoch, "step": state.global_step, **metrics})
 
     def log_losses(self, losses: list[Tensor]) -> None:
-        """Log the losses of the batches since the last call, add them to the epoch's sum, and clear the list."""
+        """Log the mean losses of the batches since the last call, add them to the epoch's sum, and clear the list.
+
+        Collective: every worker must call it.
+        """
         if losses:
-            values = torch.stack(losses).tolist()
-            self.state.loss_sum += sum(values)
+            values = (sum_over_workers(torch.stack(losses)) / self.worker.world_size).tolist()
+            self.state.loss_sum += sum(values) * self.config.batch_size * self.worker.world_size
             if self.worker.is_rank_zero:
-                done = self.state.epoch * self.data_loader.batches_per_epoch + self.state.batch
-                self.tracking.log_series("step_loss", values, first_step=done - len(values))
+                self.tracking.log_series("step_loss", values, first_step=self.state.total_batches - len(values))
             losses.clear()
 
     def report(self, metrics: dict[str, float]) -> None:
@@ -187,10 +192,12 @@ class ClassifierTrainer:
                 self.model_state.load_backbone(fetch_pretrained(pretrained))
             return
         with checkpoint.as_directory() as folder:
-            self.state = self.model_state.load(Path(folder))
-        if self.state.world_size != self.worker.world_size:  # rows are partitioned differently: start the epoch again
-            self.state.global_step -= -(-self.state.batch // self.config.grad_accum_steps)
-            self.state.batch, self.state.loss_sum, self.state.world_size = 0, 0.0, self.worker.world_size
+            state = self.state = self.model_state.load(Path(folder))
+        state.change_workers(self.worker.world_size)
+        rows_per_step = self.worker.world_size * self.config.batch_size * self.config.grad_accum_steps
+        state.global_step = state.epoch * self.steps_per_epoch + round(state.rows / rows_per_step)
+        state.finished = bool(self.config.patience) and state.epochs_since_best >= self.config.patience
+        self.model_state.schedule.restore(state.global_step)
 
     def autocast(self) -> Any:
         return nullcontext() if self.amp is None else torch.autocast(self.worker.device.type, dtype=self.amp)

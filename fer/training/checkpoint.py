@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from fer.training.options import CheckpointOptions
 
 STATE = "trainer_state.json"
 OPTIMIZER = "optimizer.pt"
+NO_SCORE = -sys.float_info.max
+"""Score of a checkpoint within an epoch: it is kept as the latest, never as the best. Ray stores no infinity."""
 
 
 @dataclass
@@ -27,12 +30,17 @@ class TrainerState:
     """The current epoch, from 0; equal to the number of epochs when training is complete."""
     batch: int = 0
     """Batches of the current epoch that each worker has consumed."""
+    consumed: list[tuple[int, int]] = field(default_factory=list)
+    """The rows of these batches, as pairs (workers, rows that each of them consumed): a new pair for every change of
+    the number of workers."""
     loss_sum: float = 0.0
-    """Sum of rank 0's losses over those batches."""
+    """Sum of the losses of these rows, on all workers."""
     global_step: int = 0
-    """Optimizer steps since the start."""
+    """Optimizer steps since the start, or where the present number of workers would be after as many rows."""
+    total_batches: int = 0
+    """Batches that each worker has consumed since the start."""
     world_size: int = 0
-    """Workers that took them. Another number of workers partitions the rows differently: the epoch starts again."""
+    """Workers of the run."""
     best_score: float | None = None
     """Best validation score so far."""
     epochs_since_best: int = 0
@@ -42,6 +50,27 @@ class TrainerState:
     """The current stage of a run that has several; the other fields are those of the stage."""
     history: list[dict[str, float]] = field(default_factory=list)
     """Metrics of each finished epoch."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the current epoch that all workers have consumed."""
+        return sum(workers * rows for workers, rows in self.consumed)
+
+    def count_batch(self, rows: int) -> None:
+        """Each worker has consumed a batch of ``rows`` rows."""
+        self.batch += 1
+        self.total_batches += 1
+        workers, before = self.consumed[-1]
+        self.consumed = [*self.consumed[:-1], (workers, before + rows)]
+
+    def start_epoch(self, epoch: int) -> None:
+        self.epoch, self.batch, self.loss_sum, self.consumed = epoch, 0, 0.0, [(self.world_size, 0)]
+
+    def change_workers(self, workers: int) -> None:
+        """``workers`` workers continue: they divide the rest of the epoch among them."""
+        if workers != self.world_size:
+            self.consumed = [*((each, rows) for each, rows in self.consumed if rows), (workers, 0)]
+            self.world_size = workers
 
 
 def save_checkpoint(folder: Path, state: TrainerState, **parts: Any) -> None:

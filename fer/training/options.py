@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,9 @@ from fer.tracking import TrackingOptions
 
 class ExperimentOptions(TrackingOptions):
     """Name of a run or sweep, its MLflow experiment, and the registered model it produces."""
+
+    mutable_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that may change when a run of this job is resumed, besides those that may in every job."""
 
     name: str | None = Field(
         None,
@@ -79,7 +82,7 @@ class OptimizerOptions(Options):
     patience: int = Field(
         0, ge=0, description="Stop early after this many epochs without a better validation score; 0: never"
     )
-    amp: bool = Field(True, description="Mixed precision (bfloat16)")
+    amp: bool = Field(True, description="Mixed precision: bfloat16, or float16 on GPUs without it")
     grad_checkpointing: bool = Field(False, description="Recompute activations in the backward pass, to save memory")
     ema: float = Field(
         0.0,

@@ -56,7 +56,7 @@ class RunFolder:
         self.resumed = filesystem.exists(path)
         if self.resumed:
             self.record = json.loads(filesystem.cat_file(path))
-            _check_same_options(self.record["config"], config, self.name)
+            _check_same_options(self.record["config"], config, self.name, MUTABLE_OPTIONS | options.mutable_options)
         else:
             self.record = {
                 "job": job,
@@ -107,11 +107,11 @@ def open_run(
     return folder, tracking
 
 
-def _check_same_options(before: dict[str, Any], now: dict[str, Any], name: str) -> None:
+def _check_same_options(before: dict[str, Any], now: dict[str, Any], name: str, mutable: set[str]) -> None:
     changed = [
         f"--{key.replace('_', '-')} {before.get(key)!r} is now {value!r}"
         for key, value in now.items()
-        if key not in MUTABLE_OPTIONS and before.get(key) != value
+        if key not in mutable and before.get(key) != value
     ]
     if changed:
         raise UserError(

@@ -69,6 +69,14 @@ class Worker:
         return None if self.report_fn else ray.train.get_checkpoint()
 
 
+def broadcast_buffers(model: nn.Module) -> None:
+    """Give every worker rank 0's floating-point buffers, such as BatchNorm statistics. Collective."""
+    if torch.distributed.is_initialized():
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                torch.distributed.broadcast(buffer, src=0)
+
+
 def sum_over_workers(values: Tensor) -> Tensor:
     """``values``, which become the sum of all workers' values. Collective: every worker must call it."""
     if torch.distributed.is_initialized():

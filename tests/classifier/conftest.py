@@ -38,17 +38,21 @@ def make_rows() -> Callable[..., list[Row]]:
 
 @pytest.fixture
 def make_shards(tmp_path: Path) -> Callable[..., ShardedDataset]:
-    """Writes rows as a sharded data set, two files per split."""
+    """Writes rows as a sharded data set, two files per split, each one row group or of ``group_rows`` rows."""
 
-    def make(splits: dict[str, list[Row]], space: LabelSpace, name: str = "faces") -> ShardedDataset:
+    def make(
+        splits: dict[str, list[Row]], space: LabelSpace, name: str = "faces", group_rows: int | None = None
+    ) -> ShardedDataset:
         root, made = tmp_path / name, {}
         for split, rows in splits.items():
             shards = []
             for number, part in enumerate((rows[: len(rows) // 2], rows[len(rows) // 2 :])):
                 path = f"split={split}/part-{number}.parquet"
                 (root / path).parent.mkdir(parents=True, exist_ok=True)
-                pq.write_table(pa.Table.from_pylist(part, FACE_SCHEMA), root / path)
-                shards.append(Shard(path=path, row_groups=[len(part)]))
+                size = group_rows or len(part)
+                pq.write_table(pa.Table.from_pylist(part, FACE_SCHEMA), root / path, row_group_size=size)
+                groups = [len(part[start : start + size]) for start in range(0, len(part), size)]
+                shards.append(Shard(path=path, row_groups=groups))
             made[split] = Split(shards=shards, counts=Counter(row["label"] for row in rows))
         manifest = Manifest(
             source="hand-made", format="folder", label_space=space.name, labels=list(space.labels), splits=made,

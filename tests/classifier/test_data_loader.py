@@ -68,15 +68,43 @@ def test_batches_resume_in_mid_epoch_and_are_the_same_wherever_images_are_decode
     for decode in ("worker", "remote"):
         config = TrainConfig(data=str(small_shards), img_size=24, batch_size=32, epochs=2, seed=4, decode=decode)
         loader = FaceDataLoader(dataset, config, new_spec(config, dataset.manifest.space), rank=1, world_size=2)
-        found[decode] = list(loader.train_batches(epoch=0, batch=0))
+        found[decode] = list(loader.train_batches(epoch=0, consumed=[(2, 0)]))
         assert len(found[decode]) == 2 * loader.batches_per_epoch
-        resumed = list(loader.train_batches(epoch=1, batch=2))
+        resumed = list(loader.train_batches(epoch=1, consumed=[(2, 64)]))
         assert len(resumed) == loader.batches_per_epoch - 2
         for late, again in zip(found[decode][loader.batches_per_epoch + 2 :], resumed, strict=True):
             assert torch.equal(late["pixels"], again["pixels"])
     for one, other in zip(found["worker"], found["remote"], strict=True):
         assert torch.equal(one["pixels"], other["pixels"])
         assert torch.equal(one["label"], other["label"])
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3)])
+def test_other_workers_take_the_rest_of_an_epoch(small_shards: Path, before: int, after: int) -> None:
+    """No row of the epoch twice, and none missing but what does not fill a batch on each worker."""
+    dataset = ShardedDataset(str(small_shards))
+    config = TrainConfig(data=str(small_shards), img_size=24, batch_size=16, epochs=2, seed=4)
+
+    def paths(workers: int, consumed: list[tuple[int, int]], batches: int | None) -> list[str]:
+        """The rows of the next batches of all workers."""
+        found = []
+        for rank in range(workers):
+            model = new_spec(config, dataset.manifest.space)
+            loader = FaceDataLoader(dataset, config, model, rank=rank, world_size=workers)
+            rows = [
+                path
+                for window in loader.train_windows(1, consumed)
+                for path in read_window(window, ["path"])["path"].to_pylist()
+            ]
+            assert len(rows) == loader.batches_left(consumed) * 16
+            found += rows if batches is None else rows[: batches * 16]
+        return found
+
+    seen = paths(before, [(before, 0)], 3)
+    seen += paths(after, [(before, 48), (after, 0)], 2)
+    seen += paths(after, [(before, 48), (after, 32)], None)
+    assert len(seen) == len(set(seen))
+    assert dataset.split("train").rows - len(seen) < after * 16
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from ray.train import Result
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from cluster.logs import log_file
 from fer.classifier.data_loader import FaceDataLoader
 from fer.classifier.export import training_history
-from fer.classifier.model import load_model, new_spec
+from fer.classifier.model import build_model, load_model, new_spec
 from fer.classifier.options import TrainConfig
 from fer.classifier.preprocess import normalize
+from fer.classifier.pretrained import share_pretrained
 from fer.classifier.train import train_classifier
 from fer.classifier.validation import ValidationMetrics
 from fer.data.manifest import ShardedDataset
+from fer.models.device import amp_dtype
 from fer.registry import WEIGHTS
 from fer.tracking import Run, start_run
 from fer.training.launch import launch, loop_settings
@@ -29,16 +32,22 @@ from fer.training.run import RunFolder
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 EPOCHS = 4
+PRETRAINED = "pretrained.safetensors"
 StepLosses = Callable[[Run], dict[int, float]]
 SameRun = Callable[[tuple[Result, Run], tuple[Result, Run]], None]
 Kill = Callable[[Path, list[int]], threading.Thread]
 
 
-def run_training(shards: Path, out: Path, name: str, **options: Any) -> tuple[Result, Run]:
+MODEL = {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128], "drop_rate": 0.1}
+
+
+def run_training(
+    shards: Path, out: Path, name: str, loop: Callable[[dict[str, Any]], None] = train_classifier, **options: Any
+) -> tuple[Result, Run]:
     """What `fer train` does, without the command line: the last result and the MLflow run."""
     settings = {
         "backbone": "resnet18",
-        "model_kwargs": {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128], "drop_rate": 0.1},
+        "model_kwargs": MODEL | {"checkpoint_path": str(out / PRETRAINED)},
         "img_size": 48,
         "epochs": EPOCHS,
         "batch_size": 16,
@@ -57,8 +66,9 @@ def run_training(shards: Path, out: Path, name: str, **options: Any) -> tuple[Re
     tracking = start_run(config, "test", name, run.record.get("mlflow_run_id"))
     run.update(mlflow_run_id=tracking.run_id)
     spec = new_spec(config, dataset.manifest.space)
-    settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump())
-    return launch(train_classifier, settings, config, run), tracking
+    pretrained = share_pretrained(config, build_model(spec, pretrained=True))
+    settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump(), pretrained=pretrained)
+    return launch(loop, settings, config, run), tracking
 
 
 def final_weights(result: Result) -> dict[str, Any]:
@@ -75,12 +85,33 @@ def trainer_state(result: Result) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
+    folder = tmp_path_factory.mktemp("runs")
+    torch.manual_seed(11)
+    save_file(timm.create_model("resnet18", num_classes=0, **MODEL).state_dict(), folder / PRETRAINED)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def undisturbed(small_shards: Path, out: Path, ray_cluster: None) -> tuple[Result, Run]:
-    return run_training(small_shards, out, "undisturbed")
+    """A run whose workers write what they start from, and the epoch and loss of each of their batches, to files."""
+
+    def recording_loop(settings: dict[str, Any]) -> None:
+        from fer.classifier.train import ClassifierTrainer, train_classifier
+
+        forward_backward = ClassifierTrainer.forward_backward
+
+        def record(self: ClassifierTrainer, *arguments: Any) -> torch.Tensor:
+            with (out / f"worker-{self.worker.rank}").open("a") as file:
+                if (self.state.epoch, self.state.batch) == (0, 0):
+                    file.write(f"{self.model_state.raw.backbone.conv1.weight.double().sum().item()}\n")
+                loss = forward_backward(self, *arguments)
+                file.write(f"{self.state.epoch} {loss.item()}\n")
+            return loss
+
+        ClassifierTrainer.forward_backward = record  # type: ignore[method-assign]
+        train_classifier(settings)
+
+    return run_training(small_shards, out, "undisturbed", recording_loop)
 
 
 @pytest.fixture(scope="module")
@@ -107,18 +138,42 @@ def test_the_run_counts_its_steps(undisturbed: tuple[Result, Run], small_shards:
     assert len(step_losses(undisturbed[1])) == EPOCHS * batches
 
 
-def test_validation_covers_the_rows_of_all_workers(undisturbed: tuple[Result, Run], small_shards: Path) -> None:
+def test_all_workers_start_from_the_pretrained_weights(undisturbed: tuple[Result, Run], out: Path) -> None:
+    expected = load_file(out / PRETRAINED)["conv1.weight"].double().sum().item()
+    for rank in range(2):
+        assert float((out / f"worker-{rank}").read_text().splitlines()[0]) == expected
+
+
+def test_the_training_loss_is_that_of_all_workers(
+    undisturbed: tuple[Result, Run], out: Path, step_losses: StepLosses
+) -> None:
+    records = [[line.split() for line in (out / f"worker-{rank}").read_text().splitlines()[1:]] for rank in range(2)]
+    losses = [[float(loss) for _, loss in record] for record in records]
+    assert losses[0] != losses[1]
+    means = [sum(pair) / 2 for pair in zip(*losses, strict=True)]
+    assert list(step_losses(undisturbed[1]).values()) == pytest.approx(means)
+    for number, epoch in enumerate(training_history(undisturbed[0])):
+        of_epoch = [mean for mean, (each, _) in zip(means, records[0], strict=True) if int(each) == number]
+        assert epoch["train_loss"] == pytest.approx(sum(of_epoch) / len(of_epoch))
+
+
+def test_validation_covers_the_rows_of_all_workers_with_the_weights_of_the_checkpoint(
+    undisturbed: tuple[Result, Run], small_shards: Path
+) -> None:
     assert undisturbed[0].checkpoint is not None
     with undisturbed[0].checkpoint.as_directory() as folder:
         model, spec = load_model(Path(folder))
-    metrics = ValidationMetrics(spec, torch.device("cpu"))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device, dtype = torch.device("cpu"), amp_dtype(torch.device("cpu"))
+    metrics = ValidationMetrics(spec, device)
     dataset, config = ShardedDataset(str(small_shards)), TrainConfig(data=str(small_shards), batch_size=16)
-    with torch.inference_mode():
-        for batch in FaceDataLoader(dataset, config, spec, rank=0, world_size=1).val_batches():
-            metrics.update(model(normalize(batch["pixels"], spec)), batch)
+    with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype is not None):
+        for rank in range(2):
+            for batch in FaceDataLoader(dataset, config, spec, rank=rank, world_size=2).val_batches():
+                metrics.update(model(normalize(batch["pixels"], spec)), batch)
     alone, together = metrics.compute(), training_history(undisturbed[0])[-1]
     for name in ("val_accuracy", "val_macro_f1", "val_uar", "val_loss"):
-        assert together[name] == pytest.approx(alone[name], abs=0.02), name  # bfloat16 in training
+        assert together[name] == pytest.approx(alone[name], abs=1e-5), name
 
 
 def test_the_messages_of_controller_and_workers_are_in_the_log(undisturbed: tuple[Result, Run]) -> None:

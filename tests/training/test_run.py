@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from fer.classifier.options import TrainConfig
 from fer.errors import UserError
 from fer.training.options import CheckpointOptions
 from fer.training.run import RunFolder
+from fer.vlm.options import SftConfig
 
 
 def test_config_versions_and_commit_are_saved(tmp_path: Path) -> None:
@@ -30,3 +32,11 @@ def test_other_options_under_the_same_name_are_a_user_error(tmp_path: Path) -> N
     RunFolder(CheckpointOptions(out_dir=str(tmp_path), name="a", seed=1), "train", "x")
     with pytest.raises(UserError, match=r"--seed 1 is now 2.*choose another --name"):
         RunFolder(CheckpointOptions(out_dir=str(tmp_path), name="a", seed=2), "train", "x")
+
+
+def test_a_classifier_is_resumed_with_another_number_of_workers_and_a_sharded_model_is_not(tmp_path: Path) -> None:
+    RunFolder(TrainConfig(data="d", out_dir=str(tmp_path), name="a", workers=2), "train", "x")
+    assert RunFolder(TrainConfig(data="d", out_dir=str(tmp_path), name="a", workers=1), "train", "x").resumed
+    RunFolder(SftConfig(data="d", model="m", out_dir=str(tmp_path), name="b", workers=2), "sft", "x")
+    with pytest.raises(UserError, match=r"--workers 2 is now 1"):
+        RunFolder(SftConfig(data="d", model="m", out_dir=str(tmp_path), name="b", workers=1), "sft", "x")
