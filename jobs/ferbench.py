@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from fer.errors import UserError
 from fer.ferbench.options import BenchmarkModel, FerbenchReportConfig, FerbenchRunConfig, FerbenchScoreConfig
-from fer.options import Options
+from jobs.commands import Subcommand
 
 if TYPE_CHECKING:
     from fer.ferbench.collect import ModelResults
     from fer.ferbench.compare import Comparison
     from fer.ferbench.evaluate import ModelMetrics
-
-
-class Subcommand(NamedTuple):
-    """A command below `fer ferbench`."""
-
-    summary: str
-    Config: type[Options]
-    main: Callable[[Any], None]
 
 
 def run(config: FerbenchRunConfig) -> None:

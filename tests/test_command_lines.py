@@ -14,7 +14,8 @@ import pytest
 
 import fer.options
 from fer.options import Options
-from jobs.__main__ import JOBS, RECIPES, main
+from jobs.__main__ import main
+from jobs.commands import JOBS, RECIPES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]

@@ -7,7 +7,8 @@ import pytest
 from fer.classifier.options import TrainConfig
 from fer.errors import UserError
 from fer.options import parse
-from jobs.__main__ import RECIPES, main
+from jobs.__main__ import main
+from jobs.commands import RECIPES
 
 
 def read(*argv: str, recipes: Path | None = None) -> TrainConfig:

@@ -27,7 +27,8 @@ from fer.grpo.options import REWARDS
 from fer.grpo.rewards import RewardInput, RewardScorer
 from fer.labels import get_space
 from fer.plugins import Registry, load_object
-from jobs.__main__ import JOBS, all_commands, main
+from jobs.__main__ import main
+from jobs.commands import JOBS, all_commands
 from jobs.demo import free_port
 from jobs.tune import find_space
 from serve_apps.options import APPS, ServeConfig

@@ -20,6 +20,7 @@ from types import ModuleType
 import ray
 
 import jobs.__main__
+import jobs.commands
 from cluster.local import connect
 from fer.options import Options
 
@@ -44,7 +45,7 @@ def main(config):
     raise RuntimeError("the job is broken")
 
 
-jobs.__main__.JOBS["broken"] = "A job that fails"
+jobs.commands.JOBS["broken"] = "A job that fails"
 sys.modules["jobs.broken"] = broken = ModuleType("jobs.broken")
 broken.Config, broken.main = Options, main
 jobs.__main__.run_job("broken", [])

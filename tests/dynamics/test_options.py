@@ -8,7 +8,8 @@ import pytest
 
 from fer.dynamics.options import DynamicsConfig
 from fer.options import parse
-from jobs.__main__ import JOBS, RECIPES, main
+from jobs.__main__ import main
+from jobs.commands import JOBS, RECIPES
 
 
 def read(*argv: str) -> DynamicsConfig:

@@ -18,7 +18,8 @@ from fer.dynamics.options import STAGES, DynamicsConfig
 from fer.dynamics.stage_folders import finished_stages
 from fer.dynamics.synthetic import write_sequences
 from fer.options import parse
-from jobs.__main__ import RECIPES, main
+from jobs.__main__ import main
+from jobs.commands import RECIPES
 from jobs.dynamics import main as run
 
 MakeConfig = Callable[..., DynamicsConfig]

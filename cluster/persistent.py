@@ -1,0 +1,168 @@
+"""A Ray cluster that outlives the command that starts it: `fer cluster start`, `stop` and `status`.
+
+One Ray node for each machine, in a session of its own. To use the cluster takes the token that `start` makes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import psutil
+from pydantic import Field
+
+from cluster.serve import serve_settings
+from fer.errors import UserError
+from fer.options import Options
+
+STATE = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "ferry"
+TOKEN = Path.home() / ".ray" / "auth_token"
+"""Where Ray looks for it."""
+START_SECONDS = 90
+STOP_SECONDS = 30
+
+
+class StartConfig(Options):
+    """Start Ray on this machine, as the head of a cluster or, with --join, as one of its workers."""
+
+    join: str | None = Field(None, description="Address of a head, HOST:PORT, to join; unset: start a head")
+    host: str = Field(
+        "127.0.0.1", description="Address of this machine for the other nodes, and of the dashboard; loopback: none"
+    )
+    port: int = Field(6379, ge=1, le=65535, description="Port of the head")
+    dashboard_port: int = Field(8265, ge=1, le=65535, description="Port of the dashboard and the job server")
+    cpus: int | None = Field(None, ge=0, description="CPUs that the node offers; unset: all")
+    gpus: int | None = Field(None, ge=0, description="GPUs that the node offers; unset: all")
+    labels: dict[str, str] = Field({}, description="Labels of the node, such as role=rollout, for placement")
+
+
+def start(config: StartConfig) -> str:
+    """Start a node, which goes on after this process; return what to do next.
+
+    Raises UserError if one runs already, if it does not start, and, to join, without the head's token.
+    """
+    if running := _running():
+        raise UserError(f"a node of this user runs already (process {running.pid}); `fer cluster stop` ends it")
+    make_token() if config.join is None else require_token()
+    STATE.mkdir(parents=True, exist_ok=True)
+    log = STATE / "cluster.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command(config), env=node_environment(config), stdout=output, stderr=output, start_new_session=True
+        )
+    _wait(config, process, log)
+    url = f"http://{config.host}:{config.dashboard_port}"
+    record = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), "dashboard": url}
+    (STATE / "cluster.json").write_text(json.dumps(record))
+    if config.join:
+        return f"Joined {config.join}. `fer cluster stop` leaves it again."
+    return (
+        f"A cluster runs at {config.host}:{config.port}; dashboard: {url} (its token: ray get-auth-token).\n"
+        f"Jobs:       fer submit train --address {url} -- --data ...\n"
+        f"Interactive: RAY_AUTH_MODE=token RAY_ADDRESS={config.host}:{config.port} fer train ...\n"
+        f"More nodes: copy {TOKEN} there, then fer cluster start --join {config.host}:{config.port} --host ADDRESS"
+    )
+
+
+def stop() -> bool:
+    """End this machine's node; whether there was one. Other Rays on the machine go on."""
+    process = _running()
+    if process is None:
+        return False
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        for each in [*process.children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+    (STATE / "cluster.json").unlink(missing_ok=True)
+    return True
+
+
+def command(config: StartConfig) -> list[str]:
+    """`ray start`, in the foreground: the node ends with it."""
+    role = ["--address", config.join] if config.join else ["--head", "--port", str(config.port)]
+    if not config.join:
+        role += ["--dashboard-host", config.host, "--dashboard-port", str(config.dashboard_port)]
+    limits = [("--num-cpus", config.cpus), ("--num-gpus", config.gpus)]
+    offered = [word for flag, number in limits if number is not None for word in (flag, str(number))]
+    labels = ["--labels", ",".join(f"{name}={value}" for name, value in config.labels.items())] if config.labels else []
+    ray = str(Path(sys.executable).with_name("ray"))
+    return [
+        *(ray, "start", *role, "--node-ip-address", config.host, *offered, *labels),
+        *("--block", "--disable-usage-stats", "--ray-client-server-port", "0"),
+    ]
+
+
+def node_environment(config: StartConfig) -> dict[str, str]:
+    """What the node's processes get: token authentication, Serve's settings, and no job's variables."""
+    own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return own | serve_settings() | {"RAY_AUTH_MODE": "token"}
+
+
+def make_token() -> None:
+    """Make the token that all nodes and clients of the cluster need, unless there is one; only its user can read it."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    TOKEN.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        file = os.open(TOKEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(file, "w") as output:
+            output.write(secrets.token_hex(32))
+    TOKEN.chmod(0o600)
+
+
+def require_token() -> None:
+    """Raise UserError if this machine lacks the cluster's token."""
+    if not os.environ.get("RAY_AUTH_TOKEN") and not TOKEN.is_file():
+        raise UserError(f"--join needs the head's token: copy its {TOKEN} to this machine, or set RAY_AUTH_TOKEN")
+
+
+def dashboard() -> str | None:
+    """URL of the cluster that this machine's node belongs to; None if there is no node."""
+    return str(_record()["dashboard"]) if _running() else None
+
+
+def _record() -> dict[str, Any]:
+    try:
+        return dict(json.loads((STATE / "cluster.json").read_text()))
+    except FileNotFoundError:
+        return {}
+
+
+def _running() -> psutil.Process | None:
+    """The process of this machine's node; None if it ended."""
+    record = _record()
+    try:
+        process = psutil.Process(record["pid"])
+    except (KeyError, psutil.NoSuchProcess):
+        return None
+    same = abs(process.create_time() - record["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    return process if same else None
+
+
+def _wait(config: StartConfig, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the dashboard of a head answers, or a worker says that it has joined."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.terminate()
+            lines = [line for line in log.read_text().splitlines() if line.strip()]
+            raise UserError(f"Ray did not start: {lines[-1].strip() if lines else 'no output'} (its output: {log})")
+        if config.join and "Ray runtime started" in log.read_text():
+            return
+        with suppress(OSError):
+            if not config.join:
+                urlopen(f"http://{config.host}:{config.dashboard_port}/api/version", timeout=5).close()
+                return
+        time.sleep(0.2)

@@ -1,0 +1,53 @@
+"""Nodes that cannot run a job are found before it starts, by name: on a real cluster of two nodes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+import sys
+import fsspec, ray
+from ray.cluster_utils import Cluster
+import cluster.preflight
+from cluster.preflight import check_nodes
+from fer.errors import UserError
+
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+nodes.add_node(num_cpus=1)
+ray.init(nodes.address, logging_level="ERROR")
+check_nodes(sys.argv[1])
+print("accepted", fsspec.filesystem("file").ls(sys.argv[1]))
+
+
+def refused(storage):
+    try:
+        check_nodes(storage)
+    except UserError as error:
+        print("refused:", error)
+
+
+refused("memory://runs")
+cluster.preflight.__version__ = "0.0.1"
+refused(sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_a_storage_that_a_node_does_not_share_and_another_version_are_named(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)],
+        env=env | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    accepted, memory, version = done.stdout.splitlines()[-3:]
+    assert accepted == "accepted []"
+    assert "is it this node's own disk?" in memory and "127.0.0.1" in memory
+    assert "where the driver has 0.0.1" in version
