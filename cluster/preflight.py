@@ -1,4 +1,4 @@
-"""Checks of every node of a cluster before a job starts: Ferry and its versions, and the storage that all must reach."""
+"""Checks every node of a cluster before a job starts: Ferry and its versions, and the storage that all must reach."""
 
 from __future__ import annotations
 
