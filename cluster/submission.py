@@ -69,12 +69,13 @@ class Detached(Exception):
 def connected(options: ClusterOptions) -> Iterator[JobSubmissionClient]:
     """A client of the cluster's job server. Raises UserError if none answers, or it refuses the token."""
     logging.getLogger("ray").setLevel(logging.WARNING)
+    import requests
     from ray.job_submission import JobSubmissionClient
 
     address = options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
     try:
         yield JobSubmissionClient(address)
-    except ConnectionError:
+    except (ConnectionError, requests.ConnectionError):
         raise UserError(
             f"no Ray cluster answers at {address}; start one with `fer cluster start`, or name it with --address"
         ) from None
