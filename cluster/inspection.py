@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cluster.submission import ClusterOptions, connected
+from fer.errors import UserError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
 PROGRESS = re.compile(r"\b(stage|epoch|step|trial|question)s? +([\d,]+)/([\d,]+)")
 """How Ferry's jobs print where they are."""
+START_SECONDS = 30
+"""A dashboard that has just started does not know its nodes yet."""
 LISTED = 10_000
 """Entries of a list, at most; Ray's limit."""
 
@@ -58,10 +61,14 @@ class JobState:
 
 def nodes(options: ClusterOptions) -> list[Node]:
     """The cluster's nodes, the head first."""
-    from ray.util.state import list_nodes
-
     with connected(options) as client:
-        states = list_nodes(client.get_address(), limit=LISTED, detail=True)
+        from ray.util.state import list_nodes
+
+        deadline = time.monotonic() + START_SECONDS
+        while not (states := list_nodes(client.get_address(), limit=LISTED, detail=True)):
+            if time.monotonic() > deadline:
+                raise UserError(f"the cluster at {client.get_address()} has no node after {START_SECONDS} s")
+            time.sleep(0.5)
     found = [
         Node(each.node_ip, each.is_head_node, each.state, each.resources_total or {}, own_labels(each.labels or {}))
         for each in states
@@ -76,9 +83,9 @@ def own_labels(labels: dict[str, str]) -> dict[str, str]:
 
 def jobs(options: ClusterOptions) -> list[JobState]:
     """The jobs that were submitted, the newest first."""
-    from ray.util.state import list_placement_groups
-
     with connected(options) as client:
+        from ray.util.state import list_placement_groups
+
         submitted = [job for job in client.list_jobs() if job.submission_id]
         groups = list_placement_groups(client.get_address(), limit=LISTED, detail=True)
         logs = {job.submission_id: client.get_job_logs(job.submission_id) for job in submitted if _runs(job)}

@@ -9,26 +9,30 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import psutil
 from pydantic import Field
 
 from cluster.serve import serve_settings
+from cluster.submission import TOKEN
 from fer.errors import UserError
 from fer.options import Options
 
 STATE = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "ferry"
-TOKEN = Path.home() / ".ray" / "auth_token"
-"""Where Ray looks for it."""
+AGENT_PORT = 52365
+"""Ray's default."""
 START_SECONDS = 90
-STOP_SECONDS = 30
+STOP_SECONDS = 60
+"""A node drains for up to 30 seconds."""
 
 
 class StartConfig(Options):
@@ -100,14 +104,25 @@ def command(config: StartConfig) -> list[str]:
     ray = str(Path(sys.executable).with_name("ray"))
     return [
         *(ray, "start", *role, "--node-ip-address", config.host, *offered, *labels),
-        *("--block", "--disable-usage-stats", "--ray-client-server-port", "0"),
+        *("--dashboard-agent-listen-port", str(_free_port(AGENT_PORT)), "--block", "--disable-usage-stats"),
     ]
+
+
+def _free_port(preferred: int) -> int:
+    """That port, or another one if a second Ray on this machine has it; without its port, a node takes no jobs."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", preferred))
+        except OSError:
+            probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 def node_environment(config: StartConfig) -> dict[str, str]:
     """What the node's processes get: token authentication, Serve's settings, and no job's variables."""
     own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return own | serve_settings() | {"RAY_AUTH_MODE": "token"}
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # jobs run `python`
+    return own | serve_settings() | {"RAY_AUTH_MODE": "token", "PATH": path}
 
 
 def make_token() -> None:
@@ -161,8 +176,17 @@ def _wait(config: StartConfig, process: subprocess.Popen[bytes], log: Path) -> N
             raise UserError(f"Ray did not start: {lines[-1].strip() if lines else 'no output'} (its output: {log})")
         if config.join and "Ray runtime started" in log.read_text():
             return
-        with suppress(OSError):
-            if not config.join:
-                urlopen(f"http://{config.host}:{config.dashboard_port}/api/version", timeout=5).close()
-                return
+        if not config.join and _answers(f"http://{config.host}:{config.dashboard_port}/api/version"):
+            return
         time.sleep(0.2)
+
+
+def _answers(url: str) -> bool:
+    """Whether a server answers, if only to ask for the token."""
+    try:
+        urlopen(url, timeout=5).close()
+    except HTTPError as error:
+        return error.code == 401
+    except OSError:
+        return False
+    return True

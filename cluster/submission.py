@@ -27,6 +27,8 @@ from fer.options import Options
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
+TOKEN = Path.home() / ".ray" / "auth_token"
+"""Where Ray looks for the token of a cluster."""
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 FORWARDED = re.compile(r"(FER|MLFLOW|AWS|GOOGLE|HF|HUGGING_FACE|FSSPEC|NCCL)_\w+")
 """Environment variables that a job gets, on all of its nodes."""
@@ -68,10 +70,14 @@ class Detached(Exception):
 @contextmanager
 def connected(options: ClusterOptions) -> Iterator[JobSubmissionClient]:
     """A client of the cluster's job server. Raises UserError if none answers, or it refuses the token."""
-    logging.getLogger("ray").setLevel(logging.WARNING)
+    if os.environ.get("RAY_AUTH_TOKEN") or TOKEN.is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray would not send it
     import requests
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    for name in ("", ".dashboard.modules.dashboard_sdk", ".dashboard.modules.job.sdk"):  # each has a level of its own
+        logging.getLogger(f"ray{name}").setLevel(logging.ERROR)  # they list what they pack, file by file
     address = options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
     try:
         yield JobSubmissionClient(address)
@@ -79,6 +85,8 @@ def connected(options: ClusterOptions) -> Iterator[JobSubmissionClient]:
         raise UserError(
             f"no Ray cluster answers at {address}; start one with `fer cluster start`, or name it with --address"
         ) from None
+    except AuthenticationError:
+        raise UserError(f"{address} asks for the cluster's token: copy it to {TOKEN}, or set RAY_AUTH_TOKEN") from None
     except RuntimeError as error:
         raise UserError(f"{address}: {_describe(error)}") from None
 
@@ -205,7 +213,4 @@ def new_name(job: str) -> str:
 def _describe(error: RuntimeError) -> str:
     """The reason in one line; Ray's has a traceback of the server for some."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    text = lines[-1] if "Traceback" in lines[0] else lines[0]
-    if "status code 401" in text or "status code 403" in text or "Authentication" in text:
-        return "the cluster needs its token: RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token"
-    return text
+    return lines[-1] if "Traceback" in lines[0] else lines[0]

@@ -45,11 +45,11 @@ class ResumeConfig(SubmitOptions):
 def list_jobs(config: ListConfig) -> None:
     """Print a table of jobs."""
     import rich
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from cluster.inspection import jobs
 
-    table = Table("job", "command", "status", "time", "progress", "remaining", "GPUs")
+    table = Table(Column("job", no_wrap=True), "command", "status", "time", "progress", "remaining", "GPUs")
     if config.price_per_hour is not None:
         table.add_column("cost")
     for job in jobs(config):
