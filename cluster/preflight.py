@@ -31,8 +31,8 @@ def check_nodes(storage: str) -> None:
     marker = f"{folder.rstrip('/')}/.preflight-{uuid.uuid4().hex}"
     filesystem.pipe_file(marker, b"")
     try:
-        answers = {node["NodeManagerAddress"]: probe(node["NodeID"], storage, marker) for node in nodes}
-        problems = [f"{address}: {problem}" for address, task in answers.items() if (problem := describe(task))]
+        answers = [(node["NodeManagerAddress"], probe(node["NodeID"], storage, marker)) for node in nodes]
+        problems = [f"{address}: {problem}" for address, task in answers if (problem := describe(task))]
     finally:
         filesystem.rm_file(marker)
     if problems:
