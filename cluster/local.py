@@ -4,43 +4,77 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from threading import Thread
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
+from ray.exceptions import AuthenticationError
 
 from cluster.logs import redirect_logs
 from cluster.serve import serve_settings
+from fer.cpus import cpu_count
 from fer.errors import UserError
 
 START_ATTEMPTS = 3
 
 
-def connect(cpus: float, meanwhile: Sequence[str] = ()) -> None:
+def connect(
+    cpus: float, meanwhile: Sequence[str] = (), *, gpus: int = 0, local_cpus: float = 0, start_timeout: float = 0
+) -> None:
     """Connect to the cluster in ``RAY_ADDRESS``, or start Ray on this machine with at least ``cpus`` CPUs.
 
-    CPUs of a local Ray are logical: it gets as many as the job needs, even if the machine has fewer. The modules
-    ``meanwhile`` are imported while Ray starts, on a thread.
-    Raises UserError if the cluster has fewer than ``cpus``; the job would wait for its workers forever.
+    A cluster that has fewer, or fewer than ``gpus`` GPUs, is asked for more nodes, and waited for ``start_timeout``
+    seconds at most. CPUs of a local Ray are logical: it gets as many as the job needs and ``local_cpus``, even if the
+    machine has fewer. The modules ``meanwhile`` are imported while Ray starts, on a thread.
+    Raises UserError if the cluster can't be reached, or does not get that many; the job would wait for its workers
+    forever.
     """
     if not ray.is_initialized():
         with _importing(meanwhile):
             if os.environ.get("RAY_ADDRESS"):
-                _init()
+                _join()
             else:
-                _start(cpus)
+                _start(max(cpus, local_cpus))
         set_up_process()
-    available = ray.cluster_resources().get("CPU", 0)
-    if available < cpus:
+    needed = {"CPU": cpus, "GPU": gpus}
+    if start_timeout and not is_local() and _missing(needed):
+        _wait_for(needed, start_timeout)
+    for name, there in _missing(needed).items():
+        if name == "CPU":
+            raise UserError(
+                f"the job needs {cpus:g} CPUs (some are left for reading data) but the cluster has {there:g}; "
+                "use fewer --workers or a lower --cpus-per-worker"
+            )
         raise UserError(
-            f"the job needs {cpus:g} CPUs (some are left for reading data) but the cluster has {available:g}; "
-            "use fewer --workers or a lower --cpus-per-worker"
+            f"the job needs {gpus} GPUs but the cluster has {there:g}; use fewer --workers, or --device cpu"
         )
+
+
+def _missing(needed: Mapping[str, float]) -> dict[str, float]:
+    """The resources that the cluster has too little of, and how much it has."""
+    has = ray.cluster_resources()
+    return {name: has.get(name, 0) for name, number in needed.items() if has.get(name, 0) < number}
+
+
+def _wait_for(needed: Mapping[str, float], seconds: float) -> None:
+    """Ask the autoscaler for what a job needs, and wait until it is there, or ``seconds`` have passed."""
+    started = time.monotonic()
+    missing = " and ".join(f"{there:g} of {needed[name]:g} {name}s" for name, there in _missing(needed).items())
+    print(f"the cluster has {missing}: waiting {seconds:g} s at most for more nodes (--start-timeout)", flush=True)
+    bundles = [{name: 1.0} for name, number in needed.items() for _ in range(math.ceil(number))]
+    while _missing(needed) and time.monotonic() < started + seconds:
+        request_resources(bundles=bundles)  # again and again: another job's request replaces it
+        time.sleep(1)
+    request_resources(bundles=[])  # Ray Train asks for what it needs itself
+    if not _missing(needed):
+        print(f"the nodes are there after {time.monotonic() - started:.0f} s", flush=True)
 
 
 def disconnect() -> None:
@@ -83,7 +117,7 @@ def _start(cpus: float) -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     # Ray would start workers ahead, which can't be used: they are not set up by `set_up_process`.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    logical = int(max(os.cpu_count() or 1, cpus + 0.999))
+    logical = int(max(cpu_count(), cpus + 0.999))
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             _init(address="local", num_cpus=logical, include_dashboard=False)
@@ -94,6 +128,34 @@ def _start(cpus: float) -> None:
                 raise
             print(f"Ray did not start ({str(error).splitlines()[0]}); retrying", flush=True)
             time.sleep(2)
+
+
+def _join() -> None:
+    """Connect to the cluster in RAY_ADDRESS."""
+    address = os.environ["RAY_ADDRESS"]
+    try:
+        _init()
+    except (AuthenticationError, ConnectionError) as error:
+        if isinstance(error, AuthenticationError) or _asks_for_token(address):
+            raise UserError(
+                f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the "
+                "cluster's token, or RAY_AUTH_TOKEN_PATH to a file that holds it"
+            ) from None
+        raise UserError(f"RAY_ADDRESS: no Ray cluster at {address} ({str(error).splitlines()[0]})") from None
+
+
+def _asks_for_token(address: str) -> bool:
+    """Whether a cluster refuses what this process has as a token. (`ray.init` only says that it can't connect.)"""
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
+    from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+
+    try:
+        NodeInfoGcsServiceStub(init_grpc_channel(address)).GetClusterId(GetClusterIdRequest(), timeout=10)
+    except grpc.RpcError as error:
+        return error.code() == grpc.StatusCode.UNAUTHENTICATED
+    return False
 
 
 def _init(**arguments: Any) -> None:

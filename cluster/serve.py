@@ -12,6 +12,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from fer.cpus import cpu_count
+
 HAPROXY = Path(__file__).with_name("haproxy.sh")
 DRAIN_SECONDS = 3
 """How long a replica that stops still takes requests. HAProxy stops sending them after half a second."""
@@ -41,7 +43,7 @@ def serve_settings() -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(HAPROXY),
         "FERRY_HAPROXY": str(Path(package.origin).with_name("bin") / "haproxy"),
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, (os.cpu_count() or 1) // 4)),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, cpu_count() // 4)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),

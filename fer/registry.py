@@ -9,7 +9,6 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -17,13 +16,12 @@ from urllib.request import url2pathname
 
 from fer.errors import UserError
 from fer.mlflow_client import mlflow_client
+from fer.mlflow_send import MODEL as MODEL
+from fer.mlflow_send import create_version
 from fer.tracking import TrackingOptions, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
-
-MODEL = "model"
-"""Name of the model folder in a run's folder and in its artifacts."""
 
 BUNDLED = Path(__file__).parent / "models" / "bundled"
 """Models that come with Ferry, a folder each."""
@@ -50,20 +48,9 @@ def register(
     Without an alias, none is set.
     Returns the version. Versions are immutable: registering again from the same run logs a second folder.
     """
-    from mlflow.exceptions import MlflowException
-
     assert (model_folder / SPEC).is_file(), f"{model_folder} is not a model folder"
     with mlflow_client(tracking_uri(options)) as client:
-        with suppress(MlflowException):  # it exists; an invalid name fails again below
-            client.create_registered_model(name)
-        taken = {artifact.path for artifact in client.list_artifacts(run_id)}
-        folder = next(path for path in (MODEL, *(f"{MODEL}-{n}" for n in range(2, 10_000))) if path not in taken)
-        client.log_artifacts(run_id, str(model_folder), folder)
-        source = f"{client.get_run(run_id).info.artifact_uri}/{folder}"
-        version = str(client.create_model_version(name, source, run_id, tags=tags).version)
-        if alias:
-            client.set_registered_model_alias(name, alias, version)
-        return version
+        return create_version(client, run_id, model_folder, name, alias, tags or {})
 
 
 def register_variant(reference: str, model_folder: Path, tags: Mapping[str, str], tracking: TrackingOptions) -> str:

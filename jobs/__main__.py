@@ -63,6 +63,11 @@ def run_job(job: str, argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"fer {name}: interrupted", file=sys.stderr)
         return 130
+    finally:
+        if "fer.mlflow_buffer" in sys.modules:
+            from fer.mlflow_buffer import flush
+
+            flush()
     return 0
 
 

@@ -32,6 +32,7 @@ JOBS = {
     "dynamics predict": "Score facial dynamics in videos and frames",
     "dynamics import-blendshapes": "Import the weights of MediaPipe's blendshape network",
     "dynamics serve": "Serve a facial dynamics model over HTTP",
+    "mlflow sync": "Send MLflow what was logged while it was down",
     "promote": "Point an alias, such as champion, to a version of a registered model",
     "serve": "Serve an expression classifier over HTTP",
     "cluster": "Start and stop a Ray cluster on this machine, or join one",

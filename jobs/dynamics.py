@@ -27,7 +27,7 @@ def main(config: DynamicsConfig) -> None:
         print(f"{len(data.rejected)} frames rejected: {summarize_rejected(data.rejected)}", flush=True)
     if not config.blendshapes:
         print("No --blendshapes: the landmark net starts from random weights, not from MediaPipe's.", flush=True)
-    connect(config.required_cpus)
+    connect(config.required_cpus, gpus=config.required_gpus, start_timeout=config.start_timeout)
     if config.folds:
         cross_validate(config, data, splits)
     else:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fer.cpus import cpu_count
 from fer.errors import UserError
 from fer.ferbench.options import BenchmarkModel, FerbenchReportConfig, FerbenchRunConfig, FerbenchScoreConfig
 from jobs.commands import Subcommand
@@ -31,7 +31,8 @@ def run(config: FerbenchRunConfig) -> None:
     resolved = [resolve_kind(model, config) for model in models]  # a mistake is reported before anything starts
     for model, (kind, path) in zip(models, resolved, strict=True):
         if kind != "endpoint":
-            connect((os.cpu_count() or 1) + 1)  # one CPU for reading, beside those for inference
+            # One CPU for reading, beside those for inference; a Ray of our own gives inference all of the machine's.
+            connect(cpus=max(config.workers, 1) + 1, local_cpus=cpu_count() + 1)
         with tqdm(total=total, desc=model.name, unit="question", disable=None) as bar:
             for completed in run_model(model, kind, path, files, config):
                 bar.update(completed)

@@ -31,7 +31,11 @@ def main(config: GrpoConfig) -> None:
     if config.dry_run:
         print(dry_run_summary(config, model, dataset, longest_prompt))
         return
-    connect(config.required_cpus + config.engines * config.cpus_per_engine)
+    connect(
+        config.required_cpus + config.engines * config.cpus_per_engine,
+        gpus=config.required_gpus and config.required_gpus + config.engines,
+        start_timeout=config.start_timeout,
+    )
     gpus = use_gpu(config, engines=config.engines)
 
     run, tracking = open_run(config, "grpo", default_name="grpo", data_hash=dataset.manifest.content_hash)

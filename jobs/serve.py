@@ -39,6 +39,7 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
     Raises UserError if the port or an application's name is taken.
     """
     from cluster.local import connect, is_local
+    from fer.cpus import cpu_count
     from serve_apps.applications import cpus_needed
     from serve_apps.auth import choose_token
     from serve_apps.server import check_port, deploy, use_certificate, wait_for_routes
@@ -46,7 +47,7 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
     if not os.environ.get("RAY_ADDRESS"):
         check_port(config.host, config.port)
     use_certificate(config.tls_certificate)
-    connect(cpus=cpus_needed(apps) + 1)
+    connect(cpus=cpus_needed(apps) + 1, local_cpus=cpus_needed(apps, replicas=cpu_count()) + 1)
     token = choose_token(config.token, config.host)
     deploy(apps, config.host, config.port, token)
     url = f"{'https' if config.tls_certificate else 'http'}://{_url_host(config.host)}:{config.port}"

@@ -13,7 +13,7 @@ def main(config: SftConfig) -> None:
 
     from cluster.local import connect
     from fer.data.vqa.prepare import open_questions
-    from fer.training.launch import launch, loop_settings
+    from fer.training.launch import launch, loop_settings, use_gpu
     from fer.training.run import open_run
     from fer.vlm.export import export_model
     from fer.vlm.model import resolve_vlm
@@ -24,7 +24,8 @@ def main(config: SftConfig) -> None:
     dataset = open_questions(config, cache=f"{config.out_dir}/data")
     model = resolve_vlm(config.model, config)
     preflight_check(config, model, dataset)
-    connect(config.required_cpus)
+    connect(config.required_cpus, gpus=config.required_gpus, start_timeout=config.start_timeout)
+    use_gpu(config)
 
     run, tracking = open_run(config, "sft", default_name="sft", data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cluster.logs import log_file
+from fer.mlflow_buffer import flush
 from fer.tracking import Run
 from fer.training.options import ExperimentOptions
 from fer.training.run import RunFolder
@@ -17,7 +18,11 @@ def print_summary(
     next_command: str | None = None,
     **outputs: str,
 ) -> None:
-    """Print one line for each of ``outputs`` (name to path), the run, the registered version and the next command."""
+    """Print one line for each of ``outputs`` (name to path), the run, the registered version and the next command.
+
+    Waits for MLflow first, as `Run.finish` does.
+    """
+    flush()
     lines = {
         **{name.capitalize(): path for name, path in outputs.items()},
         "Run": f"{run.root}  (MLflow: {tracking.uri}, run {tracking.run_id})",

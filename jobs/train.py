@@ -13,22 +13,29 @@ def main(config: TrainConfig) -> None:
     from fer.data.prepare import open_dataset
 
     dataset = open_dataset(config, cache=f"{config.out_dir}/data")
-    connect(config.required_cpus, meanwhile=["fer.classifier.preflight", "mlflow.tracking"])
+    connect(
+        config.required_cpus,
+        meanwhile=["fer.classifier.preflight", "mlflow.tracking"],
+        gpus=config.required_gpus,
+        start_timeout=config.start_timeout,
+    )
 
     from fer.classifier.export import export_model, training_history
     from fer.classifier.model import new_spec
     from fer.classifier.preflight import preflight_check
     from fer.classifier.pretrained import share_pretrained
     from fer.classifier.train import train_classifier
-    from fer.training.launch import launch, loop_settings
+    from fer.training.launch import launch, loop_settings, use_gpu
     from fer.training.run import open_run
     from jobs.summary import print_summary
 
+    device = "GPUs" if use_gpu(config) else "CPUs"
     spec = new_spec(config, dataset.manifest.space)
     model = preflight_check(config, spec, dataset)
     run, tracking = open_run(config, "train", default_name=config.backbone, data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
-    print(f"run {run.name}: {config.backbone} on {rows}, {config.workers} worker(s)", flush=True)
+    workers = f"{config.min_workers} to {config.workers}" if config.min_workers else config.workers
+    print(f"run {run.name}: {config.backbone} on {rows}, {workers} worker(s) on {device}", flush=True)
 
     pretrained = share_pretrained(config, model)
     settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump(), pretrained=pretrained)

@@ -38,7 +38,12 @@ def main(config: TuneConfig) -> None:
     sweep = plan_sweep(config, space, base, read_points(config.points))
     warm_start = read_warm_start(config, sweep.space)
     job = sweep.job_config(sweep.space.default)
-    connect(job.required_cpus, meanwhile=["fer.tuning.report", "mlflow.tracking"])
+    connect(
+        job.required_cpus,
+        meanwhile=["fer.tuning.report", "mlflow.tracking"],
+        gpus=job.required_gpus,
+        start_timeout=job.start_timeout,
+    )
 
     from fer.tuning.report import write_report
     from fer.tuning.runner import run_sweep

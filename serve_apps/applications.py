@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
@@ -117,7 +116,7 @@ def resolve_paths(config: C) -> C:
     )
 
 
-def cpus_needed(apps: Sequence[App]) -> float:
-    """CPUs for the least number of replicas of each application."""
+def cpus_needed(apps: Sequence[App], replicas: int = 1) -> float:
+    """CPUs for the least number of replicas of each application; ``replicas`` if it is not given."""
     models = [app.args for app in apps if isinstance(app.args, ServerOptions)]
-    return sum((args.min_replicas or os.cpu_count() or 1) * args.cpus_per_replica for args in models)
+    return sum((args.min_replicas or replicas) * args.cpus_per_replica for args in models)

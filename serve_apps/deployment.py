@@ -2,7 +2,6 @@
 
 # Annotations stay objects here: Serve ships the routes without this module's names, so strings could not be resolved.
 import asyncio
-import os
 import time
 from collections.abc import Coroutine
 from typing import Any
@@ -14,6 +13,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 
+from fer.cpus import cpu_count
 from fer.errors import UserError
 from serve_apps.auth import check_token, required_digest
 from serve_apps.options import ServerOptions
@@ -87,7 +87,8 @@ def replica_range(config: ServerOptions, gpus: int) -> tuple[int, int]:
     if gpus:
         default = int(ray.cluster_resources()["GPU"])
     else:
-        default = min(MAX_REPLICAS, int((os.cpu_count() or 1) / config.cpus_per_replica))
+        spare = ray.cluster_resources().get("CPU", 0) - 1  # one is for the rest of the server
+        default = min(MAX_REPLICAS, int(min(cpu_count(), spare) / config.cpus_per_replica))
     least = config.min_replicas or min(default, config.max_replicas or default)
     return max(least, 1), max(config.max_replicas or default, least, 1)
 

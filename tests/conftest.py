@@ -22,6 +22,8 @@ pytest_plugins = [
     "tests.fixtures.browser",
     "tests.fixtures.chat_server",
     "tests.fixtures.classifier",
+    "tests.fixtures.mlflow_server",
+    "tests.fixtures.nodes",
     "tests.fixtures.vlm",
 ]
 

@@ -21,8 +21,8 @@ ALLOWED = {
 
 # The sub-packages of `fer`, ground floor first: each may import the ones before it.
 LAYERS = (
-    *("errors", "options", "plugins", "downloads", "labels", "answers", "faces"),
-    *("mlflow_client", "tracking", "registry", "models", "data"),
+    *("errors", "cpus", "options", "plugins", "downloads", "labels", "answers", "faces"),
+    *("mlflow_client", "mlflow_send", "mlflow_buffer", "tracking", "registry", "models", "data"),
     *("training", "evaluation", "classifier", "vlm", "inference", "grpo", "ferbench", "dynamics", "tuning"),
 )
 

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from benchmarks.serving.load import Load, constant_rate, photographs, saturate
 from benchmarks.serving.servers import Server, ferry, memory, peers
+from fer.cpus import cpu_count
 from fer.options import Options, parse
 
 CONNECTIONS = (1, 8, 32)
@@ -139,7 +140,7 @@ print(done / (time.perf_counter() - started))
 
 def model_alone(model: Path, photos: Path) -> float:
     """Images per second of the model in one process that does nothing else, in batches of 8, on all cores."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(cpu_count())}
     command = [sys.executable, "-c", ALONE, str(model), str(photos)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 

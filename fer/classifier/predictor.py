@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from fer.classifier.preprocess import to_input
 from fer.classifier.runtime import Runtime
 from fer.classifier.runtimes import open_runtime
 from fer.classifier.spec import ModelSpec
+from fer.cpus import cpu_count
 from fer.errors import UserError
 
 
@@ -52,7 +52,7 @@ class Predictor:
                 )
         self.has_expression = any(spec.has_expression for spec in self.specs)
         self.has_affect = any(spec.has_affect for spec in self.specs)
-        self._threads = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="preprocess")
+        self._threads = ThreadPoolExecutor(min(4, cpu_count()), thread_name_prefix="preprocess")
 
     def predict(self, images: Sequence[np.ndarray]) -> Predictions:
         """Predict for RGB images, each (H, W, 3) uint8 of any size. Thread-safe."""

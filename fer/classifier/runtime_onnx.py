@@ -10,6 +10,7 @@ import onnxruntime
 
 from fer.classifier.runtime import RawOutputs
 from fer.classifier.spec import ModelSpec
+from fer.cpus import cpu_count
 from fer.models.folder import read_spec
 from fer.registry import GRAPH
 
@@ -22,7 +23,7 @@ class OnnxRuntime:
     def __init__(self, folder: Path) -> None:
         self.spec = read_spec(folder, ModelSpec)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or cpu_count())
         options.log_severity_level = 3  # errors only
         self.session = onnxruntime.InferenceSession(str(folder / GRAPH), options, providers=["CPUExecutionProvider"])
         self.names = [output.name for output in self.session.get_outputs()]

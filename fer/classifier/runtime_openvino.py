@@ -12,6 +12,7 @@ import numpy as np
 
 from fer.classifier.runtime import RawOutputs
 from fer.classifier.spec import ModelSpec
+from fer.cpus import cpu_count
 from fer.errors import UserError
 from fer.models.folder import read_spec
 from fer.registry import OPENVINO_GRAPH
@@ -25,7 +26,7 @@ class OpenVinoRuntime:
     def __init__(self, folder: Path) -> None:
         self.spec = read_spec(folder, ModelSpec)
         settings = {
-            "INFERENCE_NUM_THREADS": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+            "INFERENCE_NUM_THREADS": int(os.environ.get("OMP_NUM_THREADS") or cpu_count()),
             "INFERENCE_PRECISION_HINT": "bf16" if self.spec.precision == "bf16" else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,  # all replicas on a machine would be bound to its first cores

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ import ray.data
 import ray.exceptions
 
 from fer.answers import UNKNOWN, parse_label
+from fer.cpus import cpu_count
 from fer.data.images import check_header, decode_rgb, decode_untrusted
 from fer.data.stream.prefetch import prefetch, read_verified
 from fer.data.vqa.prompts import second_turn_prompt
@@ -181,7 +181,7 @@ def _device_name(config: InferenceConfig) -> str:
     import torch
 
     on_gpu = torch.cuda.is_available() and config.device != "cpu"
-    return torch.cuda.get_device_name() if on_gpu else f"{os.cpu_count()} CPUs"
+    return torch.cuda.get_device_name() if on_gpu else f"{cpu_count()} CPUs"
 
 
 def _run_on_ray(items: Sequence[BatchItem], config: InferenceConfig, workers: int) -> Iterator[int]:

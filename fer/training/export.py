@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from fer.registry import MODEL, SPEC, WEIGHTS, register
+from fer.registry import MODEL, SPEC, WEIGHTS
 from fer.tracking import Run
 from fer.training.options import ExperimentOptions
 from fer.training.run import RunFolder
@@ -20,7 +20,7 @@ def publish_model(
 ) -> tuple[str, str | None]:
     """Write ``<run>/model`` from a weights file, log it to MLflow, and register it if ``--register-as`` is given.
 
-    Returns the model folder and the registered version.
+    Returns the model folder and the registered version; None if there is none, or MLflow is down.
     """
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / MODEL
@@ -30,6 +30,6 @@ def publish_model(
         (model / "README.md").write_text(card)
         folder = run.upload(model, MODEL)
         if options.register_as:
-            return folder, register(options, tracking.run_id, model, options.register_as, options.alias)
-        tracking.log_artifacts(model, MODEL)
+            return folder, tracking.register(model, folder, options.register_as, options.alias)
+        tracking.log_artifacts(model, MODEL, kept=folder)
         return folder, None

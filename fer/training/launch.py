@@ -17,7 +17,6 @@ from ray.train import (
     FailureConfig,
     Result,
     RunConfig,
-    ScalingConfig,
     UserCallback,
     WorkerGroupError,
 )
@@ -25,26 +24,41 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.callback import RayTrainCallback
+from ray.train.v2.api.config import ScalingConfig
 
 from fer.errors import UserError
+from fer.mlflow_buffer import WORKER_FLUSH_SECONDS, flush
 from fer.tracking import Run
+from fer.training.elastic import ElasticWorkers
 from fer.training.options import CheckpointOptions, LaunchOptions
 from fer.training.run import RunFolder
 
+RESIZE_SECONDS = 60.0
+"""How often a group of --workers 2..8 looks for room for more workers."""
 USER_ERROR = "user_error.txt"
 """File in the run's folder: the message of the UserError that ended it, which no restart would fix."""
 
 
 def use_gpu(options: LaunchOptions, engines: int = 0) -> bool:
-    """Whether each worker and each of ``engines`` gets a GPU. Raises UserError if --device gpu asks for too many."""
-    gpus = ray.cluster_resources().get("GPU", 0)
-    needed = options.workers + engines
-    if options.device == "gpu" and gpus < needed:
+    """Whether each worker and each of ``engines`` gets a GPU. Raises UserError if the cluster has some, but too few."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if options.device == "cpu" or (options.device == "auto" and not gpus):
+        return False
+    if gpus < options.least_workers + engines:
         also = f" and {engines} engines" if engines else ""
+        fit = f"--workers {gpus - engines}, or " if gpus > engines else ""
         raise UserError(
-            f"--device gpu: the cluster has {gpus:g} GPUs for {options.workers} workers{also}; use fewer --workers"
+            f"the cluster has {gpus} GPUs for {options.least_workers} workers{also}: use {fit}--device cpu to do "
+            "without"
         )
-    return options.device != "cpu" and gpus >= needed
+    return True
+
+
+def keep_device(run: RunFolder, device: str) -> None:
+    """Record what a run trains on. Raises UserError if it trained on GPUs before, and would go on without."""
+    if device == "cpu" and run.record.get("device") == "gpu":
+        raise UserError(f"run {run.name!r} has trained on GPUs, and the cluster has none now: start nodes with GPUs")
+    run.update(device=device)
 
 
 def loop_settings(options: CheckpointOptions, data: str, tracking: Run, **settings: Any) -> dict[str, Any]:
@@ -80,6 +94,12 @@ class Trainer(TorchTrainer):
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         unused = (DatasetsCallback, PlacementGroupCleanerCallback)
         return [each for each in super()._create_default_callbacks() if not isinstance(each, unused)]  # type: ignore[misc]  # of Train V2
+
+    def _initialize_and_run_controller(self, **arguments: Any) -> Result:
+        scaling: Any = self.scaling_config
+        if scaling.elasticity_enabled:
+            arguments["scaling_policy"] = ElasticWorkers(scaling)
+        return super()._initialize_and_run_controller(**arguments)  # type: ignore[misc]  # of Train V2
 
 
 class FailureLine(UserCallback):
@@ -129,19 +149,25 @@ def launch(
         except UserError as error:
             filesystem.pipe_file(path, str(error).encode())
             raise
+        finally:
+            flush(WORKER_FLUSH_SECONDS, announce="://" in run.storage)  # else this job's own process finds it
 
     failures = FailureLine(options.max_failures, partial(filesystem.exists, path))
     get_or_create_autoscaling_coordinator()  # while the controller starts, which then waits for it
     # Notice a dead worker after a second, not half a minute; allow minutes for slow imports on small machines.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    gpu = use_gpu(options)
+    if isinstance(run, RunFolder):
+        keep_device(run, "gpu" if gpu else "cpu")
     trainer = Trainer(
         run_loop,
         train_loop_config=loop_config,
         scaling_config=ScalingConfig(
-            num_workers=options.workers,
-            use_gpu=use_gpu(options),
-            resources_per_worker={"CPU": options.cpus_per_worker} | ({"GPU": 1} if use_gpu(options) else {}),
+            num_workers=(options.min_workers, options.workers) if options.min_workers else options.workers,
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": options.cpus_per_worker} | ({"GPU": 1} if gpu else {}),
         ),
         run_config=RunConfig(
             name=run.name,

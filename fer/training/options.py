@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fer.data.options import CPUS_PER_READER
 from fer.options import Options
@@ -30,24 +30,63 @@ class ExperimentOptions(TrackingOptions):
 class LaunchOptions(ExperimentOptions):
     """Workers, resources and fault tolerance of a training job."""
 
-    workers: int = Field(1, ge=1, description="Training workers (Ray Train processes, one GPU each if there are GPUs)")
+    workers: int = Field(
+        1,
+        ge=1,
+        description="Training workers (Ray Train processes, one GPU each if there are GPUs); 2..8: as many as the "
+        "cluster has room for, while it grows and shrinks",
+    )
+    min_workers: int | None = Field(
+        None, ge=1, description="Fewest workers to train with; --workers 2..8 sets it to 2. Unset: --workers"
+    )
     cpus_per_worker: float = Field(1, gt=0, description="CPUs that Ray reserves for each worker")
     threads: int = Field(
         0, ge=0, description="Compute threads per worker; 0: the machine's cores divided by its workers"
     )
     device: Literal["auto", "cpu", "gpu"] = Field(
-        "auto", description="Device to train on; auto uses GPUs if the cluster has enough"
+        "auto", description="Device to train on; auto: GPUs if the cluster has any"
+    )
+    start_timeout: float = Field(
+        600, ge=0, description="Seconds to wait for the nodes of a cluster that has too few CPUs or GPUs as yet"
     )
     seed: int = Field(0, ge=0, description="Random seed: data order, augmentation, initial weights")
     max_failures: int = Field(3, ge=0, description="Restarts of the workers after one dies")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _split_range(cls, options: Any) -> Any:
+        if isinstance(options, dict) and isinstance(workers := options.get("workers"), str) and ".." in workers:
+            least, _, most = workers.partition("..")
+            return {**options, "min_workers": least, "workers": most}
+        return options
+
+    @model_validator(mode="after")
+    def _check_range(self) -> LaunchOptions:
+        if self.least_workers > self.workers:
+            raise ValueError(f"--min-workers {self.min_workers} is above --workers {self.workers}")
+        return self
+
+    @property
+    def least_workers(self) -> int:
+        """Workers that the run can't do without."""
+        return self.min_workers or self.workers
+
     @property
     def required_cpus(self) -> float:
-        """CPUs that the run occupies: its workers, and the Ray Data readers that feed them (at least one CPU).
+        """CPUs that the run occupies at least."""
+        return self.cpus_of(self.least_workers)
+
+    @property
+    def required_gpus(self) -> int:
+        """GPUs that the run can't do without."""
+        return self.least_workers if self.device == "gpu" else 0
+
+    def cpus_of(self, workers: int) -> float:
+        """CPUs of a number of workers, and of the Ray Data readers that feed them (at least one CPU).
 
         If training reserved every CPU, Ray Data could never start, and the job would hang.
         """
-        return self.workers * self.cpus_per_worker + max(1.0, self.workers * CPUS_PER_READER)
+        return workers * self.cpus_per_worker + max(1.0, workers * CPUS_PER_READER)
 
 
 class CheckpointOptions(LaunchOptions):

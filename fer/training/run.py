@@ -13,7 +13,8 @@ from typing import Any
 import fsspec
 
 from fer.errors import UserError
-from fer.tracking import Run, start_run
+from fer.mlflow_client import check_database
+from fer.tracking import Run, start_run, tracking_uri
 from fer.training.options import ExperimentOptions, LaunchOptions
 
 RECORD_FILE = "run.json"
@@ -25,6 +26,8 @@ PACKAGES = (
 # Options that may change when a run is resumed: they do not affect the result.
 MUTABLE_OPTIONS = {
     "max_failures",
+    "start_timeout",
+    "min_workers",
     "checkpoint_every",
     "tracking_uri",
     "out_dir",
@@ -68,6 +71,11 @@ class RunFolder:
             }
             self.update()
 
+    @property
+    def buffer(self) -> str:
+        """Where what MLflow has not taken yet is kept: in the folder, or for a URI in the cache folder."""
+        return self.root.replace("://", "-").replace("/", "-") if "://" in self.root else f"{self.root}/mlflow"
+
     def update(self, **entries: Any) -> None:
         """Set entries of `run.json` and write it."""
         self.record.update(entries)
@@ -100,11 +108,22 @@ def open_run(
     folder = RunFolder(options, job, default_name)
     if folder.record.get("data_hash", data_hash) != data_hash:
         raise UserError(f"the data of run {folder.name!r} has changed since it started: choose another --name")
-    tracking = start_run(options, options.experiment, folder.name, folder.record.get("mlflow_run_id"), parent)
+    check_database(tracking_uri(options), connected_hosts())
+    known = folder.record.get("mlflow_run_id")
+    tracking = start_run(options, options.experiment, folder.name, known, parent, folder.buffer)
     folder.update(mlflow_run_id=tracking.run_id, data_hash=data_hash)
     tracking.log_params(options.model_dump())
     tracking.set_tags({"commit": folder.record["commit"], "data_hash": data_hash})
     return folder, tracking
+
+
+def connected_hosts() -> int:
+    """Machines of the Ray cluster that this process is connected to; 0 if there is none."""
+    import ray
+
+    if not ray.is_initialized():
+        return 0
+    return len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
 
 
 def _check_same_options(before: dict[str, Any], now: dict[str, Any], name: str, mutable: set[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from ray.train.collective import barrier, broadcast_from_rank_zero
 from ray.train.torch import get_device, prepare_model
 from torch import Tensor, nn
 
+from fer.cpus import cpu_count
 from fer.training.options import LaunchOptions
 
 
@@ -29,16 +29,16 @@ class Worker:
 
     @classmethod
     def start(cls, options: LaunchOptions, report_fn: Callable[..., None] | None = None) -> Worker:
-        """Join the worker group and set the compute threads: by default the machine's cores shared by its workers.
+        """Join the worker group and set the compute threads: by default the machine's CPUs shared by its workers.
 
         With ``report_fn`` there is no group: this process is the only worker, and Ray Train does not run it.
         """
         if report_fn is not None:
-            torch.set_num_threads(options.threads or os.cpu_count() or 1)
+            torch.set_num_threads(options.threads or cpu_count())
             gpu = options.device != "cpu" and torch.cuda.is_available()
             return cls(0, 1, torch.device("cuda" if gpu else "cpu"), report_fn)
         context = ray.train.get_context()
-        threads = options.threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size())
+        threads = options.threads or max(1, cpu_count() // context.get_local_world_size())
         torch.set_num_threads(threads)
         return cls(context.get_world_rank(), context.get_world_size(), get_device())
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ray import cloudpickle
-from ray.exceptions import RayTaskError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from fer.errors import UserError
 from fer.tracking import Run, start_run
 from fer.training.options import ExperimentOptions
 from fer.tuning.checkpoints import TrialCheckpoints
 from fer.tuning.scheduler import ASHA
 from fer.tuning.space import Point
+from fer.tuning.trial import error_line
 from fer.tuning.trial_record import TrialRecord, ranked, save_record, trial_folder, trial_number
 
 TUNE_KEYS = frozenset(
@@ -55,7 +55,7 @@ class SweepCallback(Callback):
         if record is not None:
             self.interrupted.remove(record)
             record.attempts += 1
-            start_run(self.options, self.options.experiment, "", record.run_id)
+            start_run(self.options, self.options.experiment, "", record.run_id, self.parent)
         else:
             number = len(self.records)
             run = start_run(self.options, self.options.experiment, f"{self.name}-{number:03}", parent=self.parent)
@@ -78,16 +78,29 @@ class SweepCallback(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record = self._record(trial)
-        if isinstance(self.scheduler, ASHA) and trial.trial_id in self.scheduler.stopped:
+        if self.has_failed(record.number):
+            record.error = self._checkpoints(record).error
+            self._end_trial(record, "failed", "FAILED")
+        elif isinstance(self.scheduler, ASHA) and trial.trial_id in self.scheduler.stopped:
             self._end_trial(record, "stopped", "KILLED")
         elif record.epochs >= self.max_epochs or self._checkpoints(record).completed:
             self._end_trial(record, "finished", "FINISHED")
         # Otherwise the time budget ended it: it stays "running", to be resumed.
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        record = self._record(trial)
+        record.attempts += 1
+        save_record(self.folder, record)
+        print(f"{record.name} was lost ({lost_line(trial)}); it goes on from epoch {record.epochs}", flush=True)
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         record = self._record(trial)
-        record.error = error_line(trial)
+        record.error = lost_line(trial)
         self._end_trial(record, "failed", "FAILED")
+
+    def has_failed(self, number: int) -> bool:
+        """Whether a trial has ended with an error of its own."""
+        return bool(self._checkpoints(self.records[number]).error)
 
     def _record(self, trial: Trial) -> TrialRecord:
         return self.records[trial_number(str(trial))]
@@ -103,11 +116,11 @@ class SweepCallback(Callback):
     ) -> None:
         record.state = state
         save_record(self.folder, record)
-        run = Run(self.parent.uri, record.run_id)
+        run = replace(self.parent, run_id=record.run_id)
         run.set_tags({"state": state, "error": record.error})
         if record.score is not None:
             run.log_metrics({"best_score": record.score}, step=record.epochs)
-        run.finish(status)
+        run.set_status(status)
         print(self._status_line(record), flush=True)
 
     def _status_line(self, record: TrialRecord) -> str:
@@ -125,15 +138,7 @@ class SweepCallback(Callback):
         return f"[{ended}/{self.num_trials}] {record.name} {outcome}{score}{leader}"
 
 
-def error_line(trial: Trial) -> str:
-    """Why a trial failed, in one line: of a chain of errors a UserError if there is one, else the original error."""
+def lost_line(trial: Trial) -> str:
+    """What a trial's process was lost to, in one line."""
     file = trial.pickled_error_file
-    error: BaseException | None = cloudpickle.loads(Path(file).read_bytes()) if file else None
-    if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
-        error = error.cause
-    while error is not None and error.__cause__ is not None and not isinstance(error, UserError):
-        error = error.__cause__
-    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()] or ["no error message"]
-    if isinstance(error, UserError):
-        return lines[0]
-    return f"{type(error).__name__}: {' '.join(lines[:2])}"
+    return error_line(cloudpickle.loads(Path(file).read_bytes())) if file else "no error message"

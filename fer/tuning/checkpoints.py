@@ -12,6 +12,8 @@ HISTORY = "history.json"
 PREFIX = "checkpoint_"
 COMPLETED = "complete"
 """Marker file of a trial that ran to its end."""
+FAILED = "error.txt"
+"""Why a trial failed: a line, then the traceback."""
 
 
 class TrialCheckpoints:
@@ -61,6 +63,19 @@ class TrialCheckpoints:
 
     def mark_completed(self) -> None:
         (self.folder / COMPLETED).touch()
+
+    @property
+    def error(self) -> str:
+        """Why the trial failed, in one line; empty if it did not."""
+        file = self.folder / FAILED
+        return file.read_text().partition("\n")[0] if file.exists() else ""
+
+    def mark_started(self) -> None:
+        """Forget why an earlier attempt failed."""
+        (self.folder / FAILED).unlink(missing_ok=True)
+
+    def mark_failed(self, reason: str, traceback: str) -> None:
+        write_atomically(self.folder / FAILED, f"{reason}\n\n{traceback}")
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"{PREFIX}{epoch:04}"

@@ -6,6 +6,7 @@ import json
 import statistics
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def log_best_trial(run: RunFolder, best: TrialRecord, parent: Run) -> None:
     checkpoint = TrialCheckpoints(trial_folder(Path(run.root), best.number)).best
     logged = run.record.get("logged", [])
     if checkpoint is not None and str(checkpoint) not in logged:
-        Run(parent.uri, best.run_id).log_artifacts(checkpoint, checkpoint.name)
+        replace(parent, run_id=best.run_id).log_artifacts(checkpoint, checkpoint.name, kept=str(checkpoint.absolute()))
         run.update(logged=[*logged, str(checkpoint)])
     parent.log_artifacts(Path(run.root) / PAGE)
 

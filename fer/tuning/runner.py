@@ -16,8 +16,9 @@ from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from fer.errors import UserError
-from fer.tracking import Run, start_run
-from fer.training.run import RunFolder
+from fer.mlflow_client import check_database
+from fer.tracking import Run, start_run, tracking_uri
+from fer.training.run import RunFolder, connected_hosts
 from fer.tuning.callback import SweepCallback
 from fer.tuning.options import TuneConfig
 from fer.tuning.scheduler import make_scheduler
@@ -35,12 +36,13 @@ def run_sweep(sweep: Sweep, warm_start: Sequence[TrialRecord]) -> tuple[RunFolde
     config, space = sweep.config, sweep.space
     job = sweep.job_config(space.default)
     max_concurrent = concurrent_trials(job, config)
+    check_database(tracking_uri(config), connected_hosts())
     data = sweep.trainable.prepare_data(job)
     run = RunFolder(config, "tune", default_name=config.space.replace(":", "-"))
     if run.record.get("base", dict(sweep.base)) != dict(sweep.base):
         raise UserError(f"sweep {run.name!r} was started with another --base: choose another --name")
     folder = Path(run.root)
-    parent = start_run(config, config.experiment, run.name, run.record.get("mlflow_run_id"))
+    parent = start_run(config, config.experiment, run.name, run.record.get("mlflow_run_id"), buffer=run.buffer)
     run.update(mlflow_run_id=parent.run_id, base=dict(sweep.base))
     parent.log_params(config.model_dump())
 
@@ -58,8 +60,7 @@ def run_sweep(sweep: Sweep, warm_start: Sequence[TrialRecord]) -> tuple[RunFolde
 
     callback.scheduler = make_scheduler(space, sweep.search, sweep.scheduler, sweep.trainable.max_progress(job), ended)
     searcher, param_space = _make_searcher(sweep, callback, ended, warm_start)
-    template = sweep.trial_template(folder, data, parent.uri)
-    template.fixed["threads"] = job.threads or max(1, (os.cpu_count() or 1) // (max_concurrent * job.workers))
+    template = sweep.trial_template(folder, data, parent)
     print(
         f"sweep {run.name}: {sweep.num_trials} trials of up to {max_epochs} epochs, {remaining} left; "
         f"search {sweep.search}, scheduler {sweep.scheduler}",
@@ -122,7 +123,8 @@ def _make_searcher(
     study = make_study(space.params, [*warm_start, *ended], config.second_objective, sampler, storage)
     for point in first:
         study.enqueue_trial(point)
-    return SweepSearch(space.params, callback.start_trial, config.second_objective, sampler, storage), {}
+    start, failed = callback.start_trial, callback.has_failed
+    return SweepSearch(space.params, start, config.second_objective, sampler, storage, failed), {}
 
 
 def _make_tuner(
@@ -144,6 +146,7 @@ def _make_tuner(
     resources = {"CPU": cpus}
     if one_worker and job.device != "cpu" and ray.cluster_resources().get("GPU"):
         resources["GPU"] = sweep.config.gpus_per_trial
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a trial that fails before its first epoch has no score
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the one for TensorBoard imports torch
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the table only; the newer output repeats the metrics of every trial
     reporter = ray.tune.CLIReporter(
@@ -169,6 +172,7 @@ def _make_tuner(
             name="tune",
             storage_path=str(template.folder),
             callbacks=[callback, JsonLoggerCallback()],  # Tune reads its files at the end
+            failure_config=ray.tune.FailureConfig(max_failures=job.max_failures),  # of processes and nodes
             stop={"trial_epoch": callback.max_epochs} if population else None,
             progress_reporter=reporter,
             verbose=1,

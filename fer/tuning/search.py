@@ -23,6 +23,9 @@ GRID_VALUES = 3
 StartTrial = Callable[[Point], dict[str, Any]]
 """Creates the record of a trial at this point; returns the trial's config: its number and point."""
 
+HasFailed = Callable[[int], bool]
+"""Whether the trial of this number has failed."""
+
 
 def distributions(params: Mapping[str, Domain]) -> dict[str, BaseDistribution]:
     """Ray Tune's distributions as Optuna's."""
@@ -81,6 +84,7 @@ class SweepSearch(OptunaSearch):
         second_objective: str | None,
         sampler: optuna.samplers.BaseSampler,
         storage: optuna.storages.BaseStorage,
+        has_failed: HasFailed,
     ) -> None:
         metric: Any = [SCORE, second_objective] if second_objective else SCORE
         mode: Any = ["max", "min"] if second_objective else "max"
@@ -92,11 +96,21 @@ class SweepSearch(OptunaSearch):
             storage=storage,  # holds the study of `make_study`
             study_name=STUDY,
         )
-        self.start_trial = start_trial
+        self.start_trial, self.has_failed = start_trial, has_failed
+        self.numbers: dict[str, int] = {}
+        """Of the trials, by Tune's id."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         point = super().suggest(trial_id)
-        return {"trial": self.start_trial(point)} if point is not None else None
+        if point is None:
+            return None
+        config = self.start_trial(point)
+        self.numbers[trial_id] = config["number"]
+        return {"trial": config}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        failed = error or self.has_failed(self.numbers[trial_id])
+        super().on_trial_complete(trial_id, None if failed else result, error=failed)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the trial records are the state (see `fer.tuning.trial_record`)."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fer.errors import UserError
+from fer.tracking import Run
 from fer.tuning.options import TuneConfig
 from fer.tuning.search import grid_points, grid_values
 from fer.tuning.space import Point, SearchSpace, check_point
@@ -64,9 +65,9 @@ class Sweep:
 
     def job_config(self, point: Point) -> Any:
         """The job's config at a point. Raises UserError for a combination that the job refuses."""
-        return self.trial_template(Path(), {}, "").job_config(point)
+        return self.trial_template(Path(), {}, Run("", "")).job_config(point)
 
-    def trial_template(self, folder: Path, data: dict[str, Any], tracking_uri: str) -> TrialTemplate:
+    def trial_template(self, folder: Path, data: dict[str, Any], tracking: Run) -> TrialTemplate:
         return TrialTemplate(
             folder=folder,
             space=self.space,
@@ -74,7 +75,7 @@ class Sweep:
             base=dict(self.base),
             fixed=dict(self.fixed),
             data=data,
-            tracking_uri=tracking_uri,
+            tracking=tracking,
             second_objective=self.config.second_objective,
             population=self.search == "pbt",
         )

@@ -10,23 +10,28 @@ from __future__ import annotations
 import math
 import os
 import time
+import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.tune
+from ray.exceptions import RayError, RayTaskError
 from ray.train import Checkpoint
 
+from fer.cpus import cpu_count
 from fer.errors import UserError
+from fer.mlflow_buffer import WORKER_FLUSH_SECONDS, flush
 from fer.tracking import Run
 from fer.training.options import LaunchOptions
 from fer.tuning.checkpoints import TrialCheckpoints, best_entry
 from fer.tuning.scheduler import PROGRESS, SCORE
 from fer.tuning.space import Point, SearchSpace
 from fer.tuning.trainables.base import Settings, Trainable
-from fer.tuning.trial_record import read_record, trial_folder, trial_number
+from fer.tuning.trial_record import TrialRecord, read_record, trial_folder, trial_number
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class TrialTemplate:
     fixed: dict[str, Any]
     """Options of the job that override the point's."""
     data: Settings
-    tracking_uri: str
+    tracking: Run
+    """The sweep's own run."""
     second_objective: str | None
     population: bool
     """Population based training: a trial may be given another one's checkpoint, and new options to continue with."""
@@ -70,20 +76,54 @@ def merge_options(options: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
 
 
 def run_trial(config: dict[str, Any], template: TrialTemplate) -> None:
-    """The function that Ray Tune runs. ``config["trial"]["point"]`` is the point, which PBT changes as it goes."""
+    """The function that Ray Tune runs. ``config["trial"]["point"]`` is the point, which PBT changes as it goes.
+
+    Tune starts a trial again after any exception. That is what a lost node needs; every other error would only come
+    again, so it is written to the trial's folder.
+    """
     # A stopped trial's thread must have ended before the next trial gets this process; Ray gives it two seconds.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
     record = read_record(template.folder, trial_number(ray.tune.get_context().get_trial_name()))
     folder = trial_folder(template.folder, record.number)
+    try:
+        train_trial(config, template, record, folder)
+    except Exception as error:
+        if is_loss(error):
+            raise
+        TrialCheckpoints(folder).mark_failed(error_line(error), traceback.format_exc())
+    finally:
+        flush(WORKER_FLUSH_SECONDS, announce=False)  # the sweep's own process finds it
+
+
+def is_loss(error: Exception) -> bool:
+    """Whether an error means that a process or a node is gone, and not that something is wrong with the trial."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return isinstance(cause, RayError)
+
+
+def error_line(error: BaseException) -> str:
+    """An error in one line: of a chain of errors a UserError if there is one, else the original error."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+        error = error.cause
+    while error.__cause__ is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no error message"]
+    return lines[0] if isinstance(error, UserError) else f"{type(error).__name__}: {' '.join(lines[:2])}"
+
+
+def train_trial(config: dict[str, Any], template: TrialTemplate, record: TrialRecord, folder: Path) -> None:
+    """Train at the trial's point, from its last checkpoint on."""
     reporter = TrialReporter(template, template.job_config(config["trial"]["point"]), TrialCheckpoints(folder))
+    reporter.checkpoints.mark_started()
     given = ray.tune.get_checkpoint() if template.population else None
     if given is None:
         reporter.replay()
     resume = Path(given.path) if given else reporter.checkpoints.last
     if reporter.checkpoints.completed:
         return
-    tracking = Run(template.tracking_uri, record.run_id)
-    job: LaunchOptions = reporter.config
+    tracking = replace(template.tracking, run_id=record.run_id)
+    threads = reporter.config.threads or threads_per_worker(reporter.config)
+    job: LaunchOptions = reporter.config.model_copy(update={"threads": threads})
     loop, settings = template.trainable.train_loop(job, template.data, tracking, folder)
     settings |= {"resume": str(resume) if resume else None}
     if job.workers == 1:
@@ -91,6 +131,14 @@ def run_trial(config: dict[str, Any], template: TrialTemplate) -> None:
     else:
         train_on_workers(loop, settings, reporter)
     reporter.checkpoints.mark_completed()
+
+
+def threads_per_worker(job: LaunchOptions) -> int:
+    """Compute threads of each worker of a trial: its part of this node, by the CPUs that the trial takes of Ray's."""
+    node_id = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == node_id)
+    part = job.required_cpus / job.workers / max(node["Resources"].get("CPU", 0), job.required_cpus)
+    return max(1, int(cpu_count() * part))
 
 
 class TrialReporter:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.train import Result
 
-from fer.registry import MODEL, SPEC, register
+from fer.registry import MODEL, SPEC
 from fer.tracking import Run
 from fer.training.checkpoint import read_state
 from fer.training.run import RunFolder
@@ -38,10 +38,10 @@ def export_model(
             model, base=config.model, config=config.model_dump(mode="json"), run=run.record, metrics=metrics
         )
         run.write("history.json", json.dumps(history, indent=2))
-        run.upload(model, MODEL)
+        folder = run.upload(model, MODEL)
         version = None
         if config.register_as:
-            version = register(config, tracking.run_id, model, config.register_as, config.alias)
+            version = tracking.register(model, folder, config.register_as, config.alias)
         else:
             metadata = Path(scratch) / "metadata"
             metadata.mkdir()
@@ -49,7 +49,7 @@ def export_model(
                 shutil.copy(model / name, metadata / name)
             tracking.log_artifacts(metadata, MODEL)
     tracking.finish()
-    return f"{run.root}/{MODEL}", metrics, version
+    return folder, metrics, version
 
 
 def write_model_card(

@@ -86,6 +86,12 @@ class VlmTrainingOptions(VlmModelOptions, ImageOptions, LoraOptions, DeepSpeedOp
     )
 
     @model_validator(mode="after")
+    def _workers_are_fixed(self) -> Self:
+        if self.min_workers:
+            raise ValueError("--workers: the optimizer's state is divided among a fixed number of workers")
+        return self
+
+    @model_validator(mode="after")
     def _image_fits(self) -> Self:
         if (self.min_pixels or 0) > (self.max_pixels or float("inf")):
             raise ValueError("--min-pixels is above --max-pixels")

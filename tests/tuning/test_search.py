@@ -38,7 +38,9 @@ def test_the_search_suggests_given_points_first_and_learns_from_known_trials(
     sampler = make_sampler("tpe", 0, len(known))
     study = make_study(space.params, known, None, sampler, storage)
     study.enqueue_trial(space.default)
-    search = SweepSearch(space.params, lambda point: {"point": point}, None, sampler, storage)
+    search = SweepSearch(
+        space.params, lambda point: {"number": 0, "point": point}, None, sampler, storage, lambda number: False
+    )
     suggested = []
     for number in range(13):
         config = search.suggest(str(number))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from fer.cpus import cpu_count
 from fer.data.images import decode_rgb
 from fer.data.manifest import ShardedDataset
 from fer.errors import BadRow
@@ -36,7 +36,7 @@ def read_batches(dataset: ShardedDataset, split: str, batch_size: int) -> Iterat
 def decode_ahead(tables: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, list[Image]]]:
     """Each table with its decoded images; the next table's are decoded while the caller works on this one's."""
     pending: tuple[pa.Table, list[Future[Image]]] | None = None
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, cpu_count())) as pool:
         for table in tables:
             following = table, [pool.submit(_decode, data) for data in table["image"].to_pylist()]
             if pending:

@@ -1,0 +1,76 @@
+"""Clusters of several nodes: waiting for nodes that start later, and clusters that ask for a token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.fixtures.nodes import Nodes
+
+pytestmark = pytest.mark.slow
+
+CONNECT = """
+import sys
+from cluster.local import connect
+from fer.errors import UserError
+try:
+    connect(cpus=2, start_timeout=float(sys.argv[1]))
+    print("connected", flush=True)
+except UserError as error:
+    print(error, flush=True)
+"""
+WITH_REQUEST = """
+import threading, time
+from ray.experimental.internal_kv import _internal_kv_get
+def watch():
+    while True:
+        try:
+            found = _internal_kv_get("autoscaler_resource_request")
+        except Exception:  # not connected yet
+            found = None
+        if found:
+            print("request", found.decode(), flush=True)
+            return
+        time.sleep(0.1)
+threading.Thread(target=watch, daemon=True).start()
+"""
+
+
+@pytest.fixture(scope="module")
+def nodes(start_nodes: Callable[..., Any]) -> Iterator[Nodes]:
+    with start_nodes() as started:
+        yield started
+
+
+def test_a_cluster_without_cpus_is_refused_when_the_time_is_over(nodes: Nodes) -> None:
+    output, _ = nodes.run("-c", CONNECT, "2").communicate(timeout=120)
+    assert "the cluster has 0 of 2 CPUs: waiting 2 s at most for more nodes (--start-timeout)" in output
+    assert "the job needs 2 CPUs (some are left for reading data) but the cluster has 0; use fewer --workers" in output
+
+
+def test_a_cluster_is_asked_for_nodes_and_waited_for(nodes: Nodes) -> None:
+    driver = nodes.run("-c", WITH_REQUEST + CONNECT, "100")
+    assert driver.stdout is not None
+    lines = iter(driver.stdout.readline, "")
+    assert "waiting 100 s at most for more nodes" in next(line for line in lines if "the cluster has" in line)
+    assert next(line for line in lines if line.startswith("request")).count('"CPU": 1') == 2
+    nodes.add(cpus=2)
+    assert "connected\n" in list(lines)
+
+
+def test_a_cluster_with_a_token_says_how_to_give_it(start_nodes: Callable[..., Any]) -> None:
+    without, wrong = {"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
+    with start_nodes(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0123456789abcdef" * 4) as nodes:
+        drivers = [nodes.run("-c", CONNECT, "0", **given) for given in (without, wrong)]
+        for driver in drivers:
+            output, _ = driver.communicate(timeout=120)
+            assert f"the Ray cluster at {nodes.address} asks for a token: set RAY_AUTH_MODE=token" in output
+            assert "Traceback" not in output
+
+
+def test_a_cluster_need_not_have_what_a_ray_of_our_own_would_get(nodes: Nodes) -> None:
+    program = "from cluster.local import connect; connect(cpus=2, local_cpus=64); print('connected')"
+    output, _ = nodes.run("-c", program).communicate(timeout=120)
+    assert "connected\n" in output

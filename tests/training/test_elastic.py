@@ -1,0 +1,52 @@
+"""`--workers 1..2` on real nodes: waits for the first, takes in the second, and survives the loss of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EPOCHS = 40
+TRAIN = """
+import sys
+from fer.training import launch
+launch.RESIZE_SECONDS = 2
+from jobs.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_group_grows_and_shrinks_with_the_cluster(
+    start_nodes: Callable[..., Any], small_shards: Path, tmp_path: Path
+) -> None:
+    words = ["train", "--data", str(small_shards), "--out-dir", str(tmp_path), "--name", "elastic", "--img-size", "40"]
+    words += ["--backbone", "test_resnet", "--batch-size", "32", "--epochs", str(EPOCHS), "--workers", "1..2"]
+    words += ["--threads", "1", "--checkpoint-every", "5", "--start-timeout", "200"]
+    with start_nodes() as nodes:
+        driver = nodes.run("-c", TRAIN, *words)
+        seen: list[str] = []
+
+        def wait_for(text: str) -> None:
+            for line in iter(driver.stdout.readline, ""):
+                seen.append(line)
+                if text in line:
+                    return
+            raise AssertionError(f"no {text!r} in\n{''.join(seen)}")
+
+        wait_for("the cluster has 0 of 2 CPUs: waiting 200 s at most for more nodes")
+        nodes.add(cpus=2)
+        wait_for("training with 1 workers")
+        wait_for("epoch")
+        nodes.add(cpus=2)
+        wait_for("the cluster has room for 2 workers: going on with them, from the latest checkpoint")
+        wait_for("epoch")
+        nodes.remove_oldest()
+        wait_for("training with 1 workers")
+        seen.append(driver.stdout.read())
+        assert driver.wait(300) == 0, "".join(seen)
+    history = json.loads((tmp_path / "elastic" / "history.json").read_text())
+    assert [entry["epoch"] for entry in history] == list(range(1, EPOCHS + 1))
