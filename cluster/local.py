@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from threading import Thread
@@ -18,7 +18,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.exceptions import AuthenticationError
 
 from cluster.logs import redirect_logs
-from cluster.serve import serve_settings
+from cluster.serve import import_serve, serve_settings
 from fer.cpus import cpu_count
 from fer.errors import UserError
 
@@ -26,22 +26,29 @@ START_ATTEMPTS = 3
 
 
 def connect(
-    cpus: float, meanwhile: Sequence[str] = (), *, gpus: int = 0, local_cpus: float = 0, start_timeout: float = 0
+    cpus: float,
+    meanwhile: Sequence[str] = (),
+    *,
+    gpus: int = 0,
+    local_cpus: float = 0,
+    start_timeout: float = 0,
+    serves: bool = False,
 ) -> None:
     """Connect to the cluster in ``RAY_ADDRESS``, or start Ray on this machine with at least ``cpus`` CPUs.
 
     A cluster that has fewer, or fewer than ``gpus`` GPUs, is asked for more nodes, and waited for ``start_timeout``
     seconds at most. CPUs of a local Ray are logical: it gets as many as the job needs and ``local_cpus``, even if the
-    machine has fewer. The modules ``meanwhile`` are imported while Ray starts, on a thread.
+    machine has fewer. The modules ``meanwhile`` are imported while Ray starts, on a thread. ``serves``: for Ray Serve.
     Raises UserError if the cluster can't be reached, or does not get that many; the job would wait for its workers
     forever.
     """
     if not ray.is_initialized():
         with _importing(meanwhile):
+            set_up = set_up_serve_process if serves else set_up_process
             if os.environ.get("RAY_ADDRESS"):
-                _join()
+                _join(set_up)
             else:
-                _start(max(cpus, local_cpus))
+                _start(max(cpus, local_cpus), set_up)
         set_up_process()
     needed = {"CPU": cpus, "GPU": gpus}
     if start_timeout and not is_local() and _missing(needed):
@@ -100,6 +107,12 @@ def set_up_process() -> None:
     os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
 
 
+def set_up_serve_process() -> None:
+    """Set up a worker that is, most likely, a process of Ray Serve."""
+    set_up_process()
+    import_serve()
+
+
 @contextmanager
 def _importing(modules: Sequence[str]) -> Iterator[None]:
     """Import modules on a thread. (Ray has to start on the main one: its processes end with the thread.)"""
@@ -109,7 +122,7 @@ def _importing(modules: Sequence[str]) -> Iterator[None]:
     thread.join()
 
 
-def _start(cpus: float) -> None:
+def _start(cpus: float, set_up: Callable[[], None]) -> None:
     """Start a local Ray; retry, because a loaded machine can exceed Ray's start-up limit of 30 seconds."""
     # A local Ray enables token authentication by itself, and warns about it.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
@@ -120,7 +133,7 @@ def _start(cpus: float) -> None:
     logical = int(max(cpu_count(), cpus + 0.999))
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            _init(address="local", num_cpus=logical, include_dashboard=False)
+            _init(set_up, address="local", num_cpus=logical, include_dashboard=False)
             return
         except Exception as error:  # Ray raises a bare Exception on a timeout
             ray.shutdown()
@@ -130,11 +143,11 @@ def _start(cpus: float) -> None:
             time.sleep(2)
 
 
-def _join() -> None:
+def _join(set_up: Callable[[], None]) -> None:
     """Connect to the cluster in RAY_ADDRESS."""
     address = os.environ["RAY_ADDRESS"]
     try:
-        _init()
+        _init(set_up)
     except (AuthenticationError, ConnectionError) as error:
         if isinstance(error, AuthenticationError) or _asks_for_token(address):
             raise UserError(
@@ -158,9 +171,10 @@ def _asks_for_token(address: str) -> bool:
     return False
 
 
-def _init(**arguments: Any) -> None:
+def _init(set_up: Callable[[], None], **arguments: Any) -> None:
+    """Connect; ``set_up`` runs in every worker before its first task."""
     ray.init(
         logging_level=logging.WARNING,
-        runtime_env={"worker_process_setup_hook": "cluster.local.set_up_process"},
+        runtime_env={"worker_process_setup_hook": f"cluster.local.{set_up.__name__}"},
         **arguments,
     )

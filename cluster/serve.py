@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,3 +52,14 @@ def serve_settings() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_SECONDS),
     }
+
+
+def import_serve() -> None:
+    """Import Ray Serve without pandas, which it needs for data frames in responses only.
+
+    That saves 30 MB and a second in each of its processes. Other code can import pandas afterwards.
+    """
+    if "pandas" not in sys.modules:
+        sys.modules["pandas"] = None  # type: ignore[assignment]  # an import fails
+        import_module("ray.serve")
+        del sys.modules["pandas"]

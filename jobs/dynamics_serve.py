@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from cluster.serve import import_serve
 from jobs.serve import start, wait_and_stop
 from serve_apps.options import DynamicsServeConfig as Config
 
 
 def main(config: Config) -> None:
     """Serve until Ctrl-C or SIGTERM."""
+    import_serve()
     from serve_apps.applications import App, ready_args
     from serve_apps.dynamics import build_app
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cluster.serve import import_serve
 from serve_apps.options import ServeConfig as Config
 from serve_apps.options import ServerOptions
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 def main(config: Config) -> None:
     """Serve until Ctrl-C or SIGTERM."""
+    import_serve()
     from fer.faces.detectors import HAAR_HINT
     from serve_apps.applications import chosen_apps
 
@@ -47,7 +49,7 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
     if not os.environ.get("RAY_ADDRESS"):
         check_port(config.host, config.port)
     use_certificate(config.tls_certificate)
-    connect(cpus=cpus_needed(apps) + 1, local_cpus=cpus_needed(apps, replicas=cpu_count()) + 1)
+    connect(cpus=cpus_needed(apps) + 1, local_cpus=cpus_needed(apps, replicas=cpu_count()) + 1, serves=True)
     token = choose_token(config.token, config.host)
     deploy(apps, config.host, config.port, token)
     url = f"{'https' if config.tls_certificate else 'http'}://{_url_host(config.host)}:{config.port}"
@@ -62,6 +64,8 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
 def running(config: Config) -> Iterator[str]:
     """A server in a ``with`` block; its URL."""
     from serve_apps.applications import chosen_apps
+
+    import_serve()
 
     apps = chosen_apps(config)
     url = start(apps, config)
