@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from fer import __version__
+from serve_apps.page.routes import docs_router
 from serve_apps.schema import ErrorResponse
 
 RETRY_AFTER_SECONDS = 1
@@ -21,7 +22,8 @@ CLIENT_CLOSED_REQUEST = 499
 
 def new_api(title: str, description: str) -> FastAPI:
     """An HTTP API to which an application adds its routes. A client that goes away while it sends is no error."""
-    api = FastAPI(title=title, version=__version__, description=description)
+    api = FastAPI(title=title, version=__version__, description=description, docs_url=None, redoc_url=None)
+    api.include_router(docs_router())
     api.add_exception_handler(ClientDisconnect, _client_left)
     return api
 

@@ -103,7 +103,6 @@ def test_health_models_and_documentation(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/v1/predict", "/analyze", "/healthz", "/v1/models"} <= set(paths)
     assert "multipart/form-data" in paths["/v1/predict"]["post"]["requestBody"]["content"]
-    assert client.get("/docs").status_code == 200
 
 
 @pytest.mark.parametrize(

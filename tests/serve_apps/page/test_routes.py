@@ -8,15 +8,16 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from serve_apps.page.routes import page_router
+from serve_apps.page.routes import docs_router, page_router
 
 
 @pytest.fixture
 def client(tmp_path: Path) -> TestClient:
     (tmp_path / "dist").mkdir()
     (tmp_path / "secret.txt").write_text("secret")
-    app = FastAPI()
+    app = FastAPI(docs_url=None)
     app.include_router(page_router(tmp_path / "dist"))
+    app.include_router(docs_router(tmp_path / "dist"))
     return TestClient(app)
 
 
@@ -45,8 +46,9 @@ def test_only_assets_are_served(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-def test_without_the_built_page_one_line_says_how_to_build_it(client: TestClient) -> None:
-    response = client.get("/")
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_without_the_built_page_one_line_says_how_to_build_it(client: TestClient, path: str) -> None:
+    response = client.get(path)
     assert response.status_code == 503
     assert response.text.count("\n") == 1
     assert "make setup" in response.text
