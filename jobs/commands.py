@@ -35,6 +35,7 @@ JOBS = {
     "mlflow sync": "Send MLflow what was logged while it was down",
     "promote": "Point an alias, such as champion, to a version of a registered model",
     "serve": "Serve an expression classifier over HTTP",
+    "keys new": "Make an API key for a server, with scopes and a rate",
     "cluster": "Start and stop a Ray cluster on this machine, or join one",
     "submit": "Run a command as a job on a cluster",
     "jobs": "List the jobs of a cluster; their logs; stop and resume them",

@@ -50,7 +50,8 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
         check_port(config.host, config.port)
     use_certificate(config.tls_certificate)
     connect(cpus=cpus_needed(apps) + 1, local_cpus=cpus_needed(apps, replicas=cpu_count()) + 1, serves=True)
-    token = choose_token(config.token, config.host)
+    keys = any(app.args.api_keys for app in apps)
+    token = config.token if keys else choose_token(config.token, config.host)
     deploy(apps, config.host, config.port, token)
     url = f"{'https' if config.tls_certificate else 'http'}://{_url_host(config.host)}:{config.port}"
     if is_local():
@@ -63,9 +64,8 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
 @contextmanager
 def running(config: Config) -> Iterator[str]:
     """A server in a ``with`` block; its URL."""
-    from serve_apps.applications import chosen_apps
-
     import_serve()
+    from serve_apps.applications import chosen_apps
 
     apps = chosen_apps(config)
     url = start(apps, config)

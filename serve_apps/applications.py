@@ -12,7 +12,8 @@ from fer.errors import UserError
 from fer.faces.options import FaceOptions
 from fer.options import describe_errors
 from fer.plugins import import_object
-from serve_apps.options import APPS, DynamicsServeConfig, ServeConfig, ServerOptions
+from serve_apps.api_keys import read_keys
+from serve_apps.options import APPS, DynamicsServeConfig, KeyOptions, ServeConfig, ServerOptions
 from serve_apps.vlm_options import VlmServeConfig
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 BuildApp = Callable[[Any], "Application"]
 
-C = TypeVar("C", bound=ServerOptions)
+C = TypeVar("C", bound=KeyOptions)
+S = TypeVar("S", bound=ServerOptions)
 
 
 class App(NamedTuple):
@@ -74,7 +76,13 @@ def read_apps(file: Path, names: Sequence[str] | None) -> list[App]:
 
 
 def ready_args(config: C) -> C:
-    """The config with absolute paths and a detector. Raises UserError for a missing model, detector or landmarker."""
+    """The config with absolute paths and a detector.
+
+    Raises UserError for a missing model, detector or landmarker, and for a mistake in the file of API keys.
+    """
+    if config.api_keys:
+        read_keys(Path(config.api_keys))
+        config = config.model_copy(update={"api_keys": str(Path(config.api_keys).absolute())})
     if not isinstance(config, ServerOptions):  # that of `live`, which has no model
         return config
     if isinstance(config, VlmServeConfig):
@@ -100,7 +108,7 @@ def ready_args(config: C) -> C:
     return config
 
 
-def resolve_paths(config: C) -> C:
+def resolve_paths(config: S) -> S:
     """The config with absolute paths. Raises UserError for a missing model."""
     from fer.registry import resolve_model
     from fer.tracking import tracking_uri

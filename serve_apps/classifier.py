@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse
 from ray import serve
 from ray.serve import Application
 
+from serve_apps.api_keys import ApiKey
 from serve_apps.challenger import MAX_SHADOW_BATCHES, Challenger, Role, agreement
 from serve_apps.deepface import AnalyzeRequest, AnalyzeResponse, to_deepface
 from serve_apps.deployment import ModelReplica, bind_replicas
@@ -42,12 +43,12 @@ class Classifier(ModelReplica):
 
     config: ServeConfig
 
-    def __init__(self, config: ServeConfig, token_digest: bytes | None) -> None:
+    def __init__(self, config: ServeConfig, keys: list[ApiKey]) -> None:
         from fer.faces.detectors import open_detector
         from serve_apps.classifier_inference import load_classifier
 
         load = partial(load_classifier, device=config.device)
-        super().__init__(config, token_digest, load)
+        super().__init__(config, keys, load)
         self.challenger = Challenger(config, load) if config.challenger else None
         if self.challenger:
             self.followed.append(self.challenger.model)
@@ -126,13 +127,13 @@ class ClassifierReplica(Classifier):
     @api.post("/v1/predict", responses=responses(PredictResponse), openapi_extra=PREDICT)
     async def predict_request(self, request: Request) -> Response:
         """Classify the expression of each face in one or more images."""
-        self.authenticate(request)
+        self.admit(request, "predict")
         return to_json(await self.predict_images(await parse_predict(request, self.config), client_of(request)))
 
     @api.post("/analyze", responses=responses(AnalyzeResponse), openapi_extra=ANALYZE)
     async def analyze(self, request: Request) -> Response:
         """Classify the expression of each face in one image. Request and response are those of DeepFace's API."""
-        self.authenticate(request)
+        self.admit(request, "predict")
         response = await self.predict_images([await parse_analyze(request, self.config)], client_of(request))
         if not response.model.labels:
             raise HTTPException(422, "this model predicts valence and arousal only; use /v1/predict")
@@ -141,19 +142,19 @@ class ClassifierReplica(Classifier):
     @api.get("/v1/models", responses=ERROR_RESPONSES)
     async def models(self, request: Request) -> ModelList:
         """List the model that is served."""
-        self.authenticate(request)
+        self.admit(request, "metadata")
         return ModelList(models=[self.model.current.info])
 
     @api.get("/v1/model", responses=ERROR_RESPONSES)
     async def device_model(self, request: Request) -> DeviceModel:
         """Describe the served model to a browser that runs it itself; 404 if its files are not offered."""
-        self.authenticate(request)
+        self.admit(request, "metadata")
         return await asyncio.to_thread(device_model, self.model.current.info, self.config)
 
     @api.get("/v1/model/{version}/{name}", response_class=FileResponse, responses=ERROR_RESPONSES)
     async def device_file(self, version: str, name: str, request: Request) -> FileResponse:
         """A file of the served model."""
-        self.authenticate(request)
+        self.admit(request, "metadata")
         return await asyncio.to_thread(device_file, version, name, self.model.current.info, self.config)
 
     @api.get("/healthz")

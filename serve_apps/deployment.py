@@ -15,7 +15,8 @@ from ray.serve.config import BackpressureConfig
 
 from fer.cpus import cpu_count
 from fer.errors import UserError
-from serve_apps.auth import check_token, required_digest
+from serve_apps.api_keys import ApiKey, Scope
+from serve_apps.auth import Gate, accepted_keys
 from serve_apps.options import ServerOptions
 from serve_apps.reloadable_model import LoadModel, ReloadableModel
 from serve_apps.responses import RETRY_AFTER_SECONDS
@@ -28,9 +29,9 @@ MAX_REPLICAS = 8
 class ModelReplica:
     """One replica of a model, and its HTTP server. ``user_config`` is ``{"model": REFERENCE}``: it reloads in place."""
 
-    def __init__(self, config: ServerOptions, token_digest: bytes | None, load: LoadModel) -> None:
+    def __init__(self, config: ServerOptions, keys: list[ApiKey], load: LoadModel) -> None:
         cv2.setNumThreads(1)
-        self.config, self.token_digest = config, token_digest
+        self.config, self.gate = config, Gate(keys)
         self.model = ReloadableModel(config.model, config, load)
         self.followed = [self.model]
         """Models whose aliases are to be followed, from the first `reconfigure` on."""
@@ -46,13 +47,15 @@ class ModelReplica:
 
     def start_task(self, work: Coroutine[Any, Any, None]) -> None:
         """Run in the background."""
+        if self.followed:
+            self.start_task(self.gate.follow_replicas())
         task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    def authenticate(self, request: Request) -> None:
-        """Raise HTTPException 401 if the request lacks the token."""
-        check_token(request, self.token_digest)
+    def admit(self, request: Request, scope: Scope) -> None:
+        """Raise HTTPException if the client may not do this, or not now: 401, 403 or 429."""
+        self.gate.admit(request, scope)
 
     def report_health(self) -> Health[Any]:
         """The state of this replica."""
@@ -63,10 +66,11 @@ class ModelReplica:
 def bind_replicas(replica: serve.Deployment, config: ServerOptions, batch_size: int) -> Application:
     """Bind the replicas of a model, each of which computes ``batch_size`` requests at a time.
 
-    The token is that of ``config``, else FER_SERVE_TOKEN; replicas get its digest. Raises UserError if GPUs are
-    required and the cluster has none, and if other machines can reach the server and there is no token.
+    The token is that of ``config``, else FER_SERVE_TOKEN; replicas get the digests of it and of the API keys. Raises
+    UserError if GPUs are required and the cluster has none, and if other machines can reach the server and there is
+    neither a token nor a key.
     """
-    token_digest = required_digest(config.token)
+    keys = accepted_keys(config.token, config.api_keys)
     config = config.model_copy(update={"token": None})
     ongoing = 2 * batch_size  # requests in a replica: while one batch is computed, the next one gathers
     gpus = _gpus_per_replica(config.device)
@@ -79,7 +83,7 @@ def bind_replicas(replica: serve.Deployment, config: ServerOptions, batch_size: 
         backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_SECONDS),
         user_config={"model": config.model},
     )
-    return deployment.bind(config, token_digest)
+    return deployment.bind(config, keys)
 
 
 def replica_range(config: ServerOptions, gpus: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from ray import serve
 from ray.serve import Application
 
 from fer.dynamics.scores import DISCLAIMER
+from serve_apps.api_keys import ApiKey
 from serve_apps.deployment import ModelReplica, bind_replicas
 from serve_apps.options import DynamicsServeConfig
 from serve_apps.request_parsing import DynamicsFrame, parse_dynamics
@@ -29,11 +30,11 @@ class DynamicsReplica(ModelReplica):
 
     config: DynamicsServeConfig
 
-    def __init__(self, config: DynamicsServeConfig, token_digest: bytes | None) -> None:
+    def __init__(self, config: DynamicsServeConfig, keys: list[ApiKey]) -> None:
         from fer.dynamics.landmarker import open_landmarker
         from serve_apps.dynamics_inference import load_dynamics_model
 
-        super().__init__(config, token_digest, partial(load_dynamics_model, config=config))
+        super().__init__(config, keys, partial(load_dynamics_model, config=config))
         self.landmarker = open_landmarker(config.landmarker) if config.landmarker else None
         self.video_lock = asyncio.Lock()  # the landmarker is not thread-safe
 
@@ -54,7 +55,7 @@ class DynamicsReplica(ModelReplica):
     )
     async def score(self, request: Request) -> Response:
         """Score facial movement and synkinesis of one frame, or of each frame of a short video."""
-        self.authenticate(request)
+        self.admit(request, "dynamics")
         response = await self.predict(await parse_dynamics(request, self.config))
         if isinstance(response, InvalidInput):
             raise HTTPException(422, response.reason)

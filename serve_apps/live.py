@@ -2,17 +2,18 @@
 
 A client sends each frame as a binary message, as often as it likes. While one is classified, the newest of those that
 arrive waits, and the others are dropped and counted. The server keeps nothing from one frame to the next: a client
-links the faces and smooths over time. Clients without the token close with code 1008, too many clients with 1013.
+links the faces and smooths over time. A connection without the token or a key is closed with code 1008, with a key that
+is for something else 4403, and one too many 1013. A key's rate counts frames: those beyond it wait, and newer ones win.
 """
 
 # Annotations stay objects here, and what the routes use stands before them: Serve ships them as they are defined.
 import asyncio
-import hmac
 import json
 import time
+from contextlib import suppress
 from urllib.parse import urlsplit
 
-from fastapi import WebSocket, WebSocketDisconnect
+from fastapi import HTTPException, WebSocket, WebSocketDisconnect
 from pydantic import Field
 from ray import serve
 from ray.exceptions import RayActorError
@@ -21,12 +22,14 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 from starlette import status
 
-from serve_apps.auth import digest, required_digest
+from serve_apps.api_keys import ApiKey
+from serve_apps.auth import Gate, accepted_keys
 from serve_apps.live_options import LiveConfig
 from serve_apps.responses import new_api
 from serve_apps.schema import ClassifierInfo, FacePrediction, InvalidInput, PredictResponse, Schema, Timing
 
 TOKEN_SECONDS = 10  # within which the token must arrive
+FORBIDDEN = 4403  # close code, from the range for private use
 MAX_REPLICAS = 4
 SPARE_CONNECTIONS = 16  # that are accepted only to close them with the reason: there are too many
 
@@ -81,8 +84,9 @@ api = new_api("Ferry: live", "Faces in live video")
 class Live:
     """Connections to clients that send frames."""
 
-    def __init__(self, config: LiveConfig, token_digest: bytes | None) -> None:
-        self.config, self.token_digest = config, token_digest
+    async def __init__(self, config: LiveConfig, keys: list[ApiKey]) -> None:  # type: ignore[misc]
+        self.config, self.gate = config, Gate(keys)
+        self.following = asyncio.create_task(self.gate.follow_replicas())
         self.connections = 0
         self.classifier: DeploymentHandle | None = None
 
@@ -103,8 +107,11 @@ class Live:
             return
         self.connections += 1
         try:
-            if await self.authenticate(socket):
-                await self.answer_frames(socket)
+            key = await self.authenticate(socket)
+            await self.answer_frames(socket, key)
+        except HTTPException as refused:
+            if refused.status_code == 403:
+                await socket.close(FORBIDDEN, refused.detail)
             else:
                 await socket.close(status.WS_1008_POLICY_VIOLATION, 'send the token first: {"token": "TOKEN"}')
         except WebSocketDisconnect:
@@ -112,20 +119,20 @@ class Live:
         finally:
             self.connections -= 1
 
-    async def authenticate(self, socket: WebSocket) -> bool:
-        """Whether the first message is the token, if one is needed."""
-        if self.token_digest is None:
-            return True
-        try:
-            message = json.loads(await asyncio.wait_for(socket.receive_text(), TOKEN_SECONDS))
-            return hmac.compare_digest(digest(str(message["token"])), self.token_digest)
-        except (TimeoutError, ValueError, KeyError, TypeError):
-            return False
+    async def authenticate(self, socket: WebSocket) -> ApiKey | None:
+        """The key in the first message, if one is needed. Raises HTTPException 401 or 403."""
+        secret = ""
+        if self.gate.keys:
+            with suppress(TimeoutError, ValueError, KeyError, TypeError):
+                message = json.loads(await asyncio.wait_for(socket.receive_text(), TOKEN_SECONDS))
+                secret = str(message["token"])
+        return self.gate.identify(secret, "live")
 
-    async def answer_frames(self, socket: WebSocket) -> None:
+    async def answer_frames(self, socket: WebSocket, key: ApiKey | None) -> None:
         """Receive and answer at the same time, until one of both ends."""
         frames = LatestFrame()
-        tasks = [asyncio.create_task(each) for each in (self.receive(socket, frames), self.answer(socket, frames))]
+        both = self.receive(socket, frames), self.answer(socket, frames, key)
+        tasks = [asyncio.create_task(each) for each in both]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -151,13 +158,15 @@ class Live:
                 return await socket.close(status.WS_1009_MESSAGE_TOO_BIG, reason)
             frames.put(frame)
 
-    async def answer(self, socket: WebSocket, frames: LatestFrame) -> None:
-        """Answer the newest frame, again and again."""
+    async def answer(self, socket: WebSocket, frames: LatestFrame, key: ApiKey | None) -> None:
+        """Answer the newest frame, again and again, as often as the key allows."""
         while True:
             number, frame, arrived = await frames.take()
             started = time.perf_counter()
             result = await self.classify(frame)
             waited, age = 1000 * (started - arrived), 1000 * (time.perf_counter() - arrived)
+            while key and (seconds := self.gate.seconds_to_wait(key)):
+                await asyncio.sleep(seconds)
             answer = LiveAnswer(frame=number, dropped=frames.dropped, waited=waited, age=age)
             if isinstance(result, InvalidInput):
                 answer.error = result.reason
@@ -179,7 +188,7 @@ class Live:
 
 def build_app(args: LiveConfig) -> Application:
     """The application for ``args``; the application `classifier` must run on the same cluster."""
-    token_digest = required_digest(args.token)
+    keys = accepted_keys(args.token, args.api_keys)
     deployment = Live.options(  # type: ignore[attr-defined]
         ray_actor_options={"num_cpus": 0.1},
         autoscaling_config={
@@ -189,4 +198,4 @@ def build_app(args: LiveConfig) -> Application:
         },
         max_ongoing_requests=args.max_connections + SPARE_CONNECTIONS,
     )
-    return deployment.bind(args.model_copy(update={"token": None}), token_digest)
+    return deployment.bind(args.model_copy(update={"token": None}), keys)

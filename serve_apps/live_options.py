@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fer.options import Options
+from serve_apps.options import KeyOptions
 
 
-class LiveConfig(Options):
+class LiveConfig(KeyOptions):
     """Classify frames that arrive over a WebSocket, with the application `classifier`."""
 
-    token: str | None = Field(None, min_length=16, description="Token that clients must send first; unset: none")
     max_connections: int = Field(32, ge=1, description="Connections to each replica, at most")
     max_frame_bytes: int = Field(2**20, ge=1, description="Largest encoded frame, in bytes")
     idle_seconds: float = Field(60, gt=0, description="Close a connection without a frame for this long, in seconds")

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from fer.faces.options import FaceOptions
+from fer.options import Options
 from fer.plugins import Registry
 from fer.registry import DEFAULT_MODEL
 from fer.tracking import TrackingOptions
@@ -38,18 +39,28 @@ class LimitOptions(TrackingOptions):
     max_upload_seconds: float = Field(30, gt=0, description="Longest time that a request may take to arrive")
 
 
-class ServerOptions(LimitOptions):
-    """The model, the address, authentication and scaling."""
+class KeyOptions(Options):
+    """What clients must send."""
 
-    model: str = Field(description=MODEL_HELP)
-    host: str = Field("127.0.0.1", description="Address to listen on; any but the loopback address requires a token")
-    port: int = Field(8000, ge=1, le=65535, description="Port to listen on")
     token: str | None = Field(
         None,
         min_length=16,
         description="Token that clients must send as `Authorization: Bearer TOKEN`; better set in the environment "
         "(FER_SERVE_TOKEN for `fer serve`). Unset: generated and printed, if --host is not the loopback address",
     )
+    api_keys: str | None = Field(
+        None,
+        description="File with API keys that clients may send in place of the token, each with scopes and a rate: "
+        "`fer keys new` adds one",
+    )
+
+
+class ServerOptions(LimitOptions, KeyOptions):
+    """The model, the address, authentication and scaling."""
+
+    model: str = Field(description=MODEL_HELP)
+    host: str = Field("127.0.0.1", description="Address to listen on; any but the loopback address requires a token")
+    port: int = Field(8000, ge=1, le=65535, description="Port to listen on")
     tls_certificate: str | None = Field(
         None, description="PEM file with a certificate and its private key, to speak HTTPS; unset: plain HTTP"
     )

@@ -21,7 +21,8 @@ from starlette.exceptions import HTTPException
 
 from fer.errors import UserError
 from fer.inference.vllm import QUIET
-from serve_apps.auth import check_token, required_digest
+from serve_apps.api_keys import ApiKey
+from serve_apps.auth import Gate, accepted_keys
 from serve_apps.responses import new_api
 from serve_apps.schema import ModelInfo
 from serve_apps.vlm_options import VlmServeConfig
@@ -36,7 +37,7 @@ CHAT_BODY = {"requestBody": {"required": True, "content": _JSON}}
 """FastAPI can't derive it: `parse_chat` reads the body, within the limits."""
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    code: {"model": ChatErrorResponse} for code in (400, 401, 404, 408, 413, 422, 503)
+    code: {"model": ChatErrorResponse} for code in (400, 401, 403, 404, 408, 413, 422, 429, 503)
 }
 
 api = new_api("Ferry: vision-language models", "Questions about faces, in the form of OpenAI's chat API")
@@ -49,16 +50,16 @@ class VlmIngress:
     """The HTTP side: it checks requests, and passes on what the engine generates."""
 
     def __init__(
-        self, engine: DeploymentHandle, config: VlmServeConfig, cards: list[ModelCard], token_digest: bytes | None
+        self, engine: DeploymentHandle, config: VlmServeConfig, cards: list[ModelCard], keys: list[ApiKey]
     ) -> None:
         self.engine = engine.options(stream=True)
-        self.config, self.cards, self.token_digest = config, cards, token_digest
+        self.config, self.cards, self.gate = config, cards, Gate(keys)
         self.started = time.monotonic()
 
     @api.post(CHAT, responses=ERRORS, openapi_extra=CHAT_BODY)
     async def chat(self, request: Request) -> Response:
         """Answer a conversation with images, as OpenAI's API does."""
-        check_token(request, self.token_digest)
+        self.gate.admit(request, "vlm")
         body = await parse_chat(request, self.config, {card.id for card in self.cards})
         outputs: Any = self.engine.generate.remote(body)
         first = await first_output(outputs)
@@ -67,10 +68,10 @@ class VlmIngress:
         await anext(outputs, None)  # the end: the engine has a place for another request
         return Response(first, media_type="application/json")
 
-    @api.get("/v1/models", responses={401: ERRORS[401]})
+    @api.get("/v1/models", responses={code: ERRORS[code] for code in (401, 403, 429)})
     async def models(self, request: Request) -> ChatModelList:
         """List the model and its adapters."""
-        check_token(request, self.token_digest)
+        self.gate.admit(request, "metadata")
         return ChatModelList(data=self.cards)
 
     @api.get("/healthz", responses={503: ERRORS[503]})
@@ -90,13 +91,13 @@ def build_app(args: VlmServeConfig) -> Application:
     """The application for ``args``; pass it to `ray.serve.run`, or deploy it with `serve deploy`.
 
     The token is that of ``args``, else FER_SERVE_TOKEN. Raises UserError for an unusable model, if GPUs are required
-    and the cluster has none, and if other machines can reach the server and there is no token.
+    and the cluster has none, and if other machines can reach the server and there is neither a token nor a key.
     """
     os.environ.update(QUIET)
     from serve_apps.vlm_engine import build_engine
     from serve_apps.vlm_models import fetch_models, model_cards, pin_models
 
-    token_digest = required_digest(args.token)
+    keys = accepted_keys(args.token, args.api_keys)
     config = pin_models(args.model_copy(update={"token": None}))
     engine = build_engine(config, fetch_models(config), _use_gpu(config))
     capacity = config.max_batch_size * config.max_replicas + config.max_queued_requests
@@ -104,7 +105,7 @@ def build_app(args: VlmServeConfig) -> Application:
         ray_actor_options={"num_cpus": 0.1},
         max_ongoing_requests=2 * capacity,  # more than the engine's queue holds, so that it is the one that fills up
     )
-    return ingress.bind(engine, config, model_cards(config), token_digest)
+    return ingress.bind(engine, config, model_cards(config), keys)
 
 
 def _use_gpu(config: VlmServeConfig) -> bool:

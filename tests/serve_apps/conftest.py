@@ -12,6 +12,7 @@ import pytest
 from fer.registry import register
 from fer.tracking import TrackingOptions, start_run
 from jobs.demo import free_port
+from serve_apps.api_keys import SCOPES, add_key
 from tests.conftest import SHARED_DATA
 
 YUNET = SHARED_DATA / "models" / "face_detection_yunet_2026may.onnx"
@@ -31,10 +32,24 @@ def registry(make_classifier: Callable[..., Path], tmp_path_factory: pytest.Temp
     return tracking
 
 
+@pytest.fixture(scope="session")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("keys") / "keys.yaml"
+
+
+@pytest.fixture(scope="session")
+def api_keys(key_file: Path) -> dict[str, str]:
+    """Keys of every server: one for nothing but models and their files, and one for six requests a minute."""
+    return {
+        "metadata": add_key(key_file, "metadata", ["metadata"], None),
+        "slow": add_key(key_file, "slow", SCOPES, 6),
+    }
+
+
 @pytest.fixture(scope="module")
-def server_options() -> dict[str, Any]:
-    """Options of a server that the tests of one module start: its port, its token and one replica."""
-    return {"port": free_port(), "token": "a token for the tests", "max_replicas": 1}
+def server_options(key_file: Path, api_keys: dict[str, str]) -> dict[str, Any]:
+    """Options of a server that the tests of one module start: its port, its token, its keys and one replica."""
+    return {"port": free_port(), "token": "a token for the tests", "api_keys": str(key_file), "max_replicas": 1}
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +61,21 @@ def client(url: str, server_options: dict[str, Any]) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=url, headers=headers, timeout=120) as client:
         yield client
     serve.shutdown()
+
+
+@pytest.fixture(scope="session")
+def check_cors() -> Callable[[httpx.Client, str, str], None]:
+    """Checks that a server refuses preflights, and lets no page of another origin read a response."""
+    origin = {"Origin": "https://elsewhere.example"}
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+
+    def check(client: httpx.Client, get: str, post: str) -> None:
+        refused = [client.options(path, headers=origin | preflight) for path in (get, post)]
+        assert {response.status_code for response in refused} == {405}
+        for response in (*refused, client.get(get, headers=origin), client.post(post, headers=origin)):
+            assert not [name for name in response.headers if name.startswith("access-control-")]
+
+    return check
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +95,8 @@ def start_live(ray_cluster: None, server_options: dict[str, Any]) -> Iterator[Ca
         detector = {"detector_model": str(YUNET)} if YUNET.is_file() else {"detector": "haar"}
         config = ServeConfig(apps=["classifier", "live"], **server_options, **detector)
         classifier, live = chosen_apps(config)
-        return start([classifier, live._replace(args=LiveConfig(**options))], config)
+        args = LiveConfig(api_keys=server_options["api_keys"], **options)
+        return start([classifier, live._replace(args=args)], config)
 
     yield start_both
     serve.shutdown()

@@ -105,6 +105,26 @@ def test_health_models_and_documentation(client: httpx.Client) -> None:
     assert "multipart/form-data" in paths["/v1/predict"]["post"]["requestBody"]["content"]
 
 
+def test_keys_have_scopes_and_rates(client: httpx.Client, api_keys: dict[str, str]) -> None:
+    def send(key: str) -> httpx.Response:
+        return client.post("/v1/predict", files={"files": PNG}, headers={"Authorization": f"Bearer {api_keys[key]}"})
+
+    forbidden = send("metadata")
+    assert (forbidden.status_code, forbidden.json()["detail"]) == (
+        403,
+        "this key is not for 'predict', but for metadata",
+    )
+    assert client.get("/v1/models", headers={"Authorization": f"Bearer {api_keys['metadata']}"}).status_code == 200
+    assert send("slow").status_code == 200
+    limited = send("slow")
+    assert limited.status_code == 429
+    assert 1 <= int(limited.headers["Retry-After"]) <= 10
+
+
+def test_pages_of_other_origins_are_kept_out(client: httpx.Client, check_cors: Callable[..., None]) -> None:
+    check_cors(client, "/v1/models", "/v1/predict")
+
+
 @pytest.mark.parametrize(
     ("image", "reason"),
     [

@@ -82,6 +82,14 @@ def test_a_frame_is_scored(client: httpx.Client, frame: dict) -> None:
     assert body["model"]["takes_videos"] is VIDEOS
 
 
+def test_access_is_limited(
+    client: httpx.Client, frame: dict, api_keys: dict[str, str], check_cors: Callable[..., None]
+) -> None:
+    headers = {"Authorization": f"Bearer {api_keys['metadata']}"}
+    assert client.post("/v1/dynamics", json=frame, headers=headers).status_code == 403
+    check_cors(client, "/healthz", "/v1/dynamics")
+
+
 @pytest.mark.parametrize(
     ("change", "status", "reason"),
     [

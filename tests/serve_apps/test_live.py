@@ -104,6 +104,22 @@ def test_the_token_is_needed(stream: Callable[..., Any], frame: bytes) -> None:
         assert "token" in closed(socket, 1008)
 
 
+def test_keys_have_scopes_and_rates(stream: Callable[..., Any], frame: bytes, api_keys: dict[str, str]) -> None:
+    with stream(token=api_keys["metadata"]) as socket:
+        assert "not for 'live'" in closed(socket, 4403)
+    with stream(token=api_keys["slow"]) as socket:
+        socket.send(frame)
+        assert json.loads(socket.recv(timeout=60))["faces"]
+        socket.send(frame)
+        with pytest.raises(TimeoutError):
+            socket.recv(timeout=2)
+
+
+def test_no_page_of_another_origin_reads_a_response(url: str, check_cors: Callable[..., None]) -> None:
+    with httpx.Client(base_url=url, timeout=60) as client:
+        check_cors(client, "/live/healthz", "/live/openapi.json")
+
+
 def test_pages_of_other_origins_are_refused(stream: Callable[..., Any], url: str, frame: bytes) -> None:
     with pytest.raises(InvalidStatus) as refused, stream(origin="https://example.org"):
         pass

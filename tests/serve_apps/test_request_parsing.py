@@ -1,4 +1,4 @@
-"""Authentication and request parsing, without a server."""
+"""Request parsing, without a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from fastapi import HTTPException, Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_apps.auth import check_token, choose_token, digest, is_loopback
 from serve_apps.deepface import to_deepface
 from serve_apps.options import DynamicsServeConfig, LimitOptions
 from serve_apps.request_parsing import parse_analyze, parse_dynamics, parse_predict
@@ -165,29 +164,6 @@ def test_images_arrive_intact_whatever_the_chunk_size(images: list[bytes], chunk
     safe = [image.replace(b"--cut", b"") or b"x" for image in images]
     body = form(*(("files", image) for image in safe))
     assert asyncio.run(parse_predict(request(body, FORM, chunk), LIMITS)) == safe
-
-
-def test_the_token_is_required() -> None:
-    right = digest("a token of some length")
-    check_token(request(b"", {"authorization": "Bearer a token of some length"}), right)
-    check_token(request(b"", {}), None)
-    for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic a token of some length"}):
-        with pytest.raises(HTTPException) as caught:
-            check_token(request(b"", headers), right)
-        assert caught.value.status_code == 401
-        assert caught.value.headers == {"WWW-Authenticate": "Bearer"}
-
-
-def test_a_token_is_generated_only_if_other_machines_can_connect() -> None:
-    assert [is_loopback(host) for host in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::", "example.org")] == [
-        True, True, True, False, False, False,
-    ]  # fmt: skip
-    assert choose_token(None, "127.0.0.1") is None
-    assert choose_token("given", "127.0.0.1") == "given"
-    generated = choose_token(None, "0.0.0.0")
-    assert generated
-    assert len(generated) >= 32
-    assert generated != choose_token(None, "0.0.0.0")
 
 
 def test_deepface_names_and_percentages() -> None:

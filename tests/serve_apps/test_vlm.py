@@ -126,7 +126,7 @@ def test_a_bad_request_gets_a_reason_in_openais_form(
         assert error["type"] == "invalid_request_error"
 
 
-def test_access_is_limited(client: httpx.Client) -> None:
+def test_access_is_limited(client: httpx.Client, api_keys: dict[str, str], check_cors: Callable[..., None]) -> None:
     without = {"Authorization": ""}
     assert client.post("/v1/chat/completions", json={}, headers=without).status_code == 401
     assert client.get("/v1/models", headers=without).json()["error"]["message"].startswith("send the token")
@@ -134,8 +134,12 @@ def test_access_is_limited(client: httpx.Client) -> None:
     assert (health["status"], health["replicas"], health["model"]["name"]) == ("ok", 1, "tiny")
     closed = ("/v1/completions", "/v1/embeddings", "/v1/score", "/tokenize", "/metrics", "/v1/load_lora_adapter")
     assert {client.post(path, json={}).status_code for path in closed} == {404}
-    response = client.get("/v1/models", headers={"Origin": "https://elsewhere.example"})
-    assert not [name for name in response.headers if name.startswith("access-control")]
+    headers = {"Authorization": f"Bearer {api_keys['metadata']}"}
+    assert client.get("/v1/models", headers=headers).status_code == 200
+    refused = client.post("/v1/chat/completions", json={}, headers=headers)
+    assert refused.status_code == 403
+    assert refused.json()["error"]["message"].startswith("this key is not for 'vlm'")
+    check_cors(client, "/v1/models", "/v1/chat/completions")
 
 
 def test_the_documentation_refers_to_what_it_defines(client: httpx.Client) -> None:

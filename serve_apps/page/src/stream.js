@@ -3,7 +3,7 @@
 import { Lost, address, token } from "./api.js";
 
 const POLICY_VIOLATION = 1008; // no token, or a wrong one
-const TRY_AGAIN_LATER = 1013; // the server has as many connections as it takes
+const REFUSED = [1013, 4403]; // the server has as many connections as it takes; the key is for something else
 const PAUSE = 1000; // milliseconds before a closed connection is opened again
 
 export class Stream {
@@ -66,7 +66,7 @@ export class Stream {
   async #closed({ code, reason }) {
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
-    for (const { reject } of waiting) reject(code === TRY_AGAIN_LATER ? new Error(reason) : new Lost());
+    for (const { reject } of waiting) reject(REFUSED.includes(code) ? new Error(reason) : new Lost());
     if (code === POLICY_VIOLATION) await this.api.askToken();
     else await new Promise((resolve) => setTimeout(resolve, PAUSE));
     this.#end();
