@@ -18,7 +18,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.exceptions import AuthenticationError
 
 from cluster.logs import redirect_logs
-from cluster.serve import import_serve, serve_settings
+from cluster.serve import choose_fallback_port, import_serve, serve_settings
 from fer.cpus import cpu_count
 from fer.errors import UserError
 
@@ -48,6 +48,8 @@ def connect(
             if os.environ.get("RAY_ADDRESS"):
                 _join(set_up)
             else:
+                if serves:
+                    choose_fallback_port()
                 _start(max(cpus, local_cpus), set_up)
         set_up_process()
     needed = {"CPU": cpus, "GPU": gpus}

@@ -7,6 +7,7 @@ for processes that Ferry starts; for `serve deploy`, a cluster sets them itself 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import tempfile
 from importlib import import_module
@@ -52,6 +53,17 @@ def serve_settings() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_SECONDS),
     }
+
+
+def choose_fallback_port() -> None:
+    """Choose where Serve's own proxy takes the requests of applications without a replica, which start one.
+
+    Its default is one port for all servers on a machine, which would then get each other's requests. This is for a
+    process that is about to start Ray, whose processes inherit the environment.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        os.environ["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] = str(probe.getsockname()[1])
 
 
 def import_serve() -> None:

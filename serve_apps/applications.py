@@ -125,6 +125,7 @@ def resolve_paths(config: S) -> S:
 
 
 def cpus_needed(apps: Sequence[App], replicas: int = 1) -> float:
-    """CPUs for the least number of replicas of each application; ``replicas`` if it is not given."""
+    """CPUs for the least number of replicas of each application: ``replicas`` if not given, and one if it is 0."""
     models = [app.args for app in apps if isinstance(app.args, ServerOptions)]
-    return sum((args.min_replicas or replicas) * args.cpus_per_replica for args in models)
+    least = [replicas if args.min_replicas is None else max(1, args.min_replicas) for args in models]
+    return sum(count * args.cpus_per_replica for count, args in zip(least, models, strict=True))

@@ -15,6 +15,8 @@ from ray.serve.config import BackpressureConfig
 
 from fer.cpus import cpu_count
 from fer.errors import UserError
+from fer.models.folder import read_format
+from fer.registry import resolve_model
 from serve_apps.api_keys import ApiKey, Scope
 from serve_apps.auth import Gate, accepted_keys
 from serve_apps.options import ServerOptions
@@ -22,6 +24,8 @@ from serve_apps.reloadable_model import LoadModel, ReloadableModel
 from serve_apps.responses import RETRY_AFTER_SECONDS
 from serve_apps.schema import Health
 
+IDLE_SECONDS = 600
+"""Time without a request after which the last replica ends, with --min-replicas 0."""
 MAX_REPLICAS = 8
 """Replicas on CPUs, at most, if their number is not given: each takes about 300 MB."""
 
@@ -42,13 +46,13 @@ class ModelReplica:
     async def reconfigure(self, user_config: dict[str, str]) -> None:
         """Load the model of ``user_config``, and follow its alias from then on. Ray Serve calls it."""
         await asyncio.to_thread(self.model.switch, user_config["model"])
+        if self.followed:
+            self.start_task(self.gate.follow_replicas())
         while self.followed:
             self.start_task(self.followed.pop().follow(self.config.reload_seconds))
 
     def start_task(self, work: Coroutine[Any, Any, None]) -> None:
         """Run in the background."""
-        if self.followed:
-            self.start_task(self.gate.follow_replicas())
         task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -73,11 +77,11 @@ def bind_replicas(replica: serve.Deployment, config: ServerOptions, batch_size: 
     keys = accepted_keys(config.token, config.api_keys)
     config = config.model_copy(update={"token": None})
     ongoing = 2 * batch_size  # requests in a replica: while one batch is computed, the next one gathers
-    gpus = _gpus_per_replica(config.device)
+    gpus = _gpus_per_replica(config)
     least, most = replica_range(config, gpus)
     deployment = replica.options(
         ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": gpus},
-        autoscaling_config={"min_replicas": least, "max_replicas": most, "target_ongoing_requests": batch_size},
+        autoscaling_config=autoscaling(least, most, batch_size),
         max_ongoing_requests=ongoing,
         max_queued_requests=config.max_queued_requests,
         backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_SECONDS),
@@ -93,12 +97,28 @@ def replica_range(config: ServerOptions, gpus: int) -> tuple[int, int]:
     else:
         spare = ray.cluster_resources().get("CPU", 0) - 1  # one is for the rest of the server
         default = min(MAX_REPLICAS, int(min(cpu_count(), spare) / config.cpus_per_replica))
-    least = config.min_replicas or min(default, config.max_replicas or default)
-    return max(least, 1), max(config.max_replicas or default, least, 1)
+    least = config.min_replicas
+    if least is None:
+        least = max(1, min(default, config.max_replicas or default))
+    return least, max(config.max_replicas or default, least, 1)
 
 
-def _gpus_per_replica(device: str) -> int:
+def autoscaling(least: int, most: int, ongoing: float) -> dict[str, Any]:
+    """How the number of replicas follows the load, with ``ongoing`` requests in each. One starts in any case."""
+    return {
+        "min_replicas": least,
+        "initial_replicas": max(1, least),  # a mistake shows at the start, not in the first request
+        "max_replicas": most,
+        "target_ongoing_requests": ongoing,
+        "downscale_to_zero_delay_s": IDLE_SECONDS,
+    }
+
+
+def _gpus_per_replica(config: ServerOptions) -> int:
+    """A GPU if there is one, unless the model was exported: it computes on the CPU then, if the device is free."""
     available = ray.cluster_resources().get("GPU", 0) > 0
-    if device == "gpu" and not available:
+    if config.device == "gpu" and not available:
         raise UserError("--device gpu: the cluster has no GPU; use --device cpu or auto")
-    return int(available and device != "cpu")
+    if config.device == "auto" and available:
+        return int(read_format(resolve_model(config.model, config)) == "torch")
+    return int(config.device == "gpu")

@@ -68,7 +68,10 @@ class ServerOptions(LimitOptions, KeyOptions):
         "auto", description="Device to run the model on; auto: a GPU if the cluster has one"
     )
     min_replicas: int | None = Field(
-        None, ge=1, description="Replicas of the model, at least; unset: one for each GPU, or each CPU up to 8"
+        None,
+        ge=0,
+        description="Replicas of the model, at least; 0: none after ten minutes without a request, and the next one "
+        "waits for the start. Unset: one for each GPU, or each CPU up to 8",
     )
     max_replicas: int | None = Field(
         None, ge=1, description="Replicas of the model under load, at most; unset: as --min-replicas"

@@ -62,7 +62,7 @@ class VlmIngress:
         self.gate.admit(request, "vlm")
         body = await parse_chat(request, self.config, {card.id for card in self.cards})
         outputs: Any = self.engine.generate.remote(body)
-        first = await first_output(outputs)
+        first = await first_output(outputs, self.running_engines)
         if body["stream"]:
             return StreamingResponse(events(first, outputs), media_type="text/event-stream")
         await anext(outputs, None)  # the end: the engine has a place for another request
@@ -76,15 +76,22 @@ class VlmIngress:
 
     @api.get("/healthz", responses={503: ERRORS[503]})
     async def health(self) -> VlmHealth:
-        """Return 200 if a replica of the model is running. Needs no token."""
-        # From Serve's own checks: a request to the engine would wait behind those that it is generating.
+        """Return 200 if a replica of the model is running, or one may be started by a request. Needs no token."""
+        running = await self.running_engines()
+        if not running and self.config.min_replicas:
+            raise unavailable("no replica of the model is running")
+        return VlmHealth(
+            status="ok" if running else "idle",
+            model=ModelInfo(name=self.cards[0].id, version=self.cards[0].version or ""),
+            replicas=running,
+            uptime_seconds=time.monotonic() - self.started,
+        )
+
+    async def running_engines(self) -> int:
+        """From Serve's own checks: a request to the engine would wait behind those that it is generating."""
         status = await asyncio.to_thread(serve.status)
         engine = status.applications[self.engine.app_name].deployments[self.engine.deployment_name]
-        running = engine.replica_states.get(ReplicaState.RUNNING, 0)
-        if not running:
-            raise unavailable("no replica of the model is running")
-        info = ModelInfo(name=self.cards[0].id, version=self.cards[0].version or "")
-        return VlmHealth(model=info, replicas=running, uptime_seconds=time.monotonic() - self.started)
+        return engine.replica_states.get(ReplicaState.RUNNING, 0)
 
 
 def build_app(args: VlmServeConfig) -> Application:

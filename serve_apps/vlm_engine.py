@@ -23,6 +23,7 @@ from fer.errors import UserError
 from fer.inference.vllm import CPU_ARGUMENTS, CPU_ENVIRONMENT, QUIET
 from fer.vlm.model import load_config
 from serve_apps.child_processes import end_children_with_this_process
+from serve_apps.deployment import autoscaling
 from serve_apps.vlm_models import ServedModels, fetch_models
 from serve_apps.vlm_options import VlmServeConfig
 from serve_apps.vlm_request import data_uri
@@ -135,11 +136,9 @@ def build_engine(config: VlmServeConfig, models: ServedModels, use_gpu: bool) ->
         bind_kwargs={"config": config, "use_gpu": use_gpu},
         override_serve_options={
             "name": "VlmServer",
-            "autoscaling_config": {
-                "min_replicas": config.min_replicas,
-                "max_replicas": config.max_replicas,
-                "target_ongoing_requests": max(1, config.max_batch_size // 2),
-            },
+            "autoscaling_config": autoscaling(
+                config.min_replicas, config.max_replicas, max(1, config.max_batch_size // 2)
+            ),
             "max_ongoing_requests": config.max_batch_size,
             "max_queued_requests": config.max_queued_requests,
         },

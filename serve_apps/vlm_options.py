@@ -32,7 +32,9 @@ class VlmServeConfig(ServerOptions):
     max_context: int | None = Field(
         None, ge=64, description="Longest prompt and response together, in tokens; unset: what model and memory allow"
     )
-    min_replicas: int = Field(1, ge=1, description="Engines, at least")
+    min_replicas: int = Field(
+        1, ge=0, description="Engines, at least; 0: none after ten minutes without a request, until the next one"
+    )
     max_replicas: int = Field(1, ge=1, description="Engines under load, at most")
     max_queued_requests: int = Field(64, ge=1, description="Requests that may wait; further ones get status 503")
     max_batch_size: int = Field(16, ge=1, description="Requests that a replica generates at a time, at most")

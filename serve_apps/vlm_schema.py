@@ -159,7 +159,7 @@ class ChatModelList(Schema):
 class VlmHealth(Schema):
     """State of the server."""
 
-    status: str = "ok"
+    status: Literal["ok", "idle"] = Field("ok", description="idle: no replica runs; the next request starts one")
     model: ModelInfo
     replicas: int = Field(description="Replicas of the model that are running")
     uptime_seconds: float

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=BaseModel)
 
 
+class _Exported(BaseModel):
+    """The part of any model's spec that says so."""
+
+    format: str = "torch"
+
+
 def save_folder(weights: Mapping[str, Tensor], spec: BaseModel, folder: Path) -> None:
     """Write a state dict to `model.safetensors` and its spec to `model.json`, into a folder that is created."""
     from safetensors.torch import save_file
@@ -37,6 +43,11 @@ def load_folder(folder: Path, spec_class: type[S], device: str | torch.device) -
         return load_file(folder / WEIGHTS, device=str(device)), spec
     except FileNotFoundError:
         raise UserError(f"{folder} is not a model folder: no {WEIGHTS} in it") from None
+
+
+def read_format(folder: Path) -> str:
+    """What runs the model of a folder on a CPU: "torch", or what it was exported for. Raises UserError."""
+    return read_spec(folder, _Exported).format
 
 
 def read_spec(folder: Path, spec_class: type[S]) -> S:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from ray import serve
+from ray.serve.schema import ReplicaState
 
 from fer.data.images import encode_png
 from fer.data.synthetic.sequence import sample_sequence
@@ -161,3 +165,25 @@ def test_a_video_that_cannot_be_scored_gets_a_reason(
     assert response.status_code == 422, response.text
     assert reason in response.json()["detail"]
     assert "/tmp" not in response.json()["detail"]
+
+
+def test_without_requests_no_replica_runs_and_the_next_requests_wait_for_one(
+    client: httpx.Client, frame: dict, model: Path, server_options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_apps.deployment.IDLE_SECONDS", 1)
+    config = DynamicsServeConfig(**server_options, model=str(model), min_replicas=0, device="cpu")
+    start([App("idle", "/idle", build_app, ready_args(config))], config)
+    deadline = time.monotonic() + 60
+    while running("idle"):
+        assert time.monotonic() < deadline, "the last replica has not ended"
+        time.sleep(0.2)
+    with ThreadPoolExecutor(3) as pool:
+        responses = list(pool.map(lambda _: client.post("/idle/v1/dynamics", json=frame), range(3)))
+    assert [response.status_code for response in responses] == [200] * 3
+    assert client.post("/v1/dynamics", json=frame).json()["frames"] == responses[0].json()["frames"]
+
+
+def running(app: str) -> int:
+    """The number of replicas that run."""
+    [deployment] = serve.status().applications[app].deployments.values()
+    return deployment.replica_states.get(ReplicaState.RUNNING, 0)
