@@ -89,14 +89,40 @@ class ServerOptions(LimitOptions, KeyOptions):
         return self
 
 
-class ServeConfig(ServerOptions, FaceOptions):
-    """Serve a trained classifier over HTTP with Ray Serve."""
+class VlmOptions(Options):
+    """Options of the application `vlm` that no other one has."""
+
+    name: str | None = Field(
+        None, pattern=r"^[\w./:-]+$", description="vlm: name that requests give as `model`; unset: derived from --model"
+    )
+    adapters: dict[str, str] = Field(
+        {},
+        description="vlm: LoRA adapters of the model that requests can name as `model`, each with its folder, run or "
+        'registered model: {"chain": "models:/chain@champion"}',
+    )
+    image_size: int = Field(
+        224, ge=0, le=2048, description="vlm: side that images are resized to, as in training; 0 keeps their size"
+    )
+    max_new_tokens: int = Field(
+        1024, ge=1, description="vlm: longest response in tokens; requests that ask for more are rejected"
+    )
+    max_context: int | None = Field(
+        None,
+        ge=64,
+        description="vlm: longest prompt and response together, in tokens; unset: what model and memory allow",
+    )
+    tensor_parallel: int = Field(1, ge=1, description="vlm: GPUs that the model of one replica is split over")
+    trust_remote_code: bool = Field(False, description="vlm: run the Python code that comes with a hub model")
+
+
+class ServeConfig(ServerOptions, FaceOptions, VlmOptions):
+    """Serve trained models over HTTP with Ray Serve: classifiers, or with --apps vlm a vision-language model."""
 
     model: str = Field(DEFAULT_MODEL, description=f"{MODEL_HELP}, or a bundled model")
     apps: list[str] = Field(
         ["classifier", "live"],
         min_length=1,
-        description="Applications, separated by commas: classifier, live (video on the page), those of "
+        description="Applications, separated by commas: classifier, live (video on the page), vlm, those of "
         "installed packages, or module:build_app of your own; with --file, their names in it",
     )
     file: str | None = Field(
@@ -137,6 +163,13 @@ class ServeConfig(ServerOptions, FaceOptions):
             raise ValueError("--canary and --shadow need a --challenger")
         if self.challenger and bool(self.canary) == self.shadow:
             raise ValueError("--challenger needs either --canary or --shadow")
+        return self
+
+    @model_validator(mode="after")
+    def _has_vlm(self) -> ServeConfig:
+        unused = sorted(VlmOptions.model_fields.keys() & self.model_fields_set)
+        if unused and "vlm" not in self.apps and self.file is None:
+            raise ValueError(f"--{unused[0].replace('_', '-')} is an option of the application vlm: use --apps vlm")
         return self
 
 
