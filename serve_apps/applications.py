@@ -19,6 +19,8 @@ from serve_apps.vlm_options import VlmServeConfig
 if TYPE_CHECKING:
     from ray.serve import Application
 
+REGISTERED = ("models:/", "runs:/")
+
 BuildApp = Callable[[Any], "Application"]
 
 C = TypeVar("C", bound=KeyOptions)
@@ -92,9 +94,6 @@ def ready_args(config: C) -> C:
         fetch_models(config)
         return config
     config = resolve_paths(config)
-    if isinstance(config, ServeConfig) and config.challenger:
-        challenger = resolve_paths(config.model_copy(update={"model": config.challenger}))
-        config = challenger.model_copy(update={"model": config.model, "challenger": challenger.model})
     if isinstance(config, FaceOptions):
         from fer.faces.detectors import choose_detector, open_detector
 
@@ -109,19 +108,33 @@ def ready_args(config: C) -> C:
 
 
 def resolve_paths(config: S) -> S:
-    """The config with absolute paths. Raises UserError for a missing model."""
-    from fer.registry import resolve_model
+    """The config with absolute paths. Raises UserError for a missing model, and for two of one name."""
     from fer.tracking import tracking_uri
+    from serve_apps.named_models import by_name
 
-    folder = resolve_model(config.model, config)
-    registered = config.model.startswith(("models:/", "runs:/"))
+    models: dict[str, Any] = {"model": _absolute(config.model, config)}
+    references = [models["model"]]
+    if isinstance(config, ServeConfig):
+        models["models"] = [_absolute(reference, config) for reference in by_name(config.models).values()]
+        models["challenger"] = _absolute(config.challenger, config) if config.challenger else None
+        by_name([models["model"], *models["models"]])
+        references += [*models["models"], models["challenger"] or ""]
+    registered = any(reference.startswith(REGISTERED) for reference in references)
     return config.model_copy(
         update={
-            "model": config.model if registered else str(folder.absolute()),
+            **models,
             "tracking_uri": tracking_uri(config) if registered else config.tracking_uri,
             "out_dir": str(Path(config.out_dir).absolute()) if "://" not in config.out_dir else config.out_dir,
         }
     )
+
+
+def _absolute(reference: str, config: ServerOptions) -> str:
+    """The reference to a registered model, else the absolute path of its folder. Raises UserError if it is missing."""
+    from fer.registry import resolve_model
+
+    folder = resolve_model(reference, config)
+    return reference if reference.startswith(REGISTERED) else str(folder.absolute())
 
 
 def cpus_needed(apps: Sequence[App], replicas: int = 1) -> float:

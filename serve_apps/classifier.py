@@ -6,6 +6,7 @@ others, several requests in one batch.
 
 # Annotations stay objects here: Serve ships the routes without this module's names, so strings could not be resolved.
 import asyncio
+import logging
 import time
 from functools import partial
 from typing import Any
@@ -20,15 +21,27 @@ from serve_apps.challenger import MAX_SHADOW_BATCHES, Challenger, Role, agreemen
 from serve_apps.deepface import AnalyzeRequest, AnalyzeResponse, to_deepface
 from serve_apps.deployment import ModelReplica, bind_replicas
 from serve_apps.monitoring import ClassifierMetrics
+from serve_apps.named_models import NamedModels, by_name, name_of
 from serve_apps.options import ServeConfig
 from serve_apps.page.model_files import DeviceModel, device_file, device_model
 from serve_apps.page.routes import page_router
+from serve_apps.reloadable_model import ReloadableModel
 from serve_apps.request_parsing import parse_analyze, parse_predict
-from serve_apps.responses import BINARY_FILE, ERROR_RESPONSES, new_api, request_body, to_json
-from serve_apps.schema import ClassifierInfo, Health, InvalidInput, ModelList, PredictRequest, PredictResponse
+from serve_apps.responses import BINARY_FILE, ERROR_RESPONSES, RETRY_AFTER_SECONDS, new_api, request_body, to_json
+from serve_apps.schema import (
+    ClassifierInfo,
+    Health,
+    InvalidInput,
+    ModelList,
+    NamedModel,
+    PredictRequest,
+    PredictResponse,
+)
 
 api = new_api("Ferry", "Facial expression recognition")
 api.include_router(page_router())
+
+log = logging.getLogger("ray.serve")
 
 PREDICT = request_body(PredictRequest, "files", {"type": "array", "items": BINARY_FILE}, raw="image/*")
 ANALYZE = request_body(AnalyzeRequest, "img", BINARY_FILE)
@@ -52,44 +65,67 @@ class Classifier(ModelReplica):
         self.challenger = Challenger(config, load) if config.challenger else None
         if self.challenger:
             self.followed.append(self.challenger.model)
+        others = {name: each for name, each in by_name(config.models).items() if name != name_of(config.model)}
+        self.named = NamedModels(others, config.max_loaded_models, config, load)
         self.detector = open_detector(config)
         self.metrics = ClassifierMetrics()
         self.predict_batch.set_max_batch_size(config.max_batch_size)  # type: ignore[attr-defined]
         self.predict_batch.set_batch_wait_timeout_s(config.batch_wait_ms / 1000)  # type: ignore[attr-defined]
 
-    async def predict(self, images: list[bytes], client: str = "") -> PredictResponse | InvalidInput:
+    async def predict(
+        self, images: list[bytes], client: str = "", model: str | None = None
+    ) -> PredictResponse | InvalidInput:
         """The response for the encoded images of one request. Other applications call it through a handle."""
         started = time.perf_counter()
-        role = self.challenger.role(client) if self.challenger else "champion"
-        response: PredictResponse | InvalidInput = await self.predict_batch((images, role))
+        chosen = await self.choose(model, client)
+        if isinstance(chosen, InvalidInput):
+            return chosen
+        response: PredictResponse | InvalidInput = await self.predict_batch((images, chosen))
         if isinstance(response, PredictResponse):
             spent = response.timing
             total = (time.perf_counter() - started) * 1000
             spent.waiting = max(0.0, total - spent.decoding - spent.detection - spent.model)
         return response
 
+    async def choose(self, name: str | None, client: str) -> ReloadableModel | InvalidInput:
+        """The model that a request names; without a name the served one, or its challenger for some clients."""
+        if name is None or name == name_of(self.model.reference):
+            challenger = self.challenger
+            return challenger.model if challenger and challenger.role(client) == "challenger" else self.model
+        if name not in self.named.references:
+            return InvalidInput(reason=f"no model {name!r} here; /v1/models lists the models", status=404)
+        try:
+            return await self.named.get(name)
+        except Exception:  # an unreachable registry, broken files: a reason to refuse this model only
+            log.exception("could not load %s", name)
+            return InvalidInput(reason=f"the model {name!r} cannot be loaded; try again", status=503)
+
     @serve.batch
-    async def predict_batch(self, requests: list[tuple[list[bytes], Role]]) -> list[PredictResponse | InvalidInput]:
-        """Requests to their responses, all of one role from one version of its model."""
+    async def predict_batch(
+        self, requests: list[tuple[list[bytes], ReloadableModel]]
+    ) -> list[PredictResponse | InvalidInput]:
+        """Requests to their responses, all of one model from one version of it."""
         responses: dict[int, PredictResponse | InvalidInput] = {}
-        for role in sorted({role for _, role in requests}):
-            numbers = [number for number, request in enumerate(requests) if request[1] == role]
-            answers = await self.predict_as(role, [requests[number][0] for number in numbers])
+        for model in dict.fromkeys(model for _, model in requests):
+            numbers = [number for number, request in enumerate(requests) if request[1] is model]
+            answers = await self.predict_with(model, [requests[number][0] for number in numbers])
             responses |= dict(zip(numbers, answers, strict=True))
         return [responses[number] for number in range(len(requests))]
 
-    async def predict_as(self, role: Role, requests: list[list[bytes]]) -> list[PredictResponse | InvalidInput]:
-        """The responses of the champion, which may start those of the challenger in shadow, or of the challenger."""
+    async def predict_with(
+        self, chosen: ReloadableModel, requests: list[list[bytes]]
+    ) -> list[PredictResponse | InvalidInput]:
+        """The responses of one model. Those of the served one may start those of its challenger in shadow."""
         from serve_apps.classifier_inference import predict_requests
 
-        followed = self.challenger.model if self.challenger and role == "challenger" else self.model
-        model = followed.current
+        role: Role = "challenger" if self.challenger and chosen is self.challenger.model else "champion"
+        model = chosen.current
         responses = await asyncio.to_thread(predict_requests, requests, model, self.detector, self.config)
         for response in responses:
             if isinstance(response, PredictResponse):
                 response.role = role
         self.metrics.record(responses, model.info, role)
-        if self.challenger and self.challenger.shadow and role == "champion":
+        if self.challenger and self.challenger.shadow and chosen is self.model:
             if self.challenger.waiting < MAX_SHADOW_BATCHES:
                 self.start_task(self.compare(self.challenger, requests, responses))
             else:
@@ -102,15 +138,19 @@ class Classifier(ModelReplica):
         """Let the challenger predict the requests that the champion has answered, and record where they agree."""
         challenger.waiting += 1
         try:
-            self.metrics.record_agreement(*agreement(responses, await self.predict_as("challenger", requests)))
+            self.metrics.record_agreement(*agreement(responses, await self.predict_with(challenger.model, requests)))
         finally:
             challenger.waiting -= 1
 
-    async def predict_images(self, images: list[bytes], client: str = "") -> PredictResponse:
-        """The response for the images of one request. Raises HTTPException 422 for an image that is not valid."""
-        response = await self.predict(images, client)
+    async def predict_images(self, images: list[bytes], client: str = "", model: str | None = None) -> PredictResponse:
+        """The response for the images of one request.
+
+        Raises HTTPException 422 for an image that is not valid, 404 for an unknown model, 503 for a broken one.
+        """
+        response = await self.predict(images, client, model)
         if isinstance(response, InvalidInput):
-            raise HTTPException(422, response.reason)
+            retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if response.status == 503 else None
+            raise HTTPException(response.status, response.reason, retry)
         return response
 
 
@@ -128,22 +168,25 @@ class ClassifierReplica(Classifier):
     async def predict_request(self, request: Request) -> Response:
         """Classify the expression of each face in one or more images."""
         self.admit(request, "predict")
-        return to_json(await self.predict_images(await parse_predict(request, self.config), client_of(request)))
+        images, model = await parse_predict(request, self.config)
+        return to_json(await self.predict_images(images, client_of(request), model))
 
     @api.post("/analyze", responses=responses(AnalyzeResponse), openapi_extra=ANALYZE)
     async def analyze(self, request: Request) -> Response:
         """Classify the expression of each face in one image. Request and response are those of DeepFace's API."""
         self.admit(request, "predict")
-        response = await self.predict_images([await parse_analyze(request, self.config)], client_of(request))
+        images, model = await parse_analyze(request, self.config)
+        response = await self.predict_images(images, client_of(request), model)
         if not response.model.labels:
             raise HTTPException(422, "this model predicts valence and arousal only; use /v1/predict")
         return to_json(to_deepface(response.images[0]))
 
     @api.get("/v1/models", responses=ERROR_RESPONSES)
     async def models(self, request: Request) -> ModelList:
-        """List the model that is served."""
+        """List the models, the one first that answers requests without `model`."""
         self.admit(request, "metadata")
-        return ModelList(models=[self.model.current.info])
+        served = NamedModel(id=name_of(self.model.reference), **self.model.current.info.model_dump())
+        return ModelList(models=[served, *await asyncio.to_thread(self.named.describe)])
 
     @api.get("/v1/model", responses=ERROR_RESPONSES)
     async def device_model(self, request: Request) -> DeviceModel:

@@ -11,6 +11,7 @@ import numpy as np
 
 from fer.classifier.predictor import Predictions, Predictor
 from fer.classifier.preprocess import resize
+from fer.classifier.spec import ModelSpec
 from fer.data.images import check_header, decode_rgb, jpeg_divisor
 from fer.errors import BadRow
 from fer.faces.box import FaceBox, crop
@@ -39,16 +40,19 @@ class FaceCrop:
 def load_classifier(folder: Path, name: str, version: str, device: str) -> LoadedClassifier:
     """Load the classifier of a model folder."""
     predictor = Predictor([folder], device=device)
-    spec = predictor.specs[0]
-    info = ClassifierInfo(
+    return LoadedModel(predictor, classifier_info(predictor.specs[0], name, version))
+
+
+def classifier_info(spec: ModelSpec, name: str, version: str) -> ClassifierInfo:
+    """What responses say about a model."""
+    return ClassifierInfo(
         name=name,
         version=version,
         label_space=spec.label_space,
-        labels=spec.labels if predictor.has_expression else [],
+        labels=spec.labels if spec.has_expression else [],
         head=spec.options.head,
         img_size=spec.options.img_size,
     )
-    return LoadedModel(predictor, info)
 
 
 @dataclass(frozen=True)

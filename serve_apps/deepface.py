@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from fer.labels import emotion
-from serve_apps.schema import Box, ImageFaces, Schema
+from serve_apps.schema import MODEL_FIELD, Box, ImageFaces, Schema
 
 DEEPFACE_NAMES = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
 """DeepFace's names for the emotions that it names differently."""
@@ -15,6 +15,7 @@ class AnalyzeRequest(Schema):
     """DeepFace's request. Its other fields (actions, detector_backend, ...) are ignored."""
 
     img: str | None = Field(None, description="An encoded image as a data URI: data:image/jpeg;base64,...")
+    model: str | None = Field(None, description=MODEL_FIELD)
     img_path: str | None = Field(None, description="Rejected: the server opens no path or URL that a client names")
 
 

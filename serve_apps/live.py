@@ -108,7 +108,7 @@ class Live:
         self.connections += 1
         try:
             key = await self.authenticate(socket)
-            await self.answer_frames(socket, key)
+            await self.answer_frames(socket, key, socket.query_params.get("model") or None)
         except HTTPException as refused:
             if refused.status_code == 403:
                 await socket.close(FORBIDDEN, refused.detail)
@@ -128,10 +128,10 @@ class Live:
                 secret = str(message["token"])
         return self.gate.identify(secret, "live")
 
-    async def answer_frames(self, socket: WebSocket, key: ApiKey | None) -> None:
+    async def answer_frames(self, socket: WebSocket, key: ApiKey | None, model: str | None) -> None:
         """Receive and answer at the same time, until one of both ends."""
         frames = LatestFrame()
-        both = self.receive(socket, frames), self.answer(socket, frames, key)
+        both = self.receive(socket, frames), self.answer(socket, frames, key, model)
         tasks = [asyncio.create_task(each) for each in both]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -158,15 +158,15 @@ class Live:
                 return await socket.close(status.WS_1009_MESSAGE_TOO_BIG, reason)
             frames.put(frame)
 
-    async def answer(self, socket: WebSocket, frames: LatestFrame, key: ApiKey | None) -> None:
+    async def answer(self, socket: WebSocket, frames: LatestFrame, key: ApiKey | None, model: str | None) -> None:
         """Answer the newest frame, again and again, as often as the key allows."""
         while True:
-            number, frame, arrived = await frames.take()
-            started = time.perf_counter()
-            result = await self.classify(frame)
-            waited, age = 1000 * (started - arrived), 1000 * (time.perf_counter() - arrived)
             while key and (seconds := self.gate.seconds_to_wait(key)):
                 await asyncio.sleep(seconds)
+            number, frame, arrived = await frames.take()
+            started = time.perf_counter()
+            result = await self.classify(frame, model)
+            waited, age = 1000 * (started - arrived), 1000 * (time.perf_counter() - arrived)
             answer = LiveAnswer(frame=number, dropped=frames.dropped, waited=waited, age=age)
             if isinstance(result, InvalidInput):
                 answer.error = result.reason
@@ -174,12 +174,12 @@ class Live:
                 answer.faces, answer.model, answer.timing = result.images[0].faces, result.model, result.timing
             await socket.send_text(answer.model_dump_json())
 
-    async def classify(self, frame: bytes) -> PredictResponse | InvalidInput:
+    async def classify(self, frame: bytes, model: str | None) -> PredictResponse | InvalidInput:
         """The faces in one encoded image, from the application `classifier`."""
         try:
             if self.classifier is None:
                 self.classifier = await asyncio.to_thread(serve.get_app_handle, "classifier")
-            return await self.classifier.predict.remote([frame])
+            return await self.classifier.predict.remote([frame], model=model)
         except BackPressureError:
             return InvalidInput(reason="the server is busy; try again")
         except (DeploymentUnavailableError, RayActorError, RayServeException):

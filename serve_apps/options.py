@@ -130,6 +130,14 @@ class ServeConfig(ServerOptions, FaceOptions, VlmOptions):
         description="Serve config (YAML, as for `serve deploy`) with the applications and their arguments; their "
         "options here have no effect then",
     )
+    models: list[str] = Field(
+        [],
+        description="Further models that requests may choose by name, separated by commas: NAME@ALIAS, NAME@VERSION, "
+        "folders or bundled models. Each replica loads them when they are asked for",
+    )
+    max_loaded_models: int = Field(
+        3, ge=1, description="Models of --models in each replica's memory, at most; those used last are kept"
+    )
     challenger: str | None = Field(
         None, description="Second model, with the same label space, for --canary or --shadow: models:/NAME@challenger"
     )
@@ -158,18 +166,18 @@ class ServeConfig(ServerOptions, FaceOptions, VlmOptions):
         return self
 
     @model_validator(mode="after")
+    def _has_vlm(self) -> ServeConfig:
+        unused = sorted(VlmOptions.model_fields.keys() & self.model_fields_set)
+        if unused and "vlm" not in self.apps and self.file is None:
+            raise ValueError(f"--{unused[0].replace('_', '-')} is an option of the application vlm: use --apps vlm")
+        return self
+
+    @model_validator(mode="after")
     def _has_challenger(self) -> ServeConfig:
         if self.challenger is None and (self.canary or self.shadow):
             raise ValueError("--canary and --shadow need a --challenger")
         if self.challenger and bool(self.canary) == self.shadow:
             raise ValueError("--challenger needs either --canary or --shadow")
-        return self
-
-    @model_validator(mode="after")
-    def _has_vlm(self) -> ServeConfig:
-        unused = sorted(VlmOptions.model_fields.keys() & self.model_fields_set)
-        if unused and "vlm" not in self.apps and self.file is None:
-            raise ValueError(f"--{unused[0].replace('_', '-')} is an option of the application vlm: use --apps vlm")
         return self
 
 

@@ -65,6 +65,11 @@ class ReloadableModel:
                 await asyncio.to_thread(self.switch, self.reference)
 
     def _load(self, reference: str) -> LoadedModel[Any, Any]:
-        name, version = model_name(reference), model_version(reference, self.tracking)
-        pinned = f"models:/{name}/{version}" if "@" in reference else reference
-        return self.load(resolve_model(pinned, self.tracking), name, version)
+        return self.load(*locate(reference, self.tracking))
+
+
+def locate(reference: str, tracking: TrackingOptions) -> tuple[Path, str, str]:
+    """The folder of the version that a reference points to now, the model's name, and the version."""
+    name, version = model_name(reference), model_version(reference, tracking)
+    pinned = f"models:/{name}/{version}" if "@" in reference else reference
+    return resolve_model(pinned, tracking), name, version

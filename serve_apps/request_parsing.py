@@ -40,25 +40,37 @@ class DynamicsFrame(NamedTuple):
     """Landmarks of the baseline, (x, y) in pixels."""
 
 
-async def parse_predict(request: Request, limits: LimitOptions) -> list[bytes]:
+class ImageRequest(NamedTuple):
+    """Encoded images, and the name of the model that is to read them, if the request has one."""
+
+    images: list[bytes]
+    model: str | None
+
+
+async def parse_predict(request: Request, limits: LimitOptions) -> ImageRequest:
     """The images of ``POST /v1/predict``: one as the body, the files of a form, or base64 in JSON."""
     media_type = _media_type(request, images=True)
+    model = request.query_params.get("model") or None
     if media_type.startswith(IMAGE):
         images = [await _read_body(request, limits)]
     elif media_type == FORM:
-        images = await _read_files(request, limits)
+        images, fields = await _read_form(request, limits)
+        model = model or fields.get("model")
     else:
         body = await read_json(request, limits, PredictRequest)
         if len(body.images) > limits.max_images:
             raise HTTPException(413, f"{len(body.images)} images, more than {limits.max_images}")
         images = [decode_base64(text, f"image {number}") for number, text in enumerate(body.images)]
-    return _check_sizes(images, limits)
+        model = model or body.model
+    return ImageRequest(_check_sizes(images, limits), model)
 
 
-async def parse_analyze(request: Request, limits: LimitOptions) -> bytes:
+async def parse_analyze(request: Request, limits: LimitOptions) -> ImageRequest:
     """The one image of ``POST /analyze``: the file ``img`` of a form, or a data URI in JSON."""
+    model = request.query_params.get("model") or None
     if _media_type(request) == FORM:
-        images = await _read_files(request, limits)
+        images, fields = await _read_form(request, limits)
+        model = model or fields.get("model")
     else:
         body = await read_json(request, limits, AnalyzeRequest)
         if body.img_path is not None or (body.img or "").startswith(("http://", "https://", "file:")):
@@ -66,9 +78,10 @@ async def parse_analyze(request: Request, limits: LimitOptions) -> bytes:
         if not body.img:
             raise HTTPException(422, "no image: send a data URI in `img`")
         images = [decode_base64(body.img, "img")]
+        model = model or body.model
     if len(images) > 1:
         raise HTTPException(422, f"{len(images)} images; /analyze accepts one, /v1/predict several")
-    return _check_sizes(images, limits)[0]
+    return ImageRequest(_check_sizes(images, limits), model)
 
 
 async def parse_dynamics(request: Request, config: DynamicsServeConfig) -> DynamicsFrame | bytes:
@@ -76,7 +89,7 @@ async def parse_dynamics(request: Request, config: DynamicsServeConfig) -> Dynam
     if _media_type(request) == FORM:
         if config.landmarker is None:
             raise HTTPException(422, "this server accepts no videos: it was started without --landmarker")
-        videos = await _read_files(request, config)
+        videos, _ = await _read_form(request, config)
         if len(videos) != 1:
             raise HTTPException(422, f"{len(videos)} files; send one video")
         return videos[0]
@@ -134,7 +147,8 @@ async def read_json(request: Request, limits: LimitOptions, schema: type[S]) -> 
         raise HTTPException(422, f"{field}: {first['msg']}" if field else first["msg"]) from None
 
 
-async def _read_files(request: Request, limits: LimitOptions) -> list[bytes]:
+async def _read_form(request: Request, limits: LimitOptions) -> tuple[list[bytes], dict[str, str]]:
+    """The files of a form, and its other fields."""
     parser = MultiPartParser(
         request.headers, _stream_body(request, limits), max_files=limits.max_images, max_fields=MAX_FORM_FIELDS
     )
@@ -146,8 +160,9 @@ async def _read_files(request: Request, limits: LimitOptions) -> list[bytes]:
         too_many = "Too many files" in error.message
         raise HTTPException(413 if too_many else 400, f"multipart form: {error.message}") from None
     files = [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
     await form.close()
-    return files
+    return files, fields
 
 
 def decode_base64(text: str, name: str) -> bytes:

@@ -40,11 +40,16 @@ def request_body(
 
     FastAPI can't derive it: the body is parsed by `serve_apps.request_parsing`, which enforces the limits.
     """
-    form = {"type": "object", "properties": {file_field: files}, "required": [file_field]}
-    schemas = {"application/json": {"schema": schema.model_json_schema()}, "multipart/form-data": {"schema": form}}
+    json_schema = schema.model_json_schema()
+    form: dict[str, Any] = {"type": "object", "properties": {file_field: files}, "required": [file_field]}
+    schemas = {"application/json": {"schema": json_schema}, "multipart/form-data": {"schema": form}}
     if raw:
         schemas[raw] = {"schema": BINARY_FILE}
-    return {"requestBody": {"required": True, "content": schemas}}
+    body: dict[str, Any] = {"requestBody": {"required": True, "content": schemas}}
+    if model := json_schema["properties"].get("model"):  # may be in the address, too
+        form["properties"]["model"] = model
+        body["parameters"] = [{"name": "model", "in": "query", "schema": model}]
+    return body
 
 
 async def _client_left(request: Request, error: Exception) -> Response:

@@ -15,6 +15,9 @@ CLASSIFIER_DISCLAIMER = (
 )
 
 
+MODEL_FIELD = "One of the models that /v1/models lists, by its `id`; unset: the first"
+
+
 class Schema(BaseModel):
     """Base of requests and responses. Fields may be called ``model``."""
 
@@ -52,9 +55,10 @@ class ErrorResponse(Schema):
 
 
 class InvalidInput(Schema):
-    """Takes the place of a prediction, for input that passed the first checks; the response has status 422."""
+    """Takes the place of a prediction, for input that passed the first checks."""
 
     reason: str
+    status: int = 422
 
 
 # -- the classifier ----------------------------------------------------------------------------------------------------
@@ -62,6 +66,7 @@ class InvalidInput(Schema):
 
 class PredictRequest(Schema):
     images: list[str] = Field(min_length=1, description="Encoded images (JPEG, PNG, ...) in base64, or as data URIs")
+    model: str | None = Field(None, description=MODEL_FIELD)
 
 
 class Box(Schema):
@@ -129,8 +134,12 @@ class PredictResponse(Schema):
     disclaimer: str = CLASSIFIER_DISCLAIMER
 
 
+class NamedModel(ClassifierInfo):
+    id: str = Field(description="What requests give as `model` to choose it")
+
+
 class ModelList(Schema):
-    models: list[ClassifierInfo]
+    models: list[NamedModel] = Field(description="First the one that answers requests without `model`")
 
 
 # -- facial dynamics ---------------------------------------------------------------------------------------------------

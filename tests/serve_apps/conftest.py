@@ -79,8 +79,15 @@ def check_cors() -> Callable[[httpx.Client, str, str], None]:
 
 
 @pytest.fixture(scope="module")
-def start_live(ray_cluster: None, server_options: dict[str, Any]) -> Iterator[Callable[..., str]]:
-    """Starts a server of the bundled model with the application `live`; takes the options of `live`.
+def start_live(
+    ray_cluster: None,
+    server_options: dict[str, Any],
+    make_classifier: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., str]]:
+    """Starts a server of the bundled model, and of one called `other`, with the application `live`.
+
+    It takes the options of `live`.
 
     Faces are found by YuNet where its file is, else by OpenCV's cascade.
     """
@@ -91,9 +98,11 @@ def start_live(ray_cluster: None, server_options: dict[str, Any]) -> Iterator[Ca
     from serve_apps.live_options import LiveConfig
     from serve_apps.options import ServeConfig
 
+    other = make_classifier(tmp_path_factory.mktemp("models") / "other", "basic")
+
     def start_both(**options: Any) -> str:
         detector = {"detector_model": str(YUNET)} if YUNET.is_file() else {"detector": "haar"}
-        config = ServeConfig(apps=["classifier", "live"], **server_options, **detector)
+        config = ServeConfig(apps=["classifier", "live"], models=[str(other)], **server_options, **detector)
         classifier, live = chosen_apps(config)
         args = LiveConfig(api_keys=server_options["api_keys"], **options)
         return start([classifier, live._replace(args=args)], config)

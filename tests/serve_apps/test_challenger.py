@@ -33,10 +33,10 @@ def ask(config: ServeConfig, clients: list[str]) -> list[PredictResponse]:
     """The responses to a batch of one request of each client, once the replica's background work is done."""
 
     async def main() -> list[PredictResponse]:
-        replica = Classifier(config, None)
-        roles = [replica.challenger.role(client) if replica.challenger else "champion" for client in clients]
+        replica = Classifier(config, [])
+        models = [await replica.choose(None, client) for client in clients]
         predict_batch = Classifier.predict_batch.__wrapped__  # without the queue, which needs a Serve replica
-        responses = await predict_batch(replica, [([PNG], role) for role in roles])
+        responses = await predict_batch(replica, [([PNG], model) for model in models])
         await asyncio.gather(*replica.tasks)
         return responses
 

@@ -34,6 +34,7 @@ PNG = encode_png(PIXELS)
 def config(registry: TrackingOptions, server_options: dict[str, Any]) -> ServeConfig:
     return ServeConfig(
         **registry.model_dump(), **server_options, apps=["classifier"], model="models:/face@champion", detector="none",
+        models=["face@champion", "face@challenger", "face@broken", "ferry-small"], max_loaded_models=1,
         max_batch_size=2, max_queued_requests=4, max_images=3, max_image_bytes=200_000, max_request_bytes=500_000,
         max_pixels=100_000, min_confidence=0.99, reload_seconds=0.3,
     )  # fmt: skip
@@ -98,11 +99,40 @@ def test_health_models_and_documentation(client: httpx.Client) -> None:
     health = client.get("/healthz", headers={"Authorization": ""}).json()
     assert (health["status"], health["model"]["version"], health["reload_error"]) == ("ok", "1", None)
     assert health["uptime_seconds"] > 0
-    (model,) = client.get("/v1/models").json()["models"]
-    assert (model["name"], model["head"], model["img_size"]) == ("face", "classification", 32)
+    models = client.get("/v1/models").json()["models"]
+    assert [model["id"] for model in models] == ["face@champion", "face@challenger", "face@broken", "ferry-small"]
+    assert [model["version"] for model in models[:3]] == ["1", "2", "3"]
+    assert (models[0]["name"], models[0]["head"], models[0]["img_size"]) == ("face", "classification", 32)
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/v1/predict", "/analyze", "/healthz", "/v1/models"} <= set(paths)
     assert "multipart/form-data" in paths["/v1/predict"]["post"]["requestBody"]["content"]
+
+
+def test_a_request_chooses_one_of_the_models_by_name(client: httpx.Client) -> None:
+    raw = {"content": PNG, "headers": {"Content-Type": "image/png"}}
+    for name, version in (("face@challenger", "2"), ("face@champion", "1"), ("face@challenger", "2")):
+        for sent in (
+            {"params": {"model": name}, **raw},
+            {"data": {"model": name}, "files": {"files": PNG}},
+            {"json": {"images": [b64(PNG)], "model": name}},
+        ):
+            response = client.post("/v1/predict", **sent)  # type: ignore[arg-type]
+            assert (response.status_code, response.json()["model"]["version"]) == (200, version)
+    answers = [
+        client.post("/analyze", params={"model": name}, files={"img": PNG}).json()["results"][0]["emotion"]
+        for name in ("face@champion", "ferry-small")
+    ]
+    assert "contempt" in answers[1]
+    assert "contempt" not in answers[0]
+
+
+def test_an_unknown_model_and_a_broken_one_are_refused(client: httpx.Client) -> None:
+    for name, status in (("face", 404), ("/etc", 404), ("models:/face@challenger", 404), ("face@broken", 503)):
+        response = client.post("/v1/predict", params={"model": name}, files={"files": PNG})
+        assert response.status_code == status
+        assert repr(name) in response.json()["detail"]
+    assert response.headers["Retry-After"] == "1"
+    assert client.post("/v1/predict", files={"files": PNG}).status_code == 200
 
 
 def test_keys_have_scopes_and_rates(client: httpx.Client, api_keys: dict[str, str]) -> None:

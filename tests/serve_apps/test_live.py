@@ -33,8 +33,11 @@ def stream(url: str, server_options: dict[str, Any]) -> Callable[..., Any]:
     """Opens a connection and sends the token, if there is one; other arguments are those of `connect`."""
 
     @contextmanager
-    def open_stream(token: str | None = server_options["token"], **arguments: Any) -> Iterator[ClientConnection]:
-        with connect(url.replace("http", "ws") + "/live/stream", **arguments) as socket:
+    def open_stream(
+        token: str | None = server_options["token"], model: str | None = None, **arguments: Any
+    ) -> Iterator[ClientConnection]:
+        query = f"?model={model}" if model else ""
+        with connect(url.replace("http", "ws") + "/live/stream" + query, **arguments) as socket:
             if token:
                 socket.send(json.dumps({"token": token}))
             yield socket
@@ -113,6 +116,15 @@ def test_keys_have_scopes_and_rates(stream: Callable[..., Any], frame: bytes, ap
         socket.send(frame)
         with pytest.raises(TimeoutError):
             socket.recv(timeout=2)
+
+
+def test_an_unknown_model_is_an_error(stream: Callable[..., Any], frame: bytes) -> None:
+    with stream(model="unknown") as socket:
+        socket.send(frame)
+        assert json.loads(socket.recv(timeout=60))["error"].startswith("no model 'unknown' here")
+    with stream(model="ferry-small") as socket:
+        socket.send(frame)
+        assert json.loads(socket.recv(timeout=60))["faces"]
 
 
 def test_no_page_of_another_origin_reads_a_response(url: str, check_cors: Callable[..., None]) -> None:

@@ -24,14 +24,14 @@ JSON = {"content-type": "application/json"}
 FORM = {"content-type": "multipart/form-data; boundary=cut"}
 
 
-def request(body: bytes, headers: dict[str, str], chunk: int = 100) -> Request:
+def request(body: bytes, headers: dict[str, str], chunk: int = 100, query: bytes = b"") -> Request:
     chunks = [body[start : start + chunk] for start in range(0, len(body), chunk)] or [b""]
 
     async def receive() -> dict[str, object]:
         return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
 
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    return Request({"type": "http", "method": "POST", "headers": raw, "path": "/"}, receive)
+    return Request({"type": "http", "method": "POST", "headers": raw, "path": "/", "query_string": query}, receive)
 
 
 def form(*parts: tuple[str, bytes]) -> bytes:
@@ -52,16 +52,34 @@ def rejection(parse: Callable, body: bytes, headers: dict[str, str], limits: Lim
 
 def test_images_come_from_a_form_from_base64_and_from_data_uris() -> None:
     two = [b"one", b"two"]
-    assert asyncio.run(parse_predict(request(form(("files", b"one"), ("files", b"two")), FORM), LIMITS)) == two
-    assert asyncio.run(parse_predict(request(encoded(*two), JSON), LIMITS)) == two
+    assert asyncio.run(parse_predict(request(form(("files", b"one"), ("files", b"two")), FORM), LIMITS)).images == two
+    assert asyncio.run(parse_predict(request(encoded(*two), JSON), LIMITS)).images == two
     uri = b'{"images": ["data:image/png;base64,b25l"]}'
-    assert asyncio.run(parse_predict(request(uri, JSON), LIMITS)) == [b"one"]
+    assert asyncio.run(parse_predict(request(uri, JSON), LIMITS)).images == [b"one"]
 
 
 def test_an_image_may_be_the_body() -> None:
     jpeg = {"content-type": "image/jpeg"}
-    assert asyncio.run(parse_predict(request(b"one", jpeg), LIMITS)) == [b"one"]
+    assert asyncio.run(parse_predict(request(b"one", jpeg), LIMITS)).images == [b"one"]
     assert rejection(parse_analyze, b"one", jpeg).status_code == 415
+
+
+def test_the_model_is_named_in_the_address_or_in_the_body() -> None:
+    field = b'--cut\r\nContent-Disposition: form-data; name="model"\r\n\r\nface@3\r\n'
+    image = base64.b64encode(b"one").decode()
+    jpeg = {"content-type": "image/jpeg"}
+    for sent in (
+        parse_predict(request(b"one", jpeg, query=b"model=face@3"), LIMITS),
+        parse_predict(request(field + form(("files", b"one")), FORM), LIMITS),
+        parse_predict(request(json.dumps({"images": [image], "model": "face@3"}).encode(), JSON), LIMITS),
+        parse_analyze(request(field + form(("img", b"one")), FORM), LIMITS),
+        parse_analyze(request(json.dumps({"img": image, "model": "face@3"}).encode(), JSON), LIMITS),
+        parse_analyze(
+            request(json.dumps({"img": image, "model": "b"}).encode(), JSON, query=b"model=face%403"), LIMITS
+        ),
+    ):
+        assert asyncio.run(sent) == ([b"one"], "face@3")
+    assert asyncio.run(parse_predict(request(b"one", jpeg), LIMITS)).model is None
 
 
 @pytest.mark.parametrize(("headers", "parse"), [(JSON, parse_predict), (FORM, parse_predict), (JSON, parse_analyze)])
@@ -71,7 +89,7 @@ def test_a_body_that_does_not_arrive_in_time_is_rejected(headers: dict[str, str]
         raise AssertionError
 
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    slow = Request({"type": "http", "method": "POST", "headers": raw, "path": "/"}, receive)
+    slow = Request({"type": "http", "method": "POST", "headers": raw, "path": "/", "query_string": b""}, receive)
     with pytest.raises(HTTPException, match="s to arrive") as caught:
         asyncio.run(parse(slow, LIMITS.model_copy(update={"max_upload_seconds": 0.05})))
     assert caught.value.status_code == 408
@@ -79,8 +97,8 @@ def test_a_body_that_does_not_arrive_in_time_is_rejected(headers: dict[str, str]
 
 def test_analyze_accepts_deepface_requests() -> None:
     body = b'{"img": "data:image/jpeg;base64,b25l", "actions": ["emotion"], "detector_backend": "opencv"}'
-    assert asyncio.run(parse_analyze(request(body, JSON), LIMITS)) == b"one"
-    assert asyncio.run(parse_analyze(request(form(("img", b"one")), FORM), LIMITS)) == b"one"
+    assert asyncio.run(parse_analyze(request(body, JSON), LIMITS)).images == [b"one"]
+    assert asyncio.run(parse_analyze(request(form(("img", b"one")), FORM), LIMITS)).images == [b"one"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +155,7 @@ def test_a_content_length_over_the_limit_is_rejected_before_the_body_is_read() -
         raise AssertionError("the body was read")
 
     headers = [(b"content-type", b"application/json"), (b"content-length", b"4001")]
-    large = Request({"type": "http", "method": "POST", "headers": headers, "path": "/"}, receive)
+    large = Request({"type": "http", "method": "POST", "headers": headers, "path": "/", "query_string": b""}, receive)
     with pytest.raises(HTTPException) as caught:
         asyncio.run(parse_predict(large, LIMITS))
     assert caught.value.status_code == 413
@@ -150,7 +168,7 @@ def test_uploads_never_touch_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rollover)
     limits = LimitOptions()
     image = b"x" * (3 * 2**20)
-    assert asyncio.run(parse_predict(request(form(("files", image)), FORM, 2**16), limits)) == [image]
+    assert asyncio.run(parse_predict(request(form(("files", image)), FORM, 2**16), limits)).images == [image]
 
 
 @given(st.binary(max_size=300), st.sampled_from([JSON, FORM]))
@@ -163,7 +181,7 @@ def test_any_other_bytes_are_rejected_with_a_4xx_status(body: bytes, headers: di
 def test_images_arrive_intact_whatever_the_chunk_size(images: list[bytes], chunk: int) -> None:
     safe = [image.replace(b"--cut", b"") or b"x" for image in images]
     body = form(*(("files", image) for image in safe))
-    assert asyncio.run(parse_predict(request(body, FORM, chunk), LIMITS)) == safe
+    assert asyncio.run(parse_predict(request(body, FORM, chunk), LIMITS)).images == safe
 
 
 def test_deepface_names_and_percentages() -> None:

@@ -36,7 +36,7 @@ function title(face) {
 }
 
 function showModel(model) {
-  $("#model").textContent = `${model.name}, version ${model.version}`;
+  $("#model").textContent = $("#models").title = `${model.name}, version ${model.version}`;
 }
 
 function draw(faces, labels, size) {
@@ -202,19 +202,29 @@ function toggleWhere() {
   if (engines.device) choose(engine.name === "server" ? "device" : "server");
 }
 
+/** Use another model of the server. */
+async function pick(model) {
+  api.model = model;
+  tracks = new Tracks();
+  strip.clear();
+  await choose("server");
+  greet();
+}
+
 async function greet() {
   try {
     const models = await api.models();
-    showModel(models[0]);
+    const chosen = models.find(({ id }) => id === api.model) ?? models[0];
+    showModel(chosen);
     $("#models").hidden = models.length < 2;
     $("#model").hidden = models.length > 1;
-    $("#models select").replaceChildren(...models.map(({ name }) => new Option(name)));
-    const device = await api.deviceModel();
+    $("#models select").replaceChildren(...models.map(({ id }) => new Option(id, id, false, id === chosen.id)));
+    const device = chosen === models[0] ? await api.deviceModel() : null;
     const known = engines.device?.model.version === device?.version || engine === engines.device;
     if (device && !known) engines.device = new OnDevice(api, device);
     const input = $("#where input[value=device]");
     input.disabled = !device;
-    input.parentElement.title = device ? "The model runs in this browser" : "This server does not offer its model";
+    input.parentElement.title = device ? "The model runs in this browser" : "This server does not offer this model";
   } catch (error) {
     if (error instanceof Lost) api.back(error); // which greets again
     else banner(error.message);
@@ -233,11 +243,7 @@ function start() {
   $("#save").onclick = save;
   $("#compound").onchange = () => shown && draw(shown.faces, shown.labels, shown.size);
   $("#where").onchange = ({ target }) => choose(target.value);
-  $("#models select").onchange = ({ target }) => {
-    api.model = target.value;
-    engine.rest();
-    pictures.again();
-  };
+  $("#models select").onchange = ({ target }) => pick(target.value);
   dialogs.keys({
     o: () => $("#files").click(),
     c: toggleCamera,

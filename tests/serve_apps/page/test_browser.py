@@ -131,6 +131,39 @@ def test_several_pictures_keys_compound_labels_and_the_session(page: Page, portr
     assert page.evaluate("document.documentElement.dataset.theme") != theme
 
 
+def test_another_model_can_be_picked(page: Page, portrait: np.ndarray) -> None:
+    page.locator("#files").set_input_files(picture(portrait))
+    page.locator("#headline", has_text="happy").wait_for()
+    assert "contempt" in scores(page)
+    page.locator("#where input[value=device]:enabled").wait_for(state="attached")
+    with page.expect_request("**/v1/predict?model=other"):
+        page.locator("#models select").select_option("other")
+    page.locator("#faces").filter(has_not_text="contempt").wait_for()
+    assert sum(scores(page).values()) == pytest.approx(1, abs=0.01)
+    assert "other" in page.locator("#models").get_attribute("title")
+    page.locator("#where input[value=device]:disabled").wait_for(state="attached")
+    with page.expect_websocket(lambda socket: socket.url.endswith("/live/stream?model=other")):
+        page.get_by_role("button", name="Camera").click()
+    page.locator("body.live .face").wait_for()
+    with page.expect_websocket(lambda socket: socket.url.endswith("/live/stream?model=ferry-small")):
+        page.locator("#models select").select_option("ferry-small")
+    page.locator("#headline", has_text="happy").wait_for()
+    page.locator("#where input[value=device]:enabled").wait_for(state="attached")
+
+
+@pytest.mark.parametrize(("path", "text"), [("/docs", "/v1/predict"), ("/live/docs", "Faces in live video")])
+def test_the_documentation_of_the_api_loads_nothing_from_elsewhere(page: Page, path: str, text: str) -> None:
+    errors: list[str] = []  # such as what the content security policy forbids
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.goto(path)
+    page.get_by_text(text, exact=True).first.wait_for()
+    page.get_by_text("/healthz", exact=True).first.click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    page.get_by_text("Response body").first.wait_for()
+    assert errors == []
+
+
 def test_boxes_follow_the_face_in_the_camera(page: Page) -> None:
     page.get_by_role("button", name="Camera").click()
     page.locator(".face").wait_for()
@@ -262,7 +295,7 @@ def test_the_token_is_asked_for(browser: Browser, cable: Cable, server_options: 
         page.keyboard.press("Enter")
     page.locator("#token").fill(server_options["token"])  # it is asked for again
     page.keyboard.press("Enter")
-    page.locator("#model", has_text="ferry-small").wait_for()
+    page.locator("#models option", has_text="ferry-small").wait_for(state="attached")
     assert page.evaluate("sessionStorage.getItem('ferry-token')") == server_options["token"]
     assert page.evaluate("Object.keys(localStorage).some((key) => key.includes('token'))") is False
     context.close()
