@@ -90,6 +90,13 @@ def jpeg_divisor(data: bytes, size: tuple[int, int], least: int) -> int:
     return max(divisor for divisor in DECODE_FLAGS if divisor == 1 or min(size) >= divisor * least)
 
 
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """Encode RGB (H, W, 3) uint8 pixels as JPEG of quality 95."""
+    encoded, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    assert encoded, "a uint8 array always encodes"
+    return data.tobytes()
+
+
 def encode_png(pixels: np.ndarray) -> bytes:
     """Encode grey (H, W) or RGB (H, W, 3) uint8 pixels as PNG."""
     if pixels.ndim == 3:

@@ -1,6 +1,7 @@
 """AffectNet (Mollahosseini et al., 2017): expression, valence and arousal of faces from the web, in three forms.
 
-- CSV files (``training.csv``, ``validation.csv``) that name images by ``subDirectory_filePath``;
+- CSV files (``training.csv``, ``validation.csv``) that name photographs by ``subDirectory_filePath``, with the box of
+  the face: the row's image is a square around it, as JPEG, and a row without a box is rejected;
 - ``train_set`` and ``val_set`` with ``images/0.jpg`` and ``annotations/0_exp.npy``, ``0_val.npy``, ``0_aro.npy``;
 - folders 0 to 7 in train and val (needs ``--format affectnet``, to tell them from other numbered folders).
 
@@ -12,18 +13,20 @@ from __future__ import annotations
 import csv
 import io
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
 import numpy as np
 
 from fer.data.filesystem import FileTree
-from fer.data.images import is_image
+from fer.data.images import decode_untrusted, encode_jpeg, is_image
 from fer.data.schema import FaceRow
 from fer.data.sources.folder import class_files, split_of
 from fer.errors import BadRow, UserError
+from fer.faces.box import FaceBox, crop
 from fer.labels import get_space
 
 COLUMNS = (
@@ -37,6 +40,9 @@ COLUMNS = (
     "valence",
     "arousal",
 )
+BOX = COLUMNS[1:5]
+CROPPED = "faces cut out"
+"""In the fingerprint of the CSV files: shards that an earlier version made of whole photographs are made again."""
 EXCLUDED = {"8": "none", "9": "uncertain", "10": "no face"}
 ANNOTATION_READERS = 8
 
@@ -65,7 +71,7 @@ class AffectNetSource:
         return self._numbered_rows()
 
     def fingerprint(self) -> str:
-        return self.tree.fingerprint()
+        return self.tree.fingerprint() + (CROPPED if self.tables else "")
 
     def _table_rows(self, table: str) -> Iterator[FaceRow]:
         paths = {_last_two(path): path for path in self.tree.files}
@@ -77,7 +83,12 @@ class AffectNetSource:
                 if name not in ("", COLUMNS[0]):  # some releases have a header in one table only
                     path = paths.get(_last_two(name), name)
                     numbers = values.get("expression", ""), values.get("valence", ""), values.get("arousal", "")
-                    yield self._row(path, split, *numbers)
+                    row = self._row(path, split, *numbers)
+                    box = _box(values)
+                    if box is None:
+                        yield row if row.excluded else replace(row, error="no face box in the table")
+                    else:
+                        yield replace(row, read=partial(_read_face, self.tree, path, box))
 
     def _annotated_rows(self) -> Iterator[FaceRow]:
         images = [path for path in self.tree.files if is_image(path)]
@@ -123,6 +134,26 @@ def _is_table(tree: FileTree, path: str) -> bool:
 
 def _last_two(path: str) -> str:
     return "/".join(path.split("/")[-2:])
+
+
+def _box(values: Mapping[str, str]) -> FaceBox | None:
+    """The box of the face, in pixels of the photograph; None if the table has none."""
+    try:
+        x, y, width, height = (float(values[name]) for name in BOX)
+    except (KeyError, ValueError):
+        return None
+    return FaceBox(x, y, width, height) if min(width, height) > 0 and np.isfinite([x, y, width, height]).all() else None
+
+
+def _read_face(tree: FileTree, path: str, box: FaceBox) -> bytes:
+    """The face of a photograph. What of the box is beyond the edges is left out. Raises BadRow if that is all of it."""
+    image = decode_untrusted(tree.read(path))
+    height, width = image.shape[:2]
+    left, right = np.clip([box.x, box.x + box.width], 0, width)
+    top, bottom = np.clip([box.y, box.y + box.height], 0, height)
+    if right - left < 1 or bottom - top < 1:
+        raise BadRow("the face box is outside the image")
+    return encode_jpeg(crop(image, FaceBox(left, top, right - left, bottom - top), margin=0))
 
 
 def _number(data: bytes) -> str:

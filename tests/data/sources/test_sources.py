@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from fer.data.images import decode_untrusted
+from fer.data.images import decode_untrusted, encode_jpeg
 from fer.data.mapping import map_rows
-from fer.data.options import DataOptions
+from fer.data.options import DataOptions, PrepareOptions
+from fer.data.prepare import prepare
 from fer.data.schema import FaceRow, Source
 from fer.data.sources import open_source
 from fer.errors import BadRow, UserError
@@ -153,11 +157,57 @@ def test_affectnet_tables(write_images: WriteImages, write_csv: WriteCsv, header
     assert source.format == "affectnet"
     assert (rows[0].label, rows[0].split, rows[0].valence, rows[0].arousal) == ("happiness", "train", 0.75, -0.25)
     assert (rows[4].label, rows[4].split, rows[4].valence, rows[4].arousal) == ("neutral", "val", 0.0, None)
-    assert rows[0].read() == (data / "Manually_Annotated_Images/689/a.jpg").read_bytes()
+    assert decode_untrusted(rows[0].read()).shape == (24, 24, 3)
     with pytest.raises(BadRow, match="missing file"):
         rows[1].read()
     assert rows[2].excluded == "AffectNet expression 10 (no face)"
     assert rows[3].error == "unknown label code 12 (label space affectnet)"
+
+
+def test_affectnet_faces_are_cut_out_of_the_photographs(
+    write_csv: WriteCsv, prepare_options: Callable[..., PrepareOptions], tmp_path: Path
+) -> None:
+    """Each photograph is black with a white face, sometimes beyond its edges; rows without a face are listed."""
+    boxes = {
+        "inside": (30, 20, 40, 40),
+        "wide": (10, 50, 60, 30),
+        "over-the-edge": (-10, 70, 40, 50),
+        "larger-than-the-photograph": (-50, -50, 500, 500),
+        "outside": (200, 10, 40, 40),
+        "empty": (30, 20, 0, 40),
+        "unknown": ("", "", "", ""),
+        "no-face": ("NULL", "NULL", "NULL", "NULL"),
+    }
+    lines = []
+    for name, box in boxes.items():
+        photograph = np.zeros((100, 120, 3), np.uint8)
+        if name in ("inside", "wide", "over-the-edge", "larger-than-the-photograph"):
+            x, y, width, height = (int(value) for value in box)
+            photograph[max(y, 0) : y + height, max(x, 0) : x + width] = 255
+        path = tmp_path / f"data/images/1/{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_jpeg(photograph))
+        lines.append((f"1/{name}.jpg", *box, "1.0;2.0", 10 if name == "no-face" else 1, 0.5, 0.5))
+    write_csv(tmp_path / "data/training.csv", (*AFFECTNET, "valence", "arousal"), *lines)
+    write_csv(tmp_path / "data/validation.csv", ("1/inside.jpg", *boxes["inside"], "1.0;2.0", 1, 0.5, 0.5))
+
+    dataset = prepare(prepare_options(tmp_path / "data", max_bad_fraction=0.9))
+    tables = [pq.read_table(dataset.path(shard)) for shard in dataset.split("train").shards]
+    faces = {Path(row["path"]).stem: decode_untrusted(row["image"]) for row in pa.concat_tables(tables).to_pylist()}
+    assert {name: face.shape[:2] for name, face in faces.items()} == {
+        "inside": (40, 40),
+        "wide": (60, 60),
+        "over-the-edge": (30, 30),
+        "larger-than-the-photograph": (120, 120),
+    }
+    assert all(faces[name].mean() > 250 for name in ("inside", "over-the-edge", "larger-than-the-photograph"))
+    lines_of = [json.loads(line) for line in Path(dataset.root, "rejected.jsonl").read_text().splitlines()]
+    assert {Path(line["path"]).stem: line["reason"] for line in lines_of} == {
+        "outside": "the face box is outside the image",
+        "empty": "no face box in the table",
+        "unknown": "no face box in the table",
+        "no-face": "AffectNet expression 10 (no face)",
+    }
 
 
 def annotate(data: Path, split: str, number: int, expression: object, valence: object, arousal: object) -> None:
