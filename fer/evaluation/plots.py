@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 if TYPE_CHECKING:
-    from fer.evaluation.metrics import CalibrationBin, ClassMetrics
+    from fer.evaluation.classification import CalibrationBin, ClassMetrics
 
 BLUE, ORANGE, GREEN, GREY = "#3b6ea5", "#d08345", "#5d9b7c", "#8a8f98"
 INK, GRID = "#30343b", "#e4e7eb"

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel
 from scipy.stats import binomtest
 
-from fer.evaluation.bootstrap import Estimate, bootstrap_sums, with_interval
+from fer.evaluation.bootstrap import Estimate, resample_counts, with_interval
 from fer.ferbench.collect import ModelResults
 from fer.ferbench.predictions import predicted_labels
 
@@ -61,15 +61,17 @@ def _compare_pair(first: str, second: str, one: Correctness, other: Correctness,
     a = np.array([one[question] for question in shared])
     b = np.array([other[question] for question in shared])
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
-    difference = a.astype(np.float64) - b
-    resampled = bootstrap_sums(difference[:, None], None, seed)[:, 0] / len(shared)
     discordant = only_first + only_second
+    counts = np.array([only_first, only_second, len(shared) - discordant])
+    drawn = resample_counts(counts, np.random.default_rng(seed))
     p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
     return Comparison(
         first=first,
         second=second,
         questions=len(shared),
-        difference=with_interval(float(difference.mean()), resampled, -1, 1),
+        difference=with_interval(
+            (only_first - only_second) / len(shared), (drawn[:, 0] - drawn[:, 1]) / len(shared), -1, 1
+        ),
         only_first=only_first,
         only_second=only_second,
         p=p,

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, recall_score
 
 from fer.answers import UNKNOWN
-from fer.evaluation.bootstrap import Estimate, bootstrap_sums, with_interval
-from fer.evaluation.metrics import ClassMetrics
+from fer.evaluation.bootstrap import Estimate, resample_counts, with_interval
+from fer.evaluation.classification import CLASS_METRICS, ClassMetrics, class_metrics
 from fer.ferbench.predictions import Protocol
 
 HEADLINES = ("accuracy", "precision", "recall", "f1")
@@ -66,25 +66,24 @@ def protocol_metrics(
         **dict(zip(("precision", "recall", "f1"), macro[:3], strict=True)),
         "uar": recall_score(t, p, labels=present, average="macro", zero_division=0),
     }
-    resampled = _resample(t, p, len(names), protocol, seed)
     counts = confusion_matrix(t, p, labels=np.arange(len(names)))
+    resampled = _resample(counts, protocol, seed)
+    scores = precision_recall_fscore_support(t, p, labels=np.arange(len(labels)), zero_division=0)[:3]
     return ProtocolMetrics(
         protocol=protocol,
         rows=len(rows),
         errors=errors,
         unknowns=sum(label == UNKNOWN for _, label in rows),
         **{name: with_interval(value, resampled[name], 0, 1) for name, value in values.items()},
-        classes=_classes(labels, t, p, counts, resampled),
+        classes=class_metrics(labels, counts, scores, [resampled[f"class {name}"] for name in CLASS_METRICS]),
         labels=list(labels),
         confusion=counts[:-1].tolist(),
     )
 
 
-def _resample(t: np.ndarray, p: np.ndarray, names: int, protocol: Protocol, seed: int) -> dict[str, np.ndarray]:
+def _resample(counts: np.ndarray, protocol: Protocol, seed: int) -> dict[str, np.ndarray]:
     """Metrics of each bootstrap resample (R,), and of its classes (R, names), NaN for a class without rows."""
-    cells = np.zeros((len(t), names * names), np.float32)
-    cells[np.arange(len(t)), t * names + p] = 1
-    sums = bootstrap_sums(cells, None, seed).reshape(-1, names, names).astype(np.float64)
+    sums = resample_counts(counts.ravel(), np.random.default_rng(seed)).reshape(-1, *counts.shape)
     hits, support, predicted = np.diagonal(sums, axis1=1, axis2=2), sums.sum(axis=2), sums.sum(axis=1)
     ratios = {
         "precision": hits / np.maximum(predicted, 1),
@@ -99,18 +98,3 @@ def _resample(t: np.ndarray, p: np.ndarray, names: int, protocol: Protocol, seed
         "uar": np.nanmean(np.where(present, ratios["recall"], np.nan), axis=1),
         **{f"class {name}": np.where(present, ratio, np.nan) for name, ratio in ratios.items()},
     }
-
-
-def _classes(
-    labels: Sequence[str], t: np.ndarray, p: np.ndarray, counts: np.ndarray, resampled: dict[str, np.ndarray]
-) -> list[ClassMetrics]:
-    found = precision_recall_fscore_support(t, p, labels=np.arange(len(labels)), zero_division=0)[:3]
-    classes = []
-    for i, label in enumerate(labels):
-        support = int(counts[i].sum())
-        metrics = {
-            name: with_interval(values[i], resampled[f"class {name}"][:, i], 0, 1) if support else None
-            for name, values in zip(("precision", "recall", "f1"), found, strict=True)
-        }
-        classes.append(ClassMetrics(label=label, support=support, predicted=int(counts[:, i].sum()), **metrics))
-    return classes
