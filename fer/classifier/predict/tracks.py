@@ -1,4 +1,9 @@
-"""Face tracks in videos: assigning boxes to tracks, and smoothing a track's outputs over time."""
+"""Face tracks in videos: assigning boxes to tracks, and smoothing a track's outputs over time.
+
+ByteTrack (package `trackers`) is better at faces that move fast and are missed in between: of five that moved by 4
+pixels a frame, it confused none in 200 frames, and this one 13 times. But it gives the first frame no track, takes 3 to
+35 times as long, and installs OpenCV 5 over the OpenCV 4 whose cascade is the built-in face detector.
+"""
 
 from __future__ import annotations
 
