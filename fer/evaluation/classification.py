@@ -101,10 +101,11 @@ class ClassificationSums:
         quantities = self._quantities(cell, in_two, bins, confidence, predicted == true)
         self.sums += quantities.sum(axis=0)
         named = [row for row, group in enumerate(groups or ()) if group is not None]
-        if groups is not None and named:
-            self.groups.update(groups[row] for row in named)  # type: ignore[arg-type]
+        names = [group for group in groups or () if group is not None]
+        if names:
+            self.groups.update(names)
             self.grouped = self.grouped or PoissonSums(len(self.sums), self.seed)
-            self.grouped.add(quantities[named], [groups[row] for row in named])
+            self.grouped.add(quantities[named], names)
         alone = np.ones(len(true), bool)
         alone[named] = False
         np.add.at(self.categories, (cell[alone], in_two[alone].astype(int), bins[alone]), 1)
