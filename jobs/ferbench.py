@@ -59,8 +59,11 @@ def score(config: FerbenchScoreConfig) -> None:
     from fer.ferbench.predictions import PROTOCOLS
     from fer.ferbench.report import to_json
     from fer.ferbench.tables import comparison_table, differences_table, metrics_table, responses_table, to_rich
+    from fer.ferbench.training_images import describe_training_images
 
-    _, metrics, comparisons = _evaluate(config)
+    results, metrics, comparisons = _evaluate(config)
+    for sentence in describe_training_images(results):
+        print(sentence)
     if config.protocol == "unifer" and not any(subset.unifer for model in metrics for subset in model.subsets):
         raise UserError("--protocol unifer: UniFER has rules for the labels of its four data sets only; use strict")
     protocols = PROTOCOLS if config.protocol == "both" else (config.protocol,)

@@ -65,6 +65,9 @@ class FerbenchRunConfig(BenchmarkModel, GenerationOptions, TrackingOptions):
     max_bad_fraction: float = Field(
         0.01, ge=0, le=1, description="Refuse to start if a larger fraction of the images is missing"
     )
+    allow_training_rows: bool = Field(
+        False, description="Run a classifier on images that it was trained on as well; the report then says so first"
+    )
 
     @model_validator(mode="after")
     def _one_source_of_models(self) -> FerbenchRunConfig:

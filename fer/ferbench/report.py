@@ -29,6 +29,7 @@ from fer.ferbench.tables import (
     responses_table,
     to_markdown,
 )
+from fer.ferbench.training_images import describe_training_images
 from fer.training.run import versions
 
 MAX_RESPONSE_LENGTH = 1500
@@ -55,7 +56,7 @@ def write_report(
     tables = [table for table in tables if table.rows]
     report = Report(
         title=f"FERBench: {len(metrics)} model{'s' * (len(metrics) > 1)}",
-        summary=_summary(metrics),
+        summary=[*describe_training_images(results), *_summary(metrics)],
         headlines=_headlines(metrics),
         tables=tables,
         plots=_plots(metrics),

@@ -13,6 +13,7 @@ from fer.data.vqa.questions import ImageRoot, parse_question, read_objects
 from fer.errors import BadRow, UserError
 from fer.ferbench.options import BenchmarkModel, FerbenchRunConfig, GenerationOptions
 from fer.ferbench.results import RECORD, error_row, response_row, write_results
+from fer.ferbench.training_images import count_training_images
 from fer.inference.base import SamplingParams
 from fer.inference.batch import BatchItem, InferenceConfig, run_batch
 from fer.inference.journal import Usage, read_journal
@@ -94,7 +95,11 @@ def run_model(
     entries, _ = read_journal(folder / JOURNAL)
     completed = {key for key, entry in entries.items() if "error" not in entry}
     pending = [item for file in files for item in file.items if item.key not in completed]
-    record = open_record(folder, model, files, config, kind)
+    trained = 0
+    if kind == "classifier":
+        paths = list(dict.fromkeys(item.path for file in files for item in file.items))
+        trained = count_training_images(Path(path), paths, ImageRoot(config.image_root), config.allow_training_rows)
+    record = open_record(folder, model, files, config, kind) | {"trained_images": trained}
     if pending:
         yield sum(len(file.items) for file in files) - len(pending)
         inference = InferenceConfig(
