@@ -27,6 +27,7 @@ from fer.inference.images import encode_for_model
 from fer.inference.journal import JournalWriter
 from fer.inference.openai import OpenAIClient
 from fer.inference.vllm import VllmClient
+from fer.models.ray_device import cluster_gpus
 
 PREFETCH = 64
 """Requests with loaded images that wait for the client."""
@@ -185,9 +186,7 @@ def _device_name(config: InferenceConfig) -> str:
 
 
 def _run_on_ray(items: Sequence[BatchItem], config: InferenceConfig, workers: int) -> Iterator[int]:
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if config.device != "cpu" else 0
-    if config.device == "gpu" and not gpus:
-        raise UserError("--device gpu: the cluster has no GPU")
+    gpus = cluster_gpus(config.device, workers)
     workers = min(workers or gpus or 1, len(items))
     block_size = min(BLOCK_SIZE, math.ceil(len(items) / workers))
     rows = [{"item": json.dumps(asdict(item))} for item in items]

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from fer.classifier.predict.options import PredictConfig
 from fer.classifier.predict.pipeline import BATCH_SIZE, FilePredictor
 from fer.classifier.predict.rows import PredictionRow
+from fer.models.ray_device import cluster_gpus
 
 MIN_FILES_PER_WORKER = 100  # with fewer files, a worker's start takes longer than it saves
 MAX_BLOCKS = 1000
@@ -35,10 +36,13 @@ class PredictActor:
 def predict_files_on_ray(
     folders: Sequence[Path], options: PredictConfig, base: Path, paths: Sequence[str]
 ) -> Iterator[list[PredictionRow]]:
-    """The rows of each file in turn, computed by Ray actors; every node needs access to ``folders`` and the files."""
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0)) if options.device != "cpu" else 0
-    max_workers = gpus or max(1, int(resources.get("CPU", 1)) - 1)
+    """The rows of each file in turn, computed by Ray actors; every node needs access to ``folders`` and the files.
+
+    Raises UserError if the cluster does not have the GPUs that are asked for.
+    """
+    gpus = cluster_gpus(options.device, options.workers)
+    max_workers = gpus or max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)
+    options = options.model_copy(update={"device": "gpu" if gpus else "cpu"})
     workers = options.workers or min(max_workers, math.ceil(len(paths) / MIN_FILES_PER_WORKER))
     batch_size = min(BATCH_SIZE, math.ceil(len(paths) / workers / 4))
 
