@@ -2,41 +2,83 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fer.classifier.evaluate.options import EvaluateConfig
 
+if TYPE_CHECKING:
+    from fer.classifier.evaluate.evaluator import Evaluation
+
 Config = EvaluateConfig
+SETTINGS = {"filter", "tta", "seed", "label_space", "val_split", "test_split", "split_seed", "allow_training_rows"}
 
 
 def main(config: EvaluateConfig) -> None:
     """Evaluate ``config.model`` on ``config.data``, print the metrics, and write them with a report."""
+    import tempfile
+    from functools import partial
+
     import rich
 
     from fer.classifier.evaluate.evaluator import default_split, evaluate
-    from fer.classifier.evaluate.results import EvaluationSetup, find_history, write_results
+    from fer.classifier.evaluate.results import EvaluationSetup, PredictionsFile, find_history, write_results
     from fer.classifier.evaluate.summary import console_tables, describe_coverage
     from fer.classifier.predictor import Predictor
+    from fer.classifier.spec import ModelSpec
     from fer.data.prepare import open_dataset
+    from fer.data.training_data import split_as_trained
+    from fer.models.folder import read_spec
     from fer.registry import resolve_model
 
     folder = resolve_model(config.model, config)
-    predictor = Predictor([folder], config.device, config.tta, config.batch_size)
+    spec = read_spec(folder, ModelSpec)
+    config = split_as_trained(config, spec.data)
+    model = config.device, config.tta, config.batch_size
+    run: Callable[..., Evaluation]
+    if on_cluster():
+        from cluster.local import connect
+        from fer.classifier.evaluate.distributed import evaluate_on_ray
+
+        connect(cpus=1)
+        run = partial(evaluate_on_ray, folder, *model)
+    else:
+        run = partial(evaluate, Predictor([folder], *model))
     dataset = open_dataset(config, cache=f"{config.out_dir}/data")
     split = config.split or default_split(dataset)
-    evaluation = evaluate(predictor, dataset, split, config.filter, config.seed, config.max_bad_fraction)
-
-    spec = predictor.specs[0]
-    history = find_history(folder, spec, config.out_dir)
-    settings = config.model_dump(include={"filter", "tta", "seed", "label_space"}) | {"device": str(predictor.device)}
-    setup = EvaluationSetup(config.model, folder, spec, config.data, dataset, settings, history)
-    report = write_results(evaluation, setup, output_folder(config, folder, split), config.thumbnails)
+    with tempfile.TemporaryDirectory() as scratch, PredictionsFile(Path(scratch) / "predictions.csv") as predictions:
+        evaluation = run(
+            dataset,
+            split,
+            config.filter,
+            seed=config.seed,
+            max_bad_fraction=config.max_bad_fraction,
+            allow_training_rows=config.allow_training_rows,
+            sink=predictions.write,
+        )
+        predictions.close()
+        history = find_history(folder, spec, config.out_dir)
+        settings = config.model_dump(include=SETTINGS) | {"device": evaluation.device}
+        setup = EvaluationSetup(config.model, folder, spec, config.data, dataset, settings, history)
+        out = output_folder(config, folder, split)
+        report = write_results(evaluation, setup, predictions.path, out, config.thumbnails)
 
     print(" ".join(describe_coverage(evaluation)), end="\n\n")
     rich.print(console_tables(evaluation))
     print(f"\nReport:  {report}")
     print(f"Metrics, predictions and plots: {report.parent}")
+
+
+def on_cluster() -> bool:
+    """Whether RAY_ADDRESS names a cluster; the Ray of an earlier step in this process is none."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return False
+    from cluster.local import is_local
+
+    return not is_local()
 
 
 def output_folder(config: EvaluateConfig, model: Path, split: str) -> Path:

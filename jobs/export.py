@@ -79,15 +79,18 @@ def find_dataset(config: ExportConfig, folder: Path) -> ShardedDataset | None:
     from fer.classifier.spec import ModelSpec
     from fer.data.options import DataOptions
     from fer.data.prepare import open_dataset
+    from fer.data.training_data import split_as_trained
     from fer.errors import UserError
     from fer.models.folder import read_spec
 
-    data = config.data
+    data, spec = config.data, read_spec(folder, ModelSpec)
     if data is None and config.precision not in LOSSLESS:
-        data = read_spec(folder, ModelSpec).training.get("data")
+        data = spec.training.get("data")
         if data is None:
             raise UserError(f"--precision {config.precision} is checked on a labelled data set: name one with --data")
-    return open_dataset(DataOptions(data=data), cache=f"{config.out_dir}/data") if data else None
+    if not data:
+        return None
+    return open_dataset(split_as_trained(DataOptions(data=data), spec.data), cache=f"{config.out_dir}/data")
 
 
 def output_folder(config: ExportConfig, model: Path) -> Path:

@@ -25,12 +25,13 @@ def main(config: TrainConfig) -> None:
     from fer.classifier.preflight import preflight_check
     from fer.classifier.pretrained import share_pretrained
     from fer.classifier.train import train_classifier
+    from fer.data.training_data import record_data
     from fer.training.launch import launch, loop_settings, use_gpu
     from fer.training.run import open_run
     from jobs.summary import print_summary
 
     device = "GPUs" if use_gpu(config) else "CPUs"
-    spec = new_spec(config, dataset.manifest.space)
+    spec = new_spec(config, dataset.manifest.space, record_data(dataset))
     model = preflight_check(config, spec, dataset)
     run, tracking = open_run(config, "train", default_name=config.backbone, data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 
 import numpy as np
-import pyarrow.compute as pc
+import pyarrow as pa
 
 from fer.classifier.evaluate.evaluator import Evaluation, evaluate
 from fer.classifier.export_graph import input_batches
@@ -37,10 +38,16 @@ def check_scores(original: Predictor, exported: Predictor, dataset: ShardedDatas
 
     Raises UserError for a loss of more than ``max_loss`` points.
     """
-    before, after = (evaluate(predictor, dataset, SPLIT) for predictor in (original, exported))
+    labels: tuple[list[str], list[str]] = [], []
+    before, after = (
+        evaluate(predictor, dataset, SPLIT, allow_training_rows=True, sink=partial(_add_labels, predicted))
+        for predictor, predicted in zip((original, exported), labels, strict=True)
+    )
     scores = f"{_score(after):.2%}, original {_score(before):.2%} ({before.coverage.rows:,} validation images"
+    if before.coverage.training is not None and before.coverage.training.trained:
+        scores += f", {before.coverage.training.trained:,} of which the model was trained on"
     if before.expression is not None:
-        equal = pc.mean(pc.equal(before.predictions["predicted"], after.predictions["predicted"])).as_py()
+        equal = np.mean([one == other for one, other in zip(*labels, strict=True)])
         scores += f", {equal:.2%} equal labels"
     loss = 100 * (_score(before) - _score(after))
     if loss > max_loss:
@@ -49,6 +56,11 @@ def check_scores(original: Predictor, exported: Predictor, dataset: ShardedDatas
             "--max-loss"
         )
     return f"{scores})"
+
+
+def _add_labels(labels: list[str], rows: pa.Table) -> None:
+    if "predicted" in rows.column_names:
+        labels += rows["predicted"].to_pylist()
 
 
 def _first_head(outputs: RawOutputs) -> np.ndarray:

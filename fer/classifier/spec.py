@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from fer.classifier.options import ModelOptions
+from fer.data.record import DataRecord
 from fer.labels import LabelSpace
 
 Format = Literal["torch", "onnx", "openvino"]
@@ -32,6 +33,8 @@ class ModelSpec(BaseModel):
     """Precision of that graph. With fp16, weights are stored in it and computed with in fp32."""
     training: dict[str, Any] = {}
     """How the model was trained: run, data, metrics. Informational: it appears on the model card."""
+    data: DataRecord | None = None
+    """The training data, so that no row of it is evaluated unnoticed; None if it is not known."""
 
     @property
     def space(self) -> LabelSpace:

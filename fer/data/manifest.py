@@ -9,6 +9,7 @@ from typing import Literal
 import fsspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fer.data.record import SplitRecord
 from fer.errors import UserError
 from fer.labels import LabelSpace
 
@@ -32,6 +33,8 @@ class Split(BaseModel):
     """Number of rows with annotator votes."""
     with_affect: int = 0
     """Number of rows with valence and arousal."""
+    sample: str = ""
+    """`RowSample` of its rows; empty for questions, and for shards of an earlier version."""
 
     @property
     def rows(self) -> int:
@@ -56,6 +59,8 @@ class Manifest(BaseModel):
     """SHA-256 of split, path, label and image of every row, in order of path."""
     input_hash: str
     """Hash of the source's file listing and the options: `fer prepare` skips inputs that it has prepared before."""
+    split_options: SplitRecord | None = None
+    """What the rows were split with; None for questions, and for shards of an earlier version."""
 
     @property
     def space(self) -> LabelSpace:

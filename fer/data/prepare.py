@@ -12,6 +12,7 @@ from tqdm import tqdm
 from fer.data.manifest import MANIFEST, REJECTED_ROWS, Manifest, ShardedDataset, Split
 from fer.data.mapping import map_rows
 from fer.data.options import DataOptions, PrepareOptions
+from fer.data.record import SplitRecord
 from fer.data.rejected import RejectedRows
 from fer.data.schema import FACE_SCHEMA, SPLITS, FaceRow, Source
 from fer.data.shards import ShardWriter, cache_path, is_prepared, is_sharded, staged_output
@@ -132,6 +133,7 @@ def _manifest(
         rejected=rejected.counts,
         content_hash=content_hash,
         input_hash=input_hash,
+        split_options=SplitRecord(**options.model_dump(include=set(SplitRecord.model_fields))),
     )
 
 

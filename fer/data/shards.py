@@ -18,6 +18,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from fer.data.filesystem import get_filesystem
 from fer.data.manifest import MANIFEST, REJECTED_ROWS, Shard, ShardedDataset, Split
+from fer.data.row_sample import RowSample, row_hash
+from fer.data.schema import FACE_SCHEMA
 from fer.errors import UserError
 
 GROUP_ROWS = 512
@@ -35,6 +37,7 @@ class ShardWriter:
         self._shards: list[Shard] = []
         self._counts: Counter[str] = Counter()
         self._with_votes = self._with_affect = 0
+        self._sample = RowSample()
         self._file: pa.NativeFile | None = None
         self._writer: pq.ParquetWriter | None = None
         self._group: list[dict[str, Any]] = []
@@ -45,6 +48,8 @@ class ShardWriter:
         self._counts[label] += 1
         self._with_votes += values.get("votes") is not None
         self._with_affect += values.get("valence") is not None and values.get("arousal") is not None
+        if self._schema is FACE_SCHEMA:
+            self._sample.add(row_hash(values["path"], values["image"]))
         self._group.append(dict(values))
         self._group_bytes += size
         if len(self._group) == GROUP_ROWS or self._group_bytes >= GROUP_BYTES:
@@ -60,6 +65,7 @@ class ShardWriter:
             counts=dict(sorted(self._counts.items())),
             with_votes=self._with_votes,
             with_affect=self._with_affect,
+            sample=self._sample.encode(),
         )
 
     def _flush(self) -> None:

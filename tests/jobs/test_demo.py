@@ -1,5 +1,6 @@
 """The demo, run as a newcomer runs it, here with few faces and one epoch."""
 
+import json
 import os
 import re
 import subprocess
@@ -34,4 +35,6 @@ def test_the_demo_runs_and_its_output_raises_no_alarm(tmp_path: Path) -> None:
         assert words in output
     assert (tmp_path / "demo" / "evaluation" / "report.html").is_file()
     assert (tmp_path / "demo" / "annotated" / "portrait.jpg").is_file()
+    metrics = json.loads((tmp_path / "demo" / "evaluation" / "metrics.json").read_text())
+    assert metrics["coverage"]["training"] == {"trained": 0, "chose_weights": 0, "exact": True}
     assert not re.findall(r".*(?:may hang|progress bars|warning|error:|traceback).*", output, re.IGNORECASE)

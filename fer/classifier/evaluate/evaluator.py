@@ -1,22 +1,29 @@
-"""Evaluation of a classifier on one split of a data set."""
+"""Evaluation of a classifier on one split of a data set: rows are streamed, and only sums are kept."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
 from fer.classifier.evaluate.mistakes import Mistake, WorstMistakes
+from fer.classifier.evaluate.overlap import Overlap, OverlapCounter
 from fer.classifier.evaluate.rows import AFFECT, Image, affect_values, decode_ahead, read_batches
 from fer.classifier.predictor import Predictions, Predictor
 from fer.data.manifest import ShardedDataset
 from fer.errors import BadRow, UserError
-from fer.evaluation.metrics import ClassificationMetrics, RegressionMetrics, classification_metrics, regression_metrics
+from fer.evaluation.classification import ClassificationMetrics, ClassificationSums
+from fer.evaluation.regression import RegressionMetrics, RegressionSums
 from fer.labels import map_labels
+
+MAX_POINTS = 5000
+"""Rows in the plot of valence and arousal: the first ones, since shards are shuffled."""
 
 
 class Coverage(BaseModel):
@@ -39,6 +46,8 @@ class Coverage(BaseModel):
     """Labels of the model without an evaluated row."""
     predicted_missing: int = 0
     """Predictions of such labels; each is a mistake."""
+    training: Overlap | None = None
+    """Evaluated rows that the training used; None if the model does not record its training data."""
 
 
 @dataclass
@@ -46,11 +55,13 @@ class Evaluation:
     """The results of one model on one split."""
 
     coverage: Coverage
+    device: str
+    """Where the model ran."""
     expression: ClassificationMetrics | None
     affect: dict[str, RegressionMetrics]
     """`valence` and `arousal`; empty if the model or the data has none."""
-    predictions: pa.Table
-    """One row per evaluated row: path, true values, predicted values and probabilities."""
+    affect_points: np.ndarray
+    """True and estimated values (N, 2, 2) of the first `MAX_POINTS` rows, for the plot."""
     mistakes: list[Mistake]
     """The most severe first."""
 
@@ -65,31 +76,54 @@ def evaluate(
     dataset: ShardedDataset,
     split: str,
     pattern: str | None = None,
+    *,
+    sink: Callable[[pa.Table], None] = lambda _: None,
+    **options: Any,
+) -> Evaluation:
+    """Evaluate as `evaluate_batches` does; ``sink`` gets the predictions of each batch."""
+    batches = evaluate_batches(predictor, dataset, split, pattern, **options)
+    while True:
+        try:
+            sink(next(batches))
+        except StopIteration as end:
+            return end.value
+
+
+def evaluate_batches(
+    predictor: Predictor,
+    dataset: ShardedDataset,
+    split: str,
+    pattern: str | None = None,
     seed: int = 0,
     max_bad_fraction: float = 0.01,
-) -> Evaluation:
+    allow_training_rows: bool = False,
+) -> Generator[pa.Table, None, Evaluation]:
     """Evaluate on every row of ``split`` whose path matches the glob ``pattern``; ``seed`` is the bootstrap's.
 
-    Labels are mapped to the model's; rows without a counterpart are left out and counted. At most two batches of images
-    are in memory. Raises UserError if no row can be evaluated, or too many images are unreadable.
+    Yields the predictions batch by batch: path, group, label, true values, predicted values and probabilities of each
+    evaluated row. Returns the metrics. Labels are mapped to the model's; rows without a counterpart are left out and
+    counted. At most two batches of images are in memory, and nothing is kept per row. Raises UserError if no row can be
+    evaluated, too many images are unreadable, or the model was trained on a row and ``allow_training_rows`` is not set.
     """
     mapping = map_labels(dataset.manifest.space, predictor.space) if predictor.has_expression else {}
     coverage = Coverage(split=split, split_rows=dataset.split(split).rows, filter=pattern, mapping=mapping)
-    evaluator = Evaluator(predictor, coverage)
+    overlap = OverlapCounter(predictor.specs[0].data, dataset, split, allow_training_rows)
+    evaluator = Evaluator(predictor, coverage, overlap, seed)
     tables = (evaluator.select(table) for table in read_batches(dataset, split, predictor.batch_size))
     for table, images in decode_ahead(tables):
-        evaluator.update(table, images)
+        yield evaluator.update(table, images)
     evaluator.check_coverage(max_bad_fraction)
-    return evaluator.compute(seed)
+    return evaluator.compute()
 
 
 class Evaluator:
-    """Predicts batch by batch, and keeps what the metrics need: every column but the images."""
+    """Predicts batch by batch, and keeps the sums that the metrics need."""
 
-    def __init__(self, predictor: Predictor, coverage: Coverage) -> None:
-        self.predictor, self.coverage = predictor, coverage
-        self.tables: list[pa.Table] = []
-        self.predictions: list[Predictions] = []
+    def __init__(self, predictor: Predictor, coverage: Coverage, overlap: OverlapCounter, seed: int) -> None:
+        self.predictor, self.coverage, self.overlap = predictor, coverage, overlap
+        self.expression = ClassificationSums(predictor.labels, seed) if predictor.has_expression else None
+        self.affect = {name: RegressionSums(seed) for name in AFFECT} if predictor.has_affect else {}
+        self.points = np.empty((0, 2, 2), np.float32)
         self.mistakes = WorstMistakes(predictor.labels)
 
     def select(self, table: pa.Table) -> pa.Table:
@@ -107,10 +141,12 @@ class Evaluator:
         selected = np.array([label is not None for label in true], bool)
         if self.predictor.has_affect:
             selected |= ~np.isnan(affect_values(table)).all(axis=1)
-        return table.filter(pa.array(selected))
+        table = table.filter(pa.array(selected))
+        self.overlap.add(table["path"].to_pylist(), table["image"].to_pylist())
+        return table
 
-    def update(self, table: pa.Table, images: list[Image]) -> None:
-        """Predict for a batch of selected rows."""
+    def update(self, table: pa.Table, images: list[Image]) -> pa.Table:
+        """Predict for a batch of selected rows; returns their values and the model's."""
         paths = table["path"].to_pylist()
         self.coverage.unreadable += [
             (path, str(image)) for path, image in zip(paths, images, strict=True) if isinstance(image, BadRow)
@@ -118,9 +154,20 @@ class Evaluator:
         table = table.filter(pa.array([not isinstance(image, BadRow) for image in images], pa.bool_()))
         predictions = self.predictor.predict([image for image in images if not isinstance(image, BadRow)])
         self.mistakes.add(table, predictions)
-        self.tables.append(table.drop_columns("image"))
-        self.predictions.append(predictions)
         self.coverage.rows += len(table)
+        groups = table["group"].to_pylist()
+        if self.expression is not None and predictions.probabilities is not None:
+            true = table["true"].to_pylist()
+            known = [row for row, label in enumerate(true) if label is not None]
+            indices = np.array([self.predictor.labels.index(true[row]) for row in known], int)
+            self.expression.update(indices, predictions.probabilities[known], [groups[row] for row in known])
+        if predictions.valence_arousal is not None:
+            values = affect_values(table)
+            for column, sums in enumerate(self.affect.values()):
+                sums.update(values[:, column], predictions.valence_arousal[:, column], groups)
+            points = np.stack([values, predictions.valence_arousal], axis=1)
+            self.points = np.concatenate([self.points, points[: MAX_POINTS - len(self.points)]])
+        return self._prediction_rows(table, predictions)
 
     def check_coverage(self, max_bad_fraction: float) -> None:
         """Raise UserError if too many images are unreadable, or no row was evaluated."""
@@ -141,42 +188,26 @@ class Evaluator:
             raise UserError(f"the model has none of the data's labels ({given}); it has {known}")
         raise UserError("the model estimates valence and arousal only, and the data has no such values")
 
-    def compute(self, seed: int) -> Evaluation:
+    def compute(self) -> Evaluation:
         """The metrics over all batches."""
-        table = pa.concat_tables(self.tables)
-        groups = table["group"].to_pylist()
-        expression, affect = None, {}
+        self.coverage.training = self.overlap.result()
+        expression = self.expression.compute() if self.expression is not None and self.expression.rows else None
+        if expression is not None:
+            missing = [each for each in expression.classes if not each.support]
+            self.coverage.missing_classes = [each.label for each in missing]
+            self.coverage.predicted_missing = sum(each.predicted for each in missing)
+        affect = {name: sums.compute() for name, sums in self.affect.items() if sums.rows}
+        device = str(self.predictor.device)
+        return Evaluation(self.coverage, device, expression, affect, self.points, self.mistakes.ranked())
+
+    def _prediction_rows(self, table: pa.Table, predictions: Predictions) -> pa.Table:
         columns = {name: table[name] for name in ("path", "group", "label", "true")}
-        if self.predictor.has_expression:
-            probabilities = _concatenate([batch.probabilities for batch in self.predictions])
-            expression = self._expression_metrics(table["true"].to_pylist(), probabilities, groups, seed)
+        if (probabilities := predictions.probabilities) is not None:
             best = probabilities.argmax(axis=1)
-            columns["predicted"] = pa.array([self.predictor.labels[index] for index in best])
+            columns["predicted"] = pa.array([self.predictor.labels[index] for index in best], pa.string())
             columns["confidence"] = pa.array(probabilities.max(axis=1))
             columns |= {f"p_{label}": pa.array(probabilities[:, k]) for k, label in enumerate(self.predictor.labels)}
-        if self.predictor.has_affect:
-            true = affect_values(table)
-            estimated = _concatenate([batch.valence_arousal for batch in self.predictions])
-            for k, name in enumerate(AFFECT):
-                columns |= {name: table[name], f"estimated_{name}": pa.array(estimated[:, k])}
-                if not np.isnan(true[:, k]).all():
-                    affect[name] = regression_metrics(true[:, k], estimated[:, k], groups, seed)
-        return Evaluation(self.coverage, expression, affect, pa.table(columns), self.mistakes.ranked())
-
-    def _expression_metrics(
-        self, true: list[str | None], probabilities: np.ndarray, groups: list[str | None], seed: int
-    ) -> ClassificationMetrics | None:
-        labels = self.predictor.labels
-        known = [row for row, label in enumerate(true) if label is not None]
-        if not known:
-            return None
-        indices = np.array([labels.index(true[row]) for row in known])
-        metrics = classification_metrics(labels, indices, probabilities[known], [groups[row] for row in known], seed)
-        missing = [each for each in metrics.classes if not each.support]
-        self.coverage.missing_classes = [each.label for each in missing]
-        self.coverage.predicted_missing = sum(each.predicted for each in missing)
-        return metrics
-
-
-def _concatenate(batches: list[np.ndarray | None]) -> np.ndarray:
-    return np.concatenate([batch for batch in batches if batch is not None])
+        if (estimated := predictions.valence_arousal) is not None:
+            for column, name in enumerate(AFFECT):
+                columns |= {name: table[name], f"estimated_{name}": pa.array(estimated[:, column])}
+        return pa.table(columns)

@@ -12,7 +12,10 @@ from fer.tracking import TrackingOptions
 
 
 class EvaluateConfig(DataOptions, TrackingOptions):
-    """Evaluate a model on a labelled data set: metrics with 95% intervals, plots and an HTML report."""
+    """Evaluate a model on a labelled data set: metrics with 95% intervals, plots and an HTML report.
+
+    Split options and a label space that are not given are those of the model's training.
+    """
 
     model: CliPositionalArg[str] = Field(
         description="Model: a folder or checkpoint, a run, runs:/ID/model or models:/NAME@ALIAS"
@@ -21,11 +24,16 @@ class EvaluateConfig(DataOptions, TrackingOptions):
     filter: str | None = Field(
         None, description="Evaluate only rows whose path matches this glob pattern, for example '*PrivateTest*'"
     )
+    allow_training_rows: bool = Field(
+        False, description="Evaluate rows that the model was trained on as well; the report then says so first"
+    )
     tta: bool = Field(
         False, description="Test-time augmentation: average each prediction with that of the mirror image"
     )
     batch_size: int = Field(64, ge=1, description="Images per batch")
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Compute device; auto: a GPU if available")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="Compute device, of the cluster in RAY_ADDRESS if that is set; auto: a GPU if available"
+    )
     seed: int = Field(0, ge=0, description="Seed of the bootstrap")
     out: str | None = Field(
         None,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import pyarrow.csv
 from matplotlib.figure import Figure
 
-from fer.classifier.evaluate.evaluator import Evaluation
-from fer.classifier.evaluate.rows import AFFECT
+from fer.classifier.evaluate.evaluator import MAX_POINTS, Evaluation
 from fer.classifier.evaluate.summary import class_table, describe_coverage, headline_metrics
 from fer.classifier.spec import ModelSpec
 from fer.data.manifest import ShardedDataset
@@ -26,7 +26,7 @@ CAPTIONS = {
     "Classes": "Precision, recall and F1 with 95% intervals.",
     "Reliability": "Accuracy by confidence; a line above its bar is overconfidence.",
     "Training": "Metrics of the training run.",
-    "Valence and arousal": "Each dot is a row; on the dashed line, the estimate is exact.",
+    "Valence and arousal": f"Each dot is a row, {MAX_POINTS:,} at most; on the dashed line, the estimate is exact.",
 }
 
 
@@ -46,8 +46,34 @@ class EvaluationSetup:
     """Epochs of the training run's `history.json`; empty if there is none."""
 
 
-def write_results(evaluation: Evaluation, setup: EvaluationSetup, out: Path, thumbnails: bool = True) -> Path:
-    """Write all files to the folder ``out``; return the path of the report."""
+class PredictionsFile:
+    """A CSV file of predictions, written batch by batch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer: pyarrow.csv.CSVWriter | None = None
+
+    def __enter__(self) -> PredictionsFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def write(self, rows: pa.Table) -> None:
+        if self._writer is None:
+            self._writer = pyarrow.csv.CSVWriter(self.path, rows.schema)
+        self._writer.write_table(rows)
+
+
+def write_results(
+    evaluation: Evaluation, setup: EvaluationSetup, predictions: Path, out: Path, thumbnails: bool = True
+) -> Path:
+    """Write all files to the folder ``out``, and move the file of ``predictions`` there; return the report's path."""
     out.mkdir(parents=True, exist_ok=True)
     sections = describe_setup(setup)
     affect = {name: values.model_dump() for name, values in evaluation.affect.items()}
@@ -58,7 +84,7 @@ def write_results(evaluation: Evaluation, setup: EvaluationSetup, out: Path, thu
         **{heading.lower(): section for heading, section in sections.items()},
     }
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    pyarrow.csv.write_csv(evaluation.predictions, out / "predictions.csv")
+    shutil.move(predictions, out / "predictions.csv")
     images = {title: plots.to_png(figure) for title, figure in make_plots(evaluation, setup.history).items()}
     for title, png in images.items():
         (out / f"{title.lower().replace(' ', '-')}.png").write_bytes(png)
@@ -120,11 +146,8 @@ def make_plots(evaluation: Evaluation, history: Sequence[Mapping[str, float]]) -
         figures["Reliability"] = plots.reliability_diagram(expression.reliability)
         figures["Classes"] = plots.class_bars(expression.classes)
     if evaluation.affect:
-        true, estimated = (
-            np.stack([evaluation.predictions[prefix + name].to_numpy() for name in AFFECT], axis=1)
-            for prefix in ("", "estimated_")
-        )
-        figures["Valence and arousal"] = plots.valence_arousal(true, estimated)
+        points = evaluation.affect_points
+        figures["Valence and arousal"] = plots.valence_arousal(points[:, 0], points[:, 1])
     if (curves := plots.training_curves(history)) is not None:
         figures["Training"] = curves
     return figures

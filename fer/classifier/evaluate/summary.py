@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 
-from fer.classifier.evaluate.evaluator import Evaluation
+from fer.classifier.evaluate.evaluator import Coverage, Evaluation
 from fer.evaluation.report import Headline, Table, format_estimate
 
 
@@ -40,7 +40,10 @@ def headline_metrics(evaluation: Evaluation) -> list[Headline]:
 def describe_coverage(evaluation: Evaluation) -> list[str]:
     """Sentences on which rows were evaluated, and which were left out."""
     coverage, expression = evaluation.coverage, evaluation.expression
-    sentences = [f"Evaluated {coverage.rows:,} of the {coverage.split_rows:,} rows of the split {coverage.split!r}."]
+    sentences = describe_training_rows(coverage)
+    sentences.append(
+        f"Evaluated {coverage.rows:,} of the {coverage.split_rows:,} rows of the split {coverage.split!r}."
+    )
     if coverage.filter is not None:
         sentences.append(f"{coverage.filtered:,} rows are left out: their path does not match {coverage.filter!r}.")
     renamed = [f"{label} as {known}" for label, known in coverage.mapping.items() if known not in (None, label)]
@@ -62,6 +65,25 @@ def describe_coverage(evaluation: Evaluation) -> list[str]:
         sentences.append(f"{len(coverage.unreadable):,} images can't be read ({path}: {reason}).")
     if expression is not None and expression.groups is not None:
         sentences.append(f"Intervals resample {expression.groups:,} groups (subjects or videos), not single rows.")
+    return sentences
+
+
+def describe_training_rows(coverage: Coverage) -> list[str]:
+    """Sentences on evaluated rows that the training used: metrics on them are too good."""
+    if coverage.training is None:
+        return ["The model does not record its training data, so it may have been trained on these rows."]
+    about = "" if coverage.training.exact else "About "
+    sentences = []
+    if coverage.training.trained:
+        sentences.append(
+            f"{about}{coverage.training.trained:,} of the {coverage.rows:,} evaluated rows were trained on "
+            "(--allow-training-rows): the metrics are too good."
+        )
+    if coverage.training.chose_weights:
+        sentences.append(
+            f"{about}{coverage.training.chose_weights:,} of the {coverage.rows:,} evaluated rows are of the training's "
+            "validation split, which chose the weights: the metrics are optimistic."
+        )
     return sentences
 
 

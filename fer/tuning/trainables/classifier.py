@@ -35,10 +35,11 @@ class ClassifierTrainable:
         from fer.classifier.pretrained import share_pretrained
         from fer.classifier.train import train_classifier
         from fer.data.manifest import ShardedDataset
+        from fer.data.training_data import record_data
         from fer.training.launch import loop_settings
 
         dataset = ShardedDataset(data["data"])
-        spec = new_spec(config, dataset.manifest.space)
+        spec = new_spec(config, dataset.manifest.space, record_data(dataset))
         pretrained = share_pretrained(config, preflight_check(config, spec, dataset))
         settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump(), pretrained=pretrained)
         return train_classifier, settings

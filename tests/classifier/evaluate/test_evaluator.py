@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from fer.classifier.evaluate.evaluator import default_split, evaluate
+from fer.classifier.evaluate.evaluator import Evaluation, default_split, evaluate
 from fer.classifier.evaluate.mistakes import MAX_MISTAKES
 from fer.classifier.evaluate.options import EvaluateConfig
-from fer.classifier.evaluate.results import EvaluationSetup, find_history, write_results
+from fer.classifier.evaluate.results import EvaluationSetup, PredictionsFile, find_history, write_results
 from fer.classifier.evaluate.summary import describe_coverage
 from fer.classifier.predictor import Predictor
 from fer.data.images import decode_rgb
@@ -28,6 +29,13 @@ FER2013 = get_space("fer2013")
 CPU = "cpu"
 
 
+def evaluate_rows(*arguments: Any, **options: Any) -> tuple[Evaluation, pa.Table]:
+    """The evaluation, and its predictions as one table."""
+    batches: list[pa.Table] = []
+    found = evaluate(*arguments, **options, sink=batches.append)
+    return found, pa.concat_tables(batches)
+
+
 @pytest.fixture
 def model(make_classifier: Make, tmp_path: Path) -> Path:
     return make_classifier(tmp_path / "run/model")
@@ -36,25 +44,22 @@ def model(make_classifier: Make, tmp_path: Path) -> Path:
 def test_every_row_is_evaluated_once_and_in_order(model: Path, make_rows: Make, make_shards: Make) -> None:
     rows = make_rows(FER2013.labels, 50)
     predictor = Predictor([model], CPU, batch_size=8)
-    found = evaluate(predictor, make_shards({"test": rows}, FER2013), "test")
+    found, table = evaluate_rows(predictor, make_shards({"test": rows}, FER2013), "test")
     probabilities = predictor.predict([decode_rgb(row["image"]) for row in rows]).probabilities
     predicted = [predictor.labels[index] for index in probabilities.argmax(axis=1)]
     accuracy = np.mean([label == row["label"] for label, row in zip(predicted, rows, strict=True)])
     assert found.expression is not None
     assert found.expression.accuracy.value == pytest.approx(accuracy)
     assert found.coverage.rows == found.expression.rows == 50
-    assert found.predictions["path"].to_pylist() == [row["path"] for row in rows]
-    assert found.predictions["predicted"].to_pylist() == predicted
-    np.testing.assert_allclose(
-        found.predictions["p_happy"].to_numpy(), probabilities[:, FER2013.index("happy")], atol=1e-5
-    )
+    assert table["path"].to_pylist() == [row["path"] for row in rows]
+    assert table["predicted"].to_pylist() == predicted
+    np.testing.assert_allclose(table["p_happy"].to_numpy(), probabilities[:, FER2013.index("happy")], atol=1e-5)
 
 
 def test_the_worst_mistakes_are_kept_with_their_images(model: Path, make_rows: Make, make_shards: Make) -> None:
     rows = make_rows(FER2013.labels, 80)
-    found = evaluate(Predictor([model], CPU, batch_size=16), make_shards({"test": rows}, FER2013), "test")
-    table = found.predictions.to_pylist()
-    wrong = sorted((row["confidence"] for row in table if row["predicted"] != row["true"]), reverse=True)
+    found, table = evaluate_rows(Predictor([model], CPU, batch_size=16), make_shards({"test": rows}, FER2013), "test")
+    wrong = sorted((row["confidence"] for row in table.to_pylist() if row["predicted"] != row["true"]), reverse=True)
     assert [mistake.severity for mistake in found.mistakes] == pytest.approx(wrong[:MAX_MISTAKES])
     images = {row["path"]: row["image"] for row in rows}
     assert all(
@@ -68,16 +73,16 @@ def test_other_label_spaces_are_mapped_and_labels_without_a_counterpart_are_coun
     affectnet = get_space("affectnet")
     labels = ("happiness", "sadness", "contempt", "surprise", "contempt")
     dataset = make_shards({"test": make_rows(labels, 50)}, affectnet)
-    found = evaluate(Predictor([model], CPU), dataset, "test")
+    found, table = evaluate_rows(Predictor([model], CPU), dataset, "test")
     assert found.coverage.mapping["happiness"] == "happy"
     assert found.coverage.unknown_labels == {"contempt": 20}
     assert found.coverage.rows == 30
     assert found.coverage.missing_classes == ["angry", "disgust", "fear", "neutral"]
     assert found.expression is not None
-    predicted = found.predictions["predicted"].to_pylist()
+    predicted = table["predicted"].to_pylist()
     assert found.coverage.predicted_missing == sum(label in found.coverage.missing_classes for label in predicted) > 0
-    assert set(found.predictions["true"].to_pylist()) == {"happy", "sad", "surprise"}
-    assert set(found.predictions["label"].to_pylist()) == {"happiness", "sadness", "surprise"}
+    assert set(table["true"].to_pylist()) == {"happy", "sad", "surprise"}
+    assert set(table["label"].to_pylist()) == {"happiness", "sadness", "surprise"}
     text = " ".join(describe_coverage(found))
     assert "contempt (20)" in text
     assert "happiness as happy" in text
@@ -96,9 +101,9 @@ def test_the_filter_selects_matching_paths(model: Path, make_rows: Make, make_sh
         row["path"] = f"test/{'PrivateTest' if number % 3 else 'PublicTest'}_{number}.png"
     dataset = make_shards({"test": rows}, FER2013)
     predictor = Predictor([model], CPU)
-    found = evaluate(predictor, dataset, "test", "*PrivateTest*")
+    found, table = evaluate_rows(predictor, dataset, "test", "*PrivateTest*")
     assert (found.coverage.rows, found.coverage.filtered) == (20, 10)
-    assert all("PrivateTest" in path for path in found.predictions["path"].to_pylist())
+    assert all("PrivateTest" in path for path in table["path"].to_pylist())
     with pytest.raises(UserError, match="no path of the split 'test' matches 'nothing'"):
         evaluate(predictor, dataset, "test", "nothing")
 
@@ -146,7 +151,8 @@ def test_valence_and_arousal(
         assert found.coverage.mapping == {}
         severities = [mistake.severity for mistake in found.mistakes]
         assert severities == sorted(severities, reverse=True)
-    report = write_results(found, setup_for(folder, predictor, dataset), tmp_path / "out")
+    assert found.affect_points.shape == (found.coverage.rows, 2, 2)
+    report = write_results(found, setup_for(folder, predictor, dataset), predictions_file(tmp_path), tmp_path / "out")
     assert "CCC, valence" in report.read_text()
     assert (report.parent / "valence-and-arousal.png").is_file()
 
@@ -162,6 +168,11 @@ def test_a_valence_arousal_model_needs_such_values(
     assert found.affect == {}
 
 
+def predictions_file(folder: Path) -> Path:
+    (folder / "rows.csv").write_text("path")
+    return folder / "rows.csv"
+
+
 def setup_for(folder: Path, predictor: Predictor, dataset: ShardedDataset, **options: Any) -> EvaluationSetup:
     return EvaluationSetup("a model", folder, predictor.specs[0], "a data set", dataset, {"tta": False}, **options)
 
@@ -174,9 +185,11 @@ def test_output_files(model: Path, make_rows: Make, make_shards: Make, tmp_path:
     dataset, folder = make_shards({"test": rows}, FER2013), model
     (folder.parent / "history.json").write_text(json.dumps([{"epoch": 1, "train_loss": 1.5, "val_accuracy": 0.2}]))
     predictor = Predictor([folder], CPU)
-    found = evaluate(predictor, dataset, "test")
+    with PredictionsFile(tmp_path / "predictions.csv") as predictions:
+        found = evaluate(predictor, dataset, "test", sink=predictions.write)
     history = find_history(folder, predictor.specs[0], "runs")
-    report = write_results(found, setup_for(folder, predictor, dataset, history=history), tmp_path / "out")
+    setup = setup_for(folder, predictor, dataset, history=history)
+    report = write_results(found, setup, predictions.path, tmp_path / "out")
 
     names = {path.name for path in report.parent.iterdir()}
     plots = {"confusion-matrix.png", "reliability.png", "classes.png", "training.png"}
@@ -196,8 +209,8 @@ def test_output_files(model: Path, make_rows: Make, make_shards: Make, tmp_path:
     assert [line["path"] for line in lines] == [row["path"] for row in rows]
     assert sum(float(lines[0][f"p_{label}"]) for label in FER2013.labels) == pytest.approx(1, abs=1e-5)
 
-    private = write_results(found, setup_for(folder, predictor, dataset), tmp_path / "out2", thumbnails=False)
-    assert private.read_text().count("data:image/png;base64,") == 3
+    private = write_results(found, setup, predictions_file(tmp_path), tmp_path / "out2", thumbnails=False)
+    assert private.read_text().count("data:image/png;base64,") == 4
     assert evil.removeprefix("<script>") not in private.read_text(), "paths can name people too"
 
 
@@ -216,10 +229,16 @@ def test_the_output_folder(options: dict[str, Any], folder: str) -> None:
 
 
 def test_the_command(
-    make_classifier: Make, make_rows: Make, make_shards: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_classifier: Make,
+    make_rows: Make,
+    make_shards: Make,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from jobs.__main__ import main
 
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     make_classifier(tmp_path / "runs/first/model")
     dataset = make_shards({"val": make_rows(FER2013.labels, 30)}, FER2013)
     common = ["evaluate", str(tmp_path / "runs" / "first"), "--data", dataset.root, "--out-dir", str(tmp_path / "runs")]
@@ -232,3 +251,36 @@ def test_the_command(
         assert text in output
     assert main([*common, "--split", "test"]) == 2
     assert "has no split 'test'; it has: val" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_on_a_cluster_the_model_runs_in_a_task(
+    model: Path,
+    make_rows: Make,
+    make_shards: Make,
+    ray_cluster: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same results as in this process, mistakes included; and no model is loaded here."""
+    import cluster.local
+    from jobs.__main__ import main
+
+    dataset = make_shards({"train": make_rows(FER2013.labels, 30), "test": make_rows(FER2013.labels, 200)}, FER2013)
+    common = ["evaluate", str(model), "--data", dataset.root, "--out-dir", str(tmp_path / "runs"), "--batch-size", "16"]
+    assert main([*common, "--out", str(tmp_path / "here"), "--device", "cpu"]) == 0
+    monkeypatch.setattr(cluster.local, "is_local", lambda: False)
+    monkeypatch.setattr(Predictor, "__init__", None)
+    assert main([*common, "--out", str(tmp_path / "ray")]) == 0
+    assert "Ray has no GPU here: the model runs on CPUs." in capsys.readouterr().err
+    here, there = (tmp_path / name for name in ("here", "ray"))
+    assert (there / "predictions.csv").read_text() == (here / "predictions.csv").read_text()
+    one, other = (json.loads((out / "metrics.json").read_text()) for out in (here, there))
+    assert one["expression"] == other["expression"]
+    assert other["settings"]["device"] == "cpu"
+
+    assert main([*common, "--filter", "nothing"]) == 2
+    assert capsys.readouterr().err.strip().endswith("no path of the split 'test' matches 'nothing'")
+    assert main([*common, "--device", "gpu"]) == 2
+    assert "--device gpu: the cluster has no GPU" in capsys.readouterr().err
