@@ -21,7 +21,7 @@ ALLOWED = {
 
 # The sub-packages of `fer`, ground floor first: each may import the ones before it.
 LAYERS = (
-    *("errors", "cpus", "options", "plugins", "downloads", "labels", "answers", "faces"),
+    *("errors", "cpus", "options", "plugins", "storage", "downloads", "labels", "answers", "faces"),
     *("mlflow_client", "mlflow_send", "mlflow_buffer", "tracking", "registry", "models", "data"),
     *("training", "evaluation", "classifier", "vlm", "inference", "grpo", "ferbench", "dynamics", "tuning"),
 )

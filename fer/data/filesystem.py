@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import posixpath
 import shutil
 import tempfile
 import threading
 import zipfile
 import zlib
-from contextlib import nullcontext
-from typing import BinaryIO, TextIO
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import lru_cache
+from typing import Any, BinaryIO, TextIO
+from uuid import uuid4
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.zip import ZipFileSystem
 
+from fer.data.file_list import FileList
 from fer.data.images import MAX_BYTES
 from fer.errors import BadRow, UserError
+from fer.storage import check_access, get_filesystem
 
+SPOOL_CHUNK = 8 * 2**20
 MAX_SPOOL_BYTES = 4 * 2**30
 """Size limit of a table (CSV) that is extracted or downloaded. FER2013's is 0.3 GB, AffectNet's 0.5 GB."""
 
@@ -29,21 +36,31 @@ class FileTree:
 
     ``files`` maps their paths relative to the root, sorted, to their sizes in bytes, without hidden files. If a zip
     wraps its folders in one top-level folder, that folder is the root. Raises UserError if the location does not exist
-    or can't be read.
+    or can't be read. In another process, a tree that was sent there is opened once. It has no ``files``, and reads by
+    path only.
     """
 
     def __init__(self, location: str) -> None:
-        self.location = location.rstrip("/")
+        self.location, self._id = location.rstrip("/"), uuid4().hex
         self._fs, self._root = _open(self.location)
         self.name = posixpath.basename(self._root or self.location)
-        self._lock = threading.Lock() if isinstance(self._fs, ZipFileSystem) else nullcontext()
-        found = self._fs.find(self._root, detail=True)
-        if list(found) == [self._root]:  # a file by itself
+        self._lock = self._new_lock()
+        if self._fs.isfile(self._root):  # a file by itself
+            size = self._fs.size(self._root)
             self._root, self.location = posixpath.dirname(self._root), posixpath.dirname(self.location)
-        sizes = {path.removeprefix(self._root).lstrip("/"): info["size"] or 0 for path, info in found.items()}
-        sizes = {path: size for path, size in sizes.items() if not _hidden(path)}
-        self._prefix = _wrapping_folder(sizes) if isinstance(self._fs, ZipFileSystem) else ""
-        self.files: dict[str, int] = {path.removeprefix(self._prefix): sizes[path] for path in sorted(sizes)}
+            files = FileList([(self.name, size or 0)])
+        else:
+            files = FileList(entry for entry in list_files(self._fs, self._root) if not _hidden(entry[0]))
+        self._prefix = _wrapping_folder(files) if isinstance(self._fs, ZipFileSystem) else ""
+        if self._prefix:
+            files = FileList((path.removeprefix(self._prefix), size) for path, size in files.items())
+        self.files: Mapping[str, int] = files
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self._id, self.location, self.name, self._root, self._prefix)
+
+    def _new_lock(self) -> AbstractContextManager[Any]:
+        return threading.Lock() if isinstance(self._fs, ZipFileSystem) else nullcontext()
 
     def display_path(self, path: str) -> str:
         """The path for display, prefixed with the name of the folder or zip."""
@@ -56,15 +73,23 @@ class FileTree:
 
     def read(self, path: str) -> bytes:
         """A file's content. Raises BadRow if it is missing, too large (checked first) or damaged in its zip."""
-        if path not in self.files:
+        if path.startswith("/") or ".." in path.split("/"):  # a list of images may name any path
             raise BadRow("missing file")
-        if self.files[path] > MAX_BYTES:
-            raise BadRow(f"file of {self.files[path]} bytes, more than {MAX_BYTES}")
         try:
             with self._lock:
-                return self._fs.cat_file(self._path(path))
+                return self._read(self._path(path))
+        except FileNotFoundError:
+            raise BadRow("missing file") from None
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):
             raise BadRow("damaged or encrypted zip entry") from None
+
+    def _read(self, path: str) -> bytes:
+        if isinstance(self._fs, LocalFileSystem | ZipFileSystem):
+            size = self._fs.size(path) or 0
+            if size > MAX_BYTES:
+                raise BadRow(f"file of {size} bytes, more than {MAX_BYTES}")
+            return self._fs.cat_file(path)
+        return read_limited(self._fs, path)
 
     def first_line(self, path: str) -> str:
         """First line of a text file, to detect its format."""
@@ -75,11 +100,12 @@ class FileTree:
         """A file opened locally; one in a zip or at a URI is copied to a temporary file first."""
         if isinstance(self._fs, LocalFileSystem):
             return open(self._path(path), "rb")
-        if self.files[path] > MAX_SPOOL_BYTES:
-            raise UserError(f"{self.display_path(path)} holds {self.files[path]} bytes, more than {MAX_SPOOL_BYTES}")
+        size = self._fs.size(self._path(path)) or 0
+        if size > MAX_SPOOL_BYTES:
+            raise UserError(f"{self.display_path(path)} holds {size} bytes, more than {MAX_SPOOL_BYTES}")
         copy = tempfile.TemporaryFile()  # noqa: SIM115
         with self._lock, self._open(path) as file:
-            shutil.copyfileobj(file, copy, 2**20)
+            shutil.copyfileobj(file, copy, SPOOL_CHUNK)
         copy.seek(0)
         return copy
 
@@ -101,17 +127,18 @@ class FileTree:
         return self._fs.open(self._path(path), "rb")
 
 
-def get_filesystem(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The fsspec file system of a local path or URI, and the path in it. Raises UserError for an unknown scheme."""
-    try:
-        fs, root = fsspec.url_to_fs(location)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"can't open {location}: {error}") from None
-    return fs, root.rstrip("/")
+@lru_cache(maxsize=8)
+def _reopen(id_: str, location: str, name: str, root: str, prefix: str) -> FileTree:
+    tree = FileTree.__new__(FileTree)
+    tree.location, tree.name, tree._id, tree._root, tree._prefix = location, name, id_, root, prefix
+    tree._fs = _open(location)[0]
+    tree._lock = tree._new_lock()
+    return tree
 
 
 def _open(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
     fs, root = get_filesystem(location)
+    check_access(location)
     if not fs.exists(root):
         raise UserError(f"no such file or folder: {location}")
     if not root.lower().endswith(".zip") or not fs.isfile(root):
@@ -124,12 +151,50 @@ def _open(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise UserError(f"{location} is not a zip file, or it is damaged") from None
 
 
+def read_limited(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
+    """A file's content, up to one byte more than an image may have: whoever checks the image rejects it."""
+    try:
+        return fs.cat_file(path, start=0, end=MAX_BYTES + 1)  # one request, where asking for the size takes another
+    except FileNotFoundError:
+        raise
+    except OSError:
+        if fs.size(path) == 0:  # S3 has no range of an empty object
+            return b""
+        raise
+
+
+def list_files(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[tuple[str, int]]:
+    """Path, relative to ``root``, and size of every file below it; never more than one folder or page in memory."""
+    if isinstance(fs, LocalFileSystem):
+        for folder, _, names in os.walk(root):
+            for name in names:
+                with suppress(FileNotFoundError):  # a link to nowhere, or a file that was just removed
+                    path = os.path.join(folder, name)
+                    yield os.path.relpath(path, root).replace(os.sep, "/"), os.stat(path).st_size
+    elif "s3" in fs.protocol:  # a page of keys at a time; its own `walk` keeps whole folders in memory
+        bucket, _, key = root.partition("/")
+        page: dict[str, Any] = {"NextContinuationToken": None}
+        while "NextContinuationToken" in page:
+            token = {"ContinuationToken": page["NextContinuationToken"]} if page["NextContinuationToken"] else {}
+            page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", **token)
+            for entry in page.get("Contents", ()):
+                if not entry["Key"].endswith("/"):  # the marker of an empty folder
+                    yield entry["Key"].removeprefix(f"{key}/"), entry["Size"]
+    else:
+        for folder, _, files in fs.walk(root, detail=True):
+            for name, info in files.items():
+                yield f"{folder}/{name}".removeprefix(root).lstrip("/"), info["size"] or 0
+
+
 def _hidden(path: str) -> bool:
     """Hidden files and those that operating systems add: .DS_Store, ._name.jpg, __MACOSX/."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
 
 
-def _wrapping_folder(paths: dict[str, int]) -> str:
+def _wrapping_folder(paths: Iterable[str]) -> str:
     """The single top-level folder, with a slash, if it contains all files and has sub-folders; else an empty string."""
-    tops = {path.split("/")[0] for path in paths}
-    return f"{tops.pop()}/" if len(tops) == 1 and any(path.count("/") > 1 for path in paths) else ""
+    tops, depth = set(), 0
+    for path in paths:
+        tops.add(path.split("/")[0])
+        depth = max(depth, path.count("/"))
+    return f"{tops.pop()}/" if len(tops) == 1 and depth > 1 else ""

@@ -4,49 +4,50 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections import Counter
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Iterator
 
 import fsspec
 
-from fer.data.filesystem import get_filesystem
 from fer.data.manifest import REJECTED_ROWS
 from fer.data.options import PrepareOptions
 from fer.data.schema import FaceRow
 from fer.errors import UserError
+from fer.storage import get_filesystem
 
 
 class RejectedRows:
-    """Rejected rows with their reasons, and the number of bad ones among them."""
+    """Rejected rows with their reasons, in a temporary database, and the number of bad ones among them."""
 
     def __init__(self, options: PrepareOptions) -> None:
         self._options = options
         self._list = f"{options.out.rstrip('/')}.{REJECTED_ROWS}"
-        self._entries: list[tuple[str, str]] = []
+        self._db = sqlite3.connect("")
+        self._db.execute("CREATE TABLE entries (path TEXT, reason TEXT)")
         self._bad = 0
         self.candidates = 0
         """Rows that count for the bad fraction: all but the excluded ones."""
 
     @property
     def counts(self) -> dict[str, int]:
-        return dict(Counter(reason for _, reason in self._entries).most_common())
+        count = "SELECT reason, COUNT(*) FROM entries GROUP BY reason ORDER BY COUNT(*) DESC, MIN(rowid)"
+        return dict(self._db.execute(count))
 
     def add(self, path: str, reason: str, bad: bool) -> None:
-        self._entries.append((path, reason))
+        self._db.execute("INSERT INTO entries VALUES (?, ?)", (path, reason))
         self._bad += bad
 
-    def filter(self, rows: Iterable[FaceRow]) -> list[FaceRow]:
-        """Reject the rows with an ``error`` or a reason to be ``excluded``; return the others."""
-        usable = []
+    def filter(self, rows: Iterable[FaceRow]) -> Iterator[FaceRow]:
+        """Reject the rows with an ``error`` or a reason to be ``excluded``; yield the others."""
         for row in rows:
+            if row.excluded and not row.error:
+                self.add(row.path, row.excluded, bad=False)
+                continue
+            self.candidates += 1
             if row.error:
                 self.add(row.path, row.error, bad=True)
-            elif row.excluded:
-                self.add(row.path, row.excluded, bad=False)
             else:
-                usable.append(row)
-        self.candidates = len(usable) + self._bad
-        return usable
+                yield row
 
     def check_bad_fraction(self) -> None:
         """Write the list and raise UserError if more than ``max_bad_fraction`` of the rows are bad, or all are.
@@ -61,13 +62,13 @@ class RejectedRows:
         self.write(fs, path)
         raise UserError(
             f"{self._bad} of {self.candidates} rows are bad (--max-bad-fraction is {limit:g}), and "
-            f"{len(self._entries) - self._bad} are excluded; {self._list} lists them with reasons: fix them, or "
+            f"{sum(self.counts.values()) - self._bad} are excluded; {self._list} lists them with reasons: fix them, or "
             "raise --max-bad-fraction"
         )
 
     def write(self, fs: fsspec.AbstractFileSystem, path: str) -> None:
         with fs.open(path, "w") as file:
-            for name, reason in sorted(self._entries):
+            for name, reason in self._db.execute("SELECT path, reason FROM entries ORDER BY path, reason"):
                 file.write(json.dumps({"path": name, "reason": reason}, ensure_ascii=False) + "\n")
 
     def remove_stale(self) -> None:

@@ -33,8 +33,9 @@ class FaceRow:
 
     ``label`` is the source's own spelling or code; `fer prepare` resolves it, and rejects the row if it is unknown.
     ``split`` is None if the data set does not define one. ``read`` returns the encoded image, or raises OSError or
-    BadRow. ``error`` is the reason why the row is bad, if it is known before the image is read; ``excluded`` is the
-    data set's own rule that excludes the row, which does not make it bad.
+    BadRow; it is sent to other processes, so it is a function, a method, or a `functools.partial` of one. ``error`` is
+    the reason why the row is bad, if it is known before the image is read; ``excluded`` is the data set's own rule that
+    excludes the row, which does not make it bad.
     """
 
     path: str
@@ -50,7 +51,7 @@ class FaceRow:
 
 
 class Source(Protocol):
-    """A data set in its published form."""
+    """A data set in its published form. It is sent to the processes that read its images, once to each."""
 
     format: str
     space: LabelSpace

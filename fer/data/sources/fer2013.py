@@ -9,7 +9,8 @@ import csv
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,13 @@ class PixelsCsv:
     """Lines of FER2013's CSV, and random access to their images. ``png`` is thread-safe."""
 
     def __init__(self, tree: FileTree, path: str) -> None:
+        self.tree, self.path = tree, path
         self._file = tree.spool(path)
         self._columns = _columns(tree.first_line(path))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process, the file is opened once."""
+        return _reopen, (self.tree, self.path)
 
     @staticmethod
     def find(tree: FileTree) -> str | None:
@@ -72,6 +78,11 @@ class PixelsCsv:
         except csv.Error:
             fields = []
         return {column: field.strip() for column, field in zip(self._columns, fields, strict=False)}
+
+
+@lru_cache(maxsize=8)
+def _reopen(tree: FileTree, path: str) -> PixelsCsv:
+    return PixelsCsv(tree, path)
 
 
 def _columns(header: str) -> list[str]:

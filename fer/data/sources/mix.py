@@ -91,8 +91,10 @@ class MixSource:
 
 def _yaml_file(tree: FileTree) -> str | None:
     """Path of the tree's only file if it is a YAML file, else None."""
-    files = list(tree.files)
-    return files[0] if len(files) == 1 and files[0].endswith((".yaml", ".yml")) else None
+    if len(tree.files) != 1:
+        return None
+    (file,) = tree.files
+    return file if file.endswith((".yaml", ".yml")) else None
 
 
 def _not_a_mix(tree: FileTree) -> str:

@@ -27,8 +27,8 @@ class SfewSource(FolderSource):
 
     @classmethod
     def matches(cls, tree: FileTree) -> bool:
-        framed = [path for path in tree.files if split_of(path) and FRAME.match(posixpath.basename(path))]
-        return len(framed) > len(tree.files) / 2
+        framed = sum(bool(split_of(path) and FRAME.match(posixpath.basename(path))) for path in tree.files)
+        return framed > len(tree.files) / 2
 
     @staticmethod
     def group(name: str) -> str | None:

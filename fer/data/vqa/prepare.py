@@ -18,7 +18,6 @@ import fsspec
 import numpy as np
 from tqdm import tqdm
 
-from fer.data.filesystem import get_filesystem
 from fer.data.manifest import MANIFEST, REJECTED_ROWS, Manifest, ShardedDataset, Split
 from fer.data.options import PrepareOptions, QuestionOptions
 from fer.data.rejected import RejectedRows
@@ -28,6 +27,7 @@ from fer.data.splits import assign_splits
 from fer.data.stream.prefetch import prefetch, read_verified
 from fer.data.vqa.questions import QUESTION_SCHEMA, ImageRoot, Question, Turn, read_questions
 from fer.errors import BadRow, UserError
+from fer.storage import get_filesystem
 
 UNLABELLED = "(no label)"
 """The label under which rows without one are counted."""

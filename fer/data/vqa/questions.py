@@ -172,7 +172,7 @@ class ImageRoot:
         relative = posixpath.normpath(path.replace("\\", "/")).lstrip("/")
         inside = relative.removeprefix(f"{self.tree.name}/")
         for candidate in (relative, inside, self._unique.get(posixpath.basename(relative))):
-            if candidate in self.tree.files:
+            if candidate and candidate in self.tree.files:
                 return candidate
         raise BadRow("missing image")
 

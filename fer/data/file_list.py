@@ -1,0 +1,48 @@
+"""The paths and sizes of a data set's files, in a temporary database: a listing of millions needs little memory."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+
+PAGE = 10_000  # rows that an iteration reads at a time
+
+
+class FileList(Mapping[str, int]):
+    """Relative paths to sizes in bytes, sorted by path. Thread-safe. SQLite writes to disk what exceeds its cache."""
+
+    def __init__(self, files: Iterable[tuple[str, int]]) -> None:
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect("", check_same_thread=False)
+        self._db.execute("CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER) WITHOUT ROWID")
+        entries = ((_encode(path), size) for path, size in files)
+        self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", entries)
+        (self._count,) = self._db.execute("SELECT COUNT(*) FROM files").fetchone()
+
+    def __getitem__(self, path: str) -> int:
+        with self._lock:
+            found = self._db.execute("SELECT size FROM files WHERE path = ?", (_encode(path),)).fetchone()
+        if found is None:
+            raise KeyError(path)
+        return int(found[0])
+
+    def __iter__(self) -> Iterator[str]:
+        last = b""
+        while page := self._page(last):
+            yield from (path.decode(errors="surrogateescape") for (path,) in page)
+            last = page[-1][0]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _page(self, after: bytes) -> list[tuple[bytes]]:
+        with self._lock:
+            return self._db.execute(
+                "SELECT path FROM files WHERE path > ? ORDER BY path LIMIT ?", (after, PAGE)
+            ).fetchall()
+
+
+def _encode(path: str) -> bytes:
+    """File names on Linux need not be UTF-8."""
+    return path.encode(errors="surrogateescape")
