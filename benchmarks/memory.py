@@ -54,10 +54,10 @@ def main(config: MemoryBenchmark) -> None:
 
 
 class PeakMemory:
-    """Peak total memory of this process and its descendants during the block, in bytes."""
+    """Peak memory during the block, in bytes: of this process and its descendants together, and of this one alone."""
 
     def __enter__(self) -> PeakMemory:
-        self.peak, self._stop = 0, threading.Event()
+        self.peak, self.driver_peak, self._stop = 0, 0, threading.Event()
         self._thread = threading.Thread(target=self._sample)
         self._thread.start()
         return self
@@ -72,9 +72,12 @@ class PeakMemory:
             total = 0
             for process in (driver, *driver.children(recursive=True)):
                 try:
-                    total += process.memory_full_info().pss
+                    size = process.memory_full_info().pss
                 except psutil.NoSuchProcess:
                     continue  # it ended after it was listed
+                total += size
+                if process is driver:
+                    self.driver_peak = max(self.driver_peak, size)
             self.peak = max(self.peak, total)
 
 

@@ -16,7 +16,12 @@ def main(config: Config) -> None:
     from fer.data.manifest import REJECTED_ROWS
     from fer.data.prepare import prepare
 
-    dataset = prepare(config)
+    def connect() -> None:
+        from cluster.local import connect
+
+        connect(max(config.workers, 1) + 1, meanwhile=["ray.data"])
+
+    dataset = prepare(config, connect)
     manifest = dataset.manifest
     print_counts(manifest)
     if manifest.rejected:

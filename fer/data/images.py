@@ -17,6 +17,7 @@ MAX_BYTES = 64 * 2**20
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 """Formats that both Pillow and OpenCV read. Pillow's others stay disabled: for EPS it would start Ghostscript."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif"}
+JPEG_START = b"\xff\xd8"
 
 DECODE_FLAGS = {
     1: cv2.IMREAD_COLOR_RGB,
@@ -85,7 +86,7 @@ def jpeg_divisor(data: bytes, size: tuple[int, int], least: int) -> int:
 
     1 for other formats than JPEG: their decoders read the whole image first.
     """
-    if not data.startswith(b"\xff\xd8"):
+    if not data.startswith(JPEG_START):
         return 1
     return max(divisor for divisor in DECODE_FLAGS if divisor == 1 or min(size) >= divisor * least)
 
@@ -102,5 +103,15 @@ def encode_png(pixels: np.ndarray) -> bytes:
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     encoded, data = cv2.imencode(".png", pixels)
+    assert encoded, "a uint8 array always encodes"
+    return data.tobytes()
+
+
+def encode_like(pixels: np.ndarray, original: bytes) -> bytes:
+    """Encode RGB (H, W, 3) uint8 pixels: as JPEG of quality 95 if they are part of a JPEG, else losslessly as PNG."""
+    if not original.startswith(JPEG_START):
+        return encode_png(pixels)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    encoded, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), quality)
     assert encoded, "a uint8 array always encodes"
     return data.tobytes()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Literal
 
-import fsspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fer.data.record import SplitRecord
 from fer.errors import UserError
+from fer.faces.options import Preprocessing
 from fer.labels import LabelSpace
+from fer.storage import absolute, get_filesystem
 
 MANIFEST = "manifest.json"
 REJECTED_ROWS = "rejected.jsonl"
@@ -40,6 +41,16 @@ class Split(BaseModel):
     def rows(self) -> int:
         return sum(self.counts.values())
 
+    @classmethod
+    def join(cls, parts: Sequence[Split]) -> Split:
+        """Several parts of a split as one."""
+        return cls(
+            shards=[shard for part in parts for shard in part.shards],
+            counts=dict(sorted(sum((Counter(part.counts) for part in parts), Counter()).items())),
+            with_votes=sum(part.with_votes for part in parts),
+            with_affect=sum(part.with_affect for part in parts),
+        )
+
 
 class Manifest(BaseModel):
     """Content of `manifest.json`."""
@@ -55,8 +66,10 @@ class Manifest(BaseModel):
     splits: dict[str, Split]
     rejected: dict[str, int] = {}
     """Number of rejected rows per reason; `rejected.jsonl` lists the rows."""
+    preprocessing: Preprocessing | None = None
+    """How the faces were found in photographs and cut out; None if the images are those of the data set."""
     content_hash: str
-    """SHA-256 of split, path, label and image of every row, in order of path."""
+    """Sum of the SHA-256 of split, path, label and image of every row, so that their order does not matter."""
     input_hash: str
     """Hash of the source's file listing and the options: `fer prepare` skips inputs that it has prepared before."""
     split_options: SplitRecord | None = None
@@ -76,11 +89,10 @@ class ShardedDataset:
     """A folder of shards with a manifest, at a local path or any fsspec URI."""
 
     def __init__(self, root: str) -> None:
-        # Absolute, because training workers have another working directory.
-        self.root = root.rstrip("/") if "://" in root else str(Path(root).absolute())
+        self.root = absolute(root)
+        fs, path = get_filesystem(self.root)
         try:
-            with fsspec.open(f"{self.root}/{MANIFEST}", "r") as file:
-                self.manifest = Manifest.model_validate_json(file.read())
+            self.manifest = Manifest.model_validate_json(fs.cat_file(f"{path}/{MANIFEST}"))
         except FileNotFoundError:
             raise UserError(
                 f"{root} has no {MANIFEST}: create shards with `fer prepare --data SOURCE --out {root}`"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from fer.faces.options import DetectorName, FaceOptions
 from fer.options import Options
 from fer.plugins import Registry
 
@@ -90,10 +91,28 @@ class QuestionOptions(SplitOptions):
     )
 
 
-class PrepareOptions(QuestionOptions, DataOptions):
+class PrepareOptions(QuestionOptions, DataOptions, FaceOptions):
     """Convert a data set to validated, shuffled Parquet shards, which training streams from any storage."""
 
     data: str = Field(description="Data set of faces, or a .json or .jsonl file of questions (--format vqa)")
     out: str = Field(description="Output folder of the shards, or a URI (s3://, gs://)")
-    shard_mb: int = Field(96, ge=1, le=4096, description="Size of one shard in MB; 64 to 128 suits most storage")
+    shard_mb: int = Field(
+        96, ge=1, le=4096, description="About the size of one shard in MB; 64 to 128 suits most storage"
+    )
     overwrite: bool = Field(False, description="Replace shards of other data or options in --out")
+    detector: DetectorName = Field(
+        "none",
+        description="Find the largest face of each photograph and cut it out: yunet, haar, or auto (yunet if its model "
+        "file is there); none: the images show one face each. Models that are trained on the shards do the same",
+    )
+    workers: int = Field(
+        0, ge=0, description="Ray workers that read, check and write; 0: one per CPU, and none for small data"
+    )
+
+    @model_validator(mode="after")
+    def _aligns_what_it_detects(self) -> PrepareOptions:
+        if self.align and self.detector in ("none", "haar"):
+            raise ValueError("--align needs --detector yunet: it rotates faces by their eyes, which only YuNet finds")
+        if self.format == "vqa" and self.detector != "none":
+            raise ValueError("--detector is for faces: leave it out with --format vqa")
+        return self

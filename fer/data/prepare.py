@@ -4,37 +4,60 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
-import fsspec
-import numpy as np
 from tqdm import tqdm
 
+from fer.data.listing import Listing
 from fer.data.manifest import MANIFEST, REJECTED_ROWS, Manifest, ShardedDataset, Split
 from fer.data.mapping import map_rows
 from fer.data.options import DataOptions, PrepareOptions
 from fer.data.record import SplitRecord
 from fer.data.rejected import RejectedRows
-from fer.data.schema import FACE_SCHEMA, SPLITS, FaceRow, Source
-from fer.data.shards import ShardWriter, cache_path, is_prepared, is_sharded, staged_output
+from fer.data.schema import SPLITS, Source
+from fer.data.shard_tasks import (
+    ShardPlan,
+    ShardRecord,
+    finished_shards,
+    load_image,
+    write_in_process,
+    write_on_ray,
+)
+from fer.data.shards import UNFINISHED, cache_path, is_prepared, is_sharded, remove_shards
 from fer.data.sources import open_source
-from fer.data.splits import assign_splits
-from fer.data.stream.prefetch import prefetch, read_verified
+from fer.data.stream.prefetch import prefetch
 from fer.data.vqa.prepare import prepare_questions
 from fer.errors import BadRow, UserError
+from fer.faces.detectors import choose_detector
+from fer.faces.options import Preprocessing
 from fer.labels import LabelSpace, get_space
+from fer.storage import get_filesystem
 
-COLUMNS = [name for name in FACE_SCHEMA.names if name != "image"]
+MB = 2**20
+PLAN = "plan.json"
+SAMPLE = 32
+"""Images that are read first, to plan shards of the size that was asked for."""
+IN_PROCESS_SHARDS = 4
+"""So few shards are written before a local Ray has started."""
+
+Connect = Callable[[], None]
+"""Connects to Ray; called when there is work for several processes."""
 
 
-def prepare(options: PrepareOptions) -> ShardedDataset:
+def prepare(options: PrepareOptions, connect: Connect | None = None) -> ShardedDataset:
     """Write the shards of a data set to ``options.out``, unless they exist already.
 
-    Raises UserError for data that can't be read, too many bad rows, or an ``out`` with other content.
+    With ``connect``, large data is prepared on Ray; without, in this process. An interrupted run is resumed. Raises
+    UserError for data that can't be read, too many bad rows, or an ``out`` with other content.
     """
     if options.format == "vqa":
         return prepare_questions(options)
     source = open_source(options)
-    return _prepare(source, options, _input_hash(source, options))
+    options = choose_detector(options)
+    return _prepare(source, options, _input_hash(source, options), connect)
 
 
 def open_dataset(options: DataOptions, cache: str) -> ShardedDataset:
@@ -56,60 +79,97 @@ def open_dataset(options: DataOptions, cache: str) -> ShardedDataset:
     shared = options.model_dump(include=set(DataOptions.model_fields))
     input_hash = _input_hash(source, PrepareOptions(**shared, out=cache))
     out = cache_path(cache, options.data, input_hash)
-    return _prepare(source, PrepareOptions(**shared, out=out), input_hash)
+    return _prepare(source, PrepareOptions(**shared, out=out), input_hash, None)
 
 
-def _prepare(source: Source, options: PrepareOptions, input_hash: str) -> ShardedDataset:
+def _prepare(source: Source, options: PrepareOptions, input_hash: str, connect: Connect | None) -> ShardedDataset:
     if is_prepared(options.out, input_hash, options.overwrite):
         print(f"{options.out} is up to date", flush=True)
         return ShardedDataset(options.out)
     space = get_space(options.label_space) if options.label_space else source.space
-    rows = sorted(map_rows(source.rows(), source.space, space), key=lambda row: row.path)
     rejected = RejectedRows(options)
-    usable = rejected.filter(rows)
-    rejected.check_bad_fraction()
-
-    with staged_output(options.out) as (fs, root):
-        splits, content_hash = _write(fs, root, usable, rejected, options)
+    with tempfile.TemporaryDirectory(prefix="fer-prepare-") as scratch:
+        listing = Listing(Path(scratch))
+        listing.fill(map_rows(source.rows(), source.space, space), rejected, source, options.split_seed)
         rejected.check_bad_fraction()
-        rejected.write(fs, f"{root}/{REJECTED_ROWS}")
-        manifest = _manifest(source, space, splits, rejected, content_hash, input_hash, options)
-        with fs.open(f"{root}/{MANIFEST}", "w") as file:
-            file.write(manifest.model_dump_json(indent=2))
+        rows = listing.divide(val_split=options.val_split, test_split=options.test_split, seed=options.split_seed)
+        plan, finished = _plan(listing, rows, input_hash, options)
+        splits, content_hash = _write(plan, finished, listing, sum(rows.values()), rejected, options, connect)
+    rejected.check_bad_fraction()
+    fs, root = get_filesystem(options.out)
+    rejected.write(fs, f"{root}/{REJECTED_ROWS}")
+    manifest = _manifest(source, space, splits, rejected, content_hash, input_hash, options)
+    fs.pipe_file(f"{root}/{MANIFEST}", manifest.model_dump_json(indent=2).encode())
+    fs.rm(f"{root}/{UNFINISHED}", recursive=True)
     rejected.remove_stale()
     return ShardedDataset(options.out)
 
 
+def _plan(
+    listing: Listing, rows: dict[str, int], input_hash: str, options: PrepareOptions
+) -> tuple[ShardPlan, list[ShardRecord]]:
+    """The shards to write; and the finished ones, if an earlier run with the same inputs was interrupted."""
+    fs, root = get_filesystem(options.out)
+    location = options.out if "://" in options.out else root  # absolute: workers have another working directory
+    file = f"{root}/{UNFINISHED}/{PLAN}"
+    stored = json.loads(fs.cat_file(file)) if fs.exists(file) else {}
+    if stored.get("input_hash") == input_hash:
+        plan = ShardPlan(location, stored["counts"], _preprocessing(options), options.detector_model)
+        finished = finished_shards(plan)
+        print(f"{options.out}: {len(finished)} of {len(plan.shards)} shards are finished", flush=True)
+        return plan, finished
+    remove_shards(fs, root)
+    counts = dict.fromkeys(rows, 1)
+    plan = ShardPlan(location, counts, _preprocessing(options), options.detector_model)
+    cutter = plan.open_cutter()
+    loaded = [image for _, image in prefetch(lambda row: load_image(row, cutter), listing.sample(SAMPLE))]
+    sizes = [len(image) for image in loaded if not isinstance(image, BadRow)]
+    mean = sum(sizes) / max(1, len(sizes))
+    counts.update({split: max(1, round(count * mean / (options.shard_mb * MB))) for split, count in rows.items()})
+    fs.makedirs(f"{root}/{UNFINISHED}", exist_ok=True)
+    fs.pipe_file(file, json.dumps({"input_hash": input_hash, "counts": counts}).encode())
+    return plan, []
+
+
 def _write(
-    fs: fsspec.AbstractFileSystem, root: str, rows: list[FaceRow], rejected: RejectedRows, options: PrepareOptions
+    plan: ShardPlan,
+    finished: list[ShardRecord],
+    listing: Listing,
+    rows: int,
+    rejected: RejectedRows,
+    options: PrepareOptions,
+    connect: Connect | None,
 ) -> tuple[dict[str, Split], str]:
-    """Read, verify and write the rows of each split in shuffled order; return the splits and the content hash."""
-    assigned = assign_splits(rows, val_split=options.val_split, test_split=options.test_split, seed=options.split_seed)
-    written: dict[str, Split] = {}
-    digests: list[tuple[str, bytes]] = []
-    progress = tqdm(total=len(rows), desc="prepare", unit=" images", disable=None)
-    with progress:
-        for number, split in enumerate(SPLITS):
-            members = [row for row, its in zip(rows, assigned, strict=True) if its == split]
-            order = np.random.default_rng((options.split_seed, number)).permutation(len(members))
-            writer = ShardWriter(fs, root, split, FACE_SCHEMA, options.shard_mb * 2**20)
-            for row, image in prefetch(_load, (members[i] for i in order)):
-                if isinstance(image, BadRow):
-                    rejected.add(row.path, str(image), bad=True)
-                else:
-                    values = {"image": image} | {column: getattr(row, column) for column in COLUMNS}
-                    writer.add(values, str(row.label), len(image))
-                    identity = f"{split}\0{row.path}\0{row.label}\0".encode() + image
-                    digests.append((row.path, hashlib.sha256(identity).digest()))
-                progress.update()
-            done = writer.close()
-            if done.rows:
-                written[split] = done
-    return written, hashlib.sha256(b"".join(digest for _, digest in sorted(digests))).hexdigest()
+    """Write the shards that are not finished; all splits, and the content hash."""
+    done = {(record.split, record.index) for record in finished}
+    todo = [shard for shard in plan.shards if shard not in done]
+    records: Iterator[ShardRecord] = write_in_process(plan, todo, listing)
+    small = len(todo) <= IN_PROCESS_SHARDS and options.workers == 0 and not os.environ.get("RAY_ADDRESS")
+    if todo and connect and not small:
+        connect()
+        records = write_on_ray(plan, todo, listing, options.workers)
+    written: dict[tuple[str, int], Split] = {}
+    total = 0
+    with tqdm(total=rows, desc="prepare", unit=" images", disable=None) as progress:
+        for part in (finished, records):
+            for record in part:
+                written[record.split, record.index] = record.written
+                total += int(record.content, 16)
+                for path, reason, bad in record.rejected:
+                    rejected.add(path, reason, bad)
+                progress.update(record.written.rows + len(record.rejected))
+    splits = {name: Split.join([written[key] for key in sorted(written) if key[0] == name]) for name in SPLITS}
+    return {name: split for name, split in splits.items() if split.rows}, f"{total % 2**256:064x}"
 
 
-def _load(row: FaceRow) -> bytes | BadRow:
-    return read_verified(row.read)
+def _preprocessing(options: PrepareOptions) -> Preprocessing | None:
+    """How faces are cut out, of options with a chosen detector. Raises UserError if it can't align."""
+    if options.detector not in ("haar", "yunet"):
+        return None
+    if options.align and options.detector == "haar":
+        raise UserError("--align needs YuNet, which finds the eyes: `fer fetch yunet` downloads it")
+    file = Path(options.detector_model).name if options.detector_model else None
+    return Preprocessing(detector=options.detector, detector_file=file, margin=options.margin, align=options.align)
 
 
 def _manifest(
@@ -131,6 +191,7 @@ def _manifest(
         labels=list(space.labels),
         splits={name: splits[name] for name in SPLITS if name in splits},
         rejected=rejected.counts,
+        preprocessing=_preprocessing(options),
         content_hash=content_hash,
         input_hash=input_hash,
         split_options=SplitRecord(**options.model_dump(include=set(SplitRecord.model_fields))),
@@ -138,6 +199,11 @@ def _manifest(
 
 
 def _input_hash(source: Source, options: PrepareOptions) -> str:
-    settings = options.model_dump(exclude={"data", "format", "out", "overwrite", "image_root", "embed_images"})
+    left_out = {"data", "format", "out", "overwrite", "image_root", "embed_images", "workers", "max_bad_fraction"}
+    faces = {"detector", "detector_model", "margin", "align"}
+    settings = options.model_dump(exclude=left_out | faces)
+    preprocessing = _preprocessing(options)
+    if preprocessing:
+        settings["preprocessing"] = preprocessing.model_dump()
     inputs = json.dumps([source.format, source.fingerprint(), settings], sort_keys=True)
     return hashlib.sha256(inputs.encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import posixpath
 import re
@@ -9,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import fsspec
@@ -16,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from fer.data.filesystem import get_filesystem
 from fer.data.manifest import MANIFEST, REJECTED_ROWS, Shard, ShardedDataset, Split
 from fer.data.row_sample import RowSample, row_hash
 from fer.data.schema import FACE_SCHEMA
 from fer.errors import UserError
+from fer.storage import get_filesystem
 
 GROUP_ROWS = 512
 GROUP_BYTES = 4 * 2**20
@@ -28,12 +30,24 @@ GROUP_BYTES = 4 * 2**20
 
 
 class ShardWriter:
-    """Writes the rows of a split to ``split=NAME/part-00000.parquet`` and so on, with one row group in memory."""
+    """Writes rows of a split to ``split=NAME/part-00000.parquet`` and so on, with one row group in memory.
+
+    The first file has the number ``first``. Without ``shard_bytes``, there is one.
+    """
 
     def __init__(
-        self, fs: fsspec.AbstractFileSystem, root: str, split: str, schema: pa.Schema, shard_bytes: int
+        self,
+        fs: fsspec.AbstractFileSystem,
+        root: str,
+        split: str,
+        schema: pa.Schema,
+        shard_bytes: float = math.inf,
+        first: int = 0,
     ) -> None:
         self._fs, self._root, self._split, self._schema, self._shard_bytes = fs, root, split, schema, shard_bytes
+        self._first = first
+        # A file on local disk appears when it is complete; an object does anyway.
+        self._suffix = f".partial-{os.getpid()}" if isinstance(fs, LocalFileSystem) else ""
         self._shards: list[Shard] = []
         self._counts: Counter[str] = Counter()
         self._with_votes = self._with_affect = 0
@@ -80,9 +94,9 @@ class ShardWriter:
         self._group, self._group_bytes = [], 0
 
     def _begin_shard(self) -> None:
-        path = f"split={self._split}/part-{len(self._shards):05d}.parquet"
+        path = f"split={self._split}/part-{self._first + len(self._shards):05d}.parquet"
         self._fs.makedirs(f"{self._root}/split={self._split}", exist_ok=True)
-        self._file = self._fs.open(f"{self._root}/{path}", "wb")
+        self._file = self._fs.open(f"{self._root}/{path}{self._suffix}", "wb")
         # Images are compressed already; a dictionary or statistics of them would only add bytes.
         repeated = [name for name in ("label", "group", "prompt", "answer") if name in self._schema.names]
         self._writer = pq.ParquetWriter(
@@ -95,8 +109,35 @@ class ShardWriter:
         if self._writer is not None and self._file is not None:
             self._writer.close()
             self._file.close()
+            if self._suffix:
+                path = f"{self._root}/{self._shards[-1].path}"
+                os.replace(path + self._suffix, path)
         self._writer = self._file = None
         self._written = 0
+
+
+UNFINISHED = "unfinished"
+"""Folder in the output with a record of each finished shard, while the others are being written."""
+
+
+def open_shard(path: str, pre_buffer: bool = False) -> pq.ParquetFile:
+    """Open a shard for reading exact ranges. ``pre_buffer`` joins the ranges of a read, which is then held in memory.
+
+    The metadata of remote shards are read once in each process: they are much of what a small row group costs.
+    """
+    fs, inner = get_filesystem(path)
+    if isinstance(fs, LocalFileSystem):
+        return pq.ParquetFile(inner)
+    info = fs.info(inner)
+    file = fs.open(inner, "rb", cache_type="none", size=info["size"])
+    return pq.ParquetFile(file, pre_buffer=pre_buffer, metadata=_metadata(path, str(info.get("ETag", info))))
+
+
+@lru_cache(maxsize=256)
+def _metadata(path: str, version: str) -> pq.FileMetaData:
+    fs, inner = get_filesystem(path)
+    with fs.open(inner, "rb", cache_type="none") as file:
+        return pq.read_metadata(file)
 
 
 @contextmanager
@@ -108,21 +149,21 @@ def staged_output(out: str) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
     """
     fs, final = get_filesystem(out)
     if not isinstance(fs, LocalFileSystem):
-        _remove(fs, final)
+        remove_shards(fs, final)
         yield fs, final
         return
     partial = f"{final}.partial-{os.getpid()}"
-    _remove(fs, partial)
+    remove_shards(fs, partial)
     fs.makedirs(partial)
     try:
         yield fs, partial
-        _remove(fs, final)
+        remove_shards(fs, final)
         os.rename(partial, final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _remove(fs: fsspec.AbstractFileSystem, folder: str) -> None:
+def remove_shards(fs: fsspec.AbstractFileSystem, folder: str) -> None:
     """Remove a folder, manifest first, so that an interrupted removal does not leave a complete-looking folder."""
     if fs.exists(f"{folder}/{MANIFEST}"):
         fs.rm(f"{folder}/{MANIFEST}")
@@ -152,6 +193,7 @@ def is_prepared(out: str, input_hash: str, overwrite: bool) -> bool:
         if not overwrite:
             raise UserError(f"{out} contains shards of other data or options: choose another --out, or --overwrite")
     held = [posixpath.basename(path.rstrip("/")) for path in fs.ls(root, detail=False)] if fs.isdir(root) else []
-    if fs.isfile(root) or any(not name.startswith("split=") and name not in (MANIFEST, REJECTED_ROWS) for name in held):
+    ours = (MANIFEST, REJECTED_ROWS, UNFINISHED)
+    if fs.isfile(root) or any(not name.startswith("split=") and name not in ours for name in held):
         raise UserError(f"{out} contains other files than shards: choose another --out")
     return False

@@ -45,30 +45,23 @@ def whole_image(image: np.ndarray) -> FaceBox:
     return FaceBox(0.0, 0.0, float(width), float(height), whole_image=True)
 
 
-def crop(image: np.ndarray, box: FaceBox, margin: float) -> np.ndarray:
+def crop(image: np.ndarray, box: FaceBox, margin: float, align: bool = False) -> np.ndarray:
     """Square crop around a box, (S, S, 3); S is the box's longer side plus ``margin`` of it on each side.
 
+    With ``align``, the image is rotated about the box's centre so that the eyes are level, if the box has landmarks.
     Outside the image, the edge pixels are repeated. An image that is one face is returned as it is.
     """
     if box.whole_image:
         return image
     side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
     x, y = (round(middle - side / 2) for middle in box.centre)
+    if align and box.landmarks is not None:
+        rotation = cv2.getRotationMatrix2D(box.centre, eye_angle(box.landmarks), 1.0)
+        to_crop = rotation - np.array([[0.0, 0.0, x], [0.0, 0.0, y]])
+        return cv2.warpAffine(image, to_crop, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     columns = np.clip(np.arange(x, x + side), 0, image.shape[1] - 1)
     rows = np.clip(np.arange(y, y + side), 0, image.shape[0] - 1)
     return image[rows[:, None], columns]
-
-
-def align(image: np.ndarray, box: FaceBox) -> np.ndarray:
-    """Rotate the image about the box's centre so that the eyes are level; the box then contains the upright face.
-
-    The image keeps its size. Without landmarks it is returned unchanged.
-    """
-    if box.landmarks is None:
-        return image
-    height, width = image.shape[:2]
-    rotation = cv2.getRotationMatrix2D(box.centre, eye_angle(box.landmarks), 1.0)
-    return cv2.warpAffine(image, rotation, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def eye_angle(landmarks: np.ndarray) -> float:

@@ -28,3 +28,19 @@ class FaceOptions(Options):
     margin: float = Field(
         MARGIN, ge=0, le=2, description="Enlarge each face box by this fraction of its size before cropping"
     )
+    align: bool = Field(False, description="Rotate each face until its eyes are level (with yunet)")
+
+
+class Preprocessing(Options):
+    """How faces are found in photographs and cut out. Shards record it, and the models that are trained on them."""
+
+    detector: Literal["haar", "yunet"]
+    detector_file: str | None = None
+    """Name of the file of YuNet's model: another one finds slightly different boxes."""
+    margin: float
+    align: bool
+    """Whether faces are rotated until the eyes are level."""
+
+    def __str__(self) -> str:
+        file = f" ({self.detector_file})" if self.detector_file else ""
+        return f"{self.detector}{file}, margin {self.margin:g}{', eyes level' if self.align else ''}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer.faces.box import FaceBox, align, crop, eye_angle, whole_image
+from fer.faces.box import FaceBox, crop, eye_angle, whole_image
 
 boxes = st.builds(
     FaceBox,
@@ -53,16 +55,25 @@ def test_align_levels_the_eyes(tilt: float) -> None:
     image = np.zeros((121, 121, 3), np.uint8)
     cv2.circle(image, np.round(right_eye).astype(int).tolist(), 4, (255, 0, 0), -1)
     cv2.circle(image, np.round(left_eye).astype(int).tolist(), 4, (0, 255, 0), -1)
-    upright = align(image, FaceBox(30, 30, 60, 60, landmarks=landmarks))
-    assert upright.shape == image.shape
-    for channel, expected in ((0, (40, 50)), (1, (80, 50))):
+    upright = crop(image, FaceBox(30, 30, 60, 60, landmarks=landmarks), 0.25, align=True)
+    assert upright.shape == (90, 90, 3)
+    for channel, expected in ((0, (25, 35)), (1, (65, 35))):
         ys, xs = np.nonzero(upright[..., channel] > 127)
         assert (xs.mean(), ys.mean()) == pytest.approx(expected, abs=1.5)
 
 
 def test_align_without_landmarks_changes_nothing() -> None:
     image = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
-    np.testing.assert_array_equal(align(image, FaceBox(0, 0, 10, 10)), image)
+    box = FaceBox(2, 2, 5, 5)
+    np.testing.assert_array_equal(crop(image, box, 0.1, align=True), crop(image, box, 0.1))
+
+
+def test_level_eyes_need_no_rotation() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    landmarks = np.array([[15.0, 15], [25, 15], [20, 20], [16, 25], [24, 25]])
+    box = FaceBox(10, 10, 20, 20)
+    aligned = crop(image, replace(box, landmarks=landmarks), 0.1, align=True)
+    np.testing.assert_array_equal(aligned, crop(image, box, 0.1))
 
 
 def test_an_image_that_is_one_face_is_not_cropped() -> None:

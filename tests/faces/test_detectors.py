@@ -11,7 +11,7 @@ import pytest
 
 from fer.data.images import decode_rgb
 from fer.errors import UserError
-from fer.faces.box import FaceBox, align, crop, eye_angle
+from fer.faces.box import FaceBox, crop, eye_angle
 from fer.faces.detectors import YUNET_SIDE, FaceDetector, HaarDetector, choose_detector, merge_looks, open_detector
 from fer.faces.options import DetectorName, FaceOptions
 
@@ -158,6 +158,6 @@ def test_align_levels_a_real_face(shared_data: Path, yunet: FaceDetector) -> Non
     (box,) = yunet.detect(tilted)
     assert box.landmarks is not None
     assert eye_angle(box.landmarks) < -15
-    (upright,) = yunet.detect(align(tilted, box))
+    (upright,) = yunet.detect(crop(tilted, box, 0.5, align=True))
     assert upright.landmarks is not None
     assert abs(eye_angle(upright.landmarks)) < 5
