@@ -31,7 +31,7 @@ def main(config: TrainConfig) -> None:
     from jobs.summary import print_summary
 
     device = "GPUs" if use_gpu(config) else "CPUs"
-    spec = new_spec(config, dataset.manifest.space, record_data(dataset))
+    spec = new_spec(config, dataset.manifest.space, record_data(dataset), dataset.manifest.preprocessing)
     model = preflight_check(config, spec, dataset)
     run, tracking = open_run(config, "train", default_name=config.backbone, data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}

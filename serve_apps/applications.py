@@ -97,6 +97,10 @@ def ready_args(config: C) -> C:
     if isinstance(config, FaceOptions):
         from fer.faces.detectors import choose_detector, open_detector
 
+        if isinstance(config, ServeConfig):
+            from serve_apps.classifier_inference import cut_as_in_training
+
+            config = cut_as_in_training(config)
         config = choose_detector(config)
         open_detector(config)
     if isinstance(config, DynamicsServeConfig) and config.landmarker:
@@ -109,6 +113,7 @@ def ready_args(config: C) -> C:
 
 def resolve_paths(config: S) -> S:
     """The config with absolute paths. Raises UserError for a missing model, and for two of one name."""
+    from fer.storage import absolute
     from fer.tracking import tracking_uri
     from serve_apps.named_models import by_name
 
@@ -124,17 +129,18 @@ def resolve_paths(config: S) -> S:
         update={
             **models,
             "tracking_uri": tracking_uri(config) if registered else config.tracking_uri,
-            "out_dir": str(Path(config.out_dir).absolute()) if "://" not in config.out_dir else config.out_dir,
+            "out_dir": absolute(config.out_dir),
         }
     )
 
 
 def _absolute(reference: str, config: ServerOptions) -> str:
     """The reference to a registered model, else the absolute path of its folder. Raises UserError if it is missing."""
-    from fer.registry import resolve_model
+    from fer.registry import locate_model
+    from fer.storage import absolute
 
-    folder = resolve_model(reference, config)
-    return reference if reference.startswith(REGISTERED) else str(folder.absolute())
+    model = locate_model(reference, config)
+    return reference if reference.startswith(REGISTERED) else absolute(model)
 
 
 def cpus_needed(apps: Sequence[App], replicas: int = 1) -> float:

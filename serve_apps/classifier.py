@@ -58,9 +58,10 @@ class Classifier(ModelReplica):
 
     def __init__(self, config: ServeConfig, keys: list[ApiKey]) -> None:
         from fer.faces.detectors import open_detector
-        from serve_apps.classifier_inference import load_classifier
+        from serve_apps.classifier_inference import cut_as_in_training, load_classifier
 
-        load = partial(load_classifier, device=config.device)
+        config = cut_as_in_training(config)
+        load = partial(load_classifier, config=config)
         super().__init__(config, keys, load)
         self.challenger = Challenger(config, load) if config.challenger else None
         if self.challenger:

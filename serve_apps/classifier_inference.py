@@ -13,11 +13,13 @@ from fer.classifier.predictor import Predictions, Predictor
 from fer.classifier.preprocess import resize
 from fer.classifier.spec import ModelSpec
 from fer.data.images import check_header, decode_rgb, jpeg_divisor
-from fer.errors import BadRow
+from fer.errors import BadRow, UserError
 from fer.faces.box import FaceBox, crop
 from fer.faces.detectors import FaceDetector, WholeImageDetector
-from fer.faces.find import find_faces
+from fer.faces.find import as_in_training, find_faces
 from fer.labels import likely_compound
+from fer.models.folder import read_spec
+from fer.registry import resolve_model
 from serve_apps.options import ServeConfig
 from serve_apps.reloadable_model import LoadedModel
 from serve_apps.schema import Box, ClassifierInfo, FacePrediction, ImageFaces, InvalidInput, PredictResponse, Timing
@@ -37,10 +39,22 @@ class FaceCrop:
     """RGB uint8 (side, side, 3), already of the network's input size: a batch of large photographs stays small."""
 
 
-def load_classifier(folder: Path, name: str, version: str, device: str) -> LoadedClassifier:
-    """Load the classifier of a model folder."""
-    predictor = Predictor([folder], device=device)
-    return LoadedModel(predictor, classifier_info(predictor.specs[0], name, version))
+def cut_as_in_training(config: ServeConfig) -> ServeConfig:
+    """The config with the detector, margin and alignment that the training data of its model had, if they are known."""
+    spec = read_spec(resolve_model(config.model, config), ModelSpec)
+    return as_in_training(config, spec.preprocessing)
+
+
+def load_classifier(folder: Path, name: str, version: str, config: ServeConfig) -> LoadedClassifier:
+    """Load the classifier of a model folder. Raises UserError if its training data were cut out in another way."""
+    predictor = Predictor([folder], device=config.device)
+    spec = predictor.specs[0]
+    if as_in_training(config, spec.preprocessing) != config:
+        raise UserError(
+            f"{name}, version {version}, was trained on faces that were cut out in another way than this server does: "
+            "start the server again with it"
+        )
+    return LoadedModel(predictor, classifier_info(spec, name, version))
 
 
 def classifier_info(spec: ModelSpec, name: str, version: str) -> ClassifierInfo:
@@ -109,7 +123,7 @@ def _decode(
 def _faces(pixels: np.ndarray, side: int, detector: FaceDetector, config: ServeConfig) -> list[FaceCrop]:
     """The faces of an image, cut out."""
     boxes = find_faces(pixels, detector)
-    return [FaceCrop(box, resize(crop(pixels, box, config.margin), side)) for box in boxes]
+    return [FaceCrop(box, resize(crop(pixels, box, config.margin, config.align), side)) for box in boxes]
 
 
 def _whole_face(pixels: np.ndarray, size: tuple[int, int], side: int) -> FaceCrop:

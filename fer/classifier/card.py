@@ -53,6 +53,7 @@ def model_card(spec: ModelSpec, metrics: Mapping[str, Any] | None) -> str:
         "input": f"{options.img_size}x{options.img_size} pixels, {'grey' if options.in_chans == 1 else 'colour'}",
         "head": options.head + (f", {options.margin} margin" if options.margin != "none" else ""),
         "initial weights": "timm's pretrained weights" if options.pretrained else "random",
+        "faces": f"cut out by {spec.preprocessing}" if spec.preprocessing else None,
         "label space": f"{spec.label_space}: {', '.join(spec.labels)}" if options.head != "valence-arousal" else None,
         "training data": f"`{data}`" if data else "not recorded",
         "run": f"`{run}`" if run else None,

@@ -12,6 +12,7 @@ from fer.classifier.heads import MarginHead
 from fer.classifier.options import ModelOptions
 from fer.classifier.spec import ModelSpec
 from fer.data.record import DataRecord
+from fer.faces.options import Preprocessing
 from fer.labels import LabelSpace
 from fer.models.backbone import build_backbone, pretrained_config
 from fer.models.folder import load_folder, save_folder
@@ -57,8 +58,13 @@ class FaceModel(nn.Module):
         return Outputs(logits, affect)
 
 
-def new_spec(options: ModelOptions, space: LabelSpace, data: DataRecord | None = None) -> ModelSpec:
-    """The spec of a new model, to be trained on ``data``.
+def new_spec(
+    options: ModelOptions,
+    space: LabelSpace,
+    data: DataRecord | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> ModelSpec:
+    """The spec of a new model, to be trained on ``data``, whose faces were cut out by ``preprocessing``.
 
     Mean and std are those of the backbone, averaged over the channels for grey input.
     """
@@ -66,8 +72,15 @@ def new_spec(options: ModelOptions, space: LabelSpace, data: DataRecord | None =
     mean, std = (list(default.mean), list(default.std)) if default else ([0.5] * 3, [0.5] * 3)
     if options.in_chans == 1:
         mean, std = [sum(mean) / 3], [sum(std) / 3]
-    labels = list(space.labels)
-    return ModelSpec(options=options, label_space=space.name, labels=labels, mean=mean, std=std, data=data)
+    return ModelSpec(
+        options=options,
+        label_space=space.name,
+        labels=list(space.labels),
+        mean=mean,
+        std=std,
+        preprocessing=preprocessing,
+        data=data,
+    )
 
 
 def build_model(spec: ModelSpec, pretrained: bool = False) -> FaceModel:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fer.classifier.options import ModelOptions
 from fer.data.record import DataRecord
+from fer.faces.options import Preprocessing
 from fer.labels import LabelSpace
 
 Format = Literal["torch", "onnx", "openvino"]
@@ -31,6 +32,8 @@ class ModelSpec(BaseModel):
     """What runs the model on a CPU: `fer export` adds a graph for ONNX Runtime or OpenVINO to the weights."""
     precision: Precision = "fp32"
     """Precision of that graph. With fp16, weights are stored in it and computed with in fp32."""
+    preprocessing: Preprocessing | None = None
+    """How the faces of the training data were cut out of photographs; None if that is not known."""
     training: dict[str, Any] = {}
     """How the model was trained: run, data, metrics. Informational: it appears on the model card."""
     data: DataRecord | None = None

@@ -37,6 +37,8 @@ class DeviceModel(Schema):
 def device_model(info: ClassifierInfo, config: ServeConfig) -> DeviceModel:
     """The description of the served model. Raises HTTPException 404 if it is not offered."""
     spec = read_spec(_folder(info, config), ModelSpec)
+    if config.align:
+        raise HTTPException(404, "the model reads aligned faces, and browsers do not align them")
     detector = choose_detector(config).detector == "yunet"
     names = {"graph": GRAPH, "weights": WEIGHTS, **({"detector": DETECTOR} if detector else {})}
     return DeviceModel(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import pytest
 from PIL import Image
 
 from fer.data.images import decode_rgb, encode_png
+from fer.errors import UserError
 from fer.faces.box import FaceBox
 from fer.faces.detectors import FaceDetector, HaarDetector, WholeImageDetector
+from fer.faces.options import Preprocessing
 from fer.labels import likely_compound
-from serve_apps.classifier_inference import LoadedClassifier, load_classifier, predict_requests
+from serve_apps.classifier_inference import LoadedClassifier, cut_as_in_training, load_classifier, predict_requests
 from serve_apps.options import ServeConfig
 from serve_apps.schema import InvalidInput, PredictResponse
 
@@ -25,7 +28,7 @@ WHOLE_IMAGES = WholeImageDetector()
 
 @pytest.fixture
 def model(make_classifier: Callable[..., Path], tmp_path: Path) -> LoadedClassifier:
-    return load_classifier(make_classifier(tmp_path / "model", "basic"), "tiny", "1", "cpu")
+    return load_classifier(make_classifier(tmp_path / "model", "basic"), "tiny", "1", CONFIG)
 
 
 def picture(seed: int, side: int = 40) -> bytes:
@@ -137,7 +140,7 @@ def test_a_face_crop_without_a_detected_face_is_taken_whole(model: LoadedClassif
 
 @pytest.mark.parametrize(("head", "has_label"), [("valence-arousal", False), ("both", True)])
 def test_valence_and_arousal(make_classifier: Callable[..., Path], tmp_path: Path, head: str, has_label: bool) -> None:
-    model = load_classifier(make_classifier(tmp_path / "model", "basic", head=head), "tiny", "1", "cpu")
+    model = load_classifier(make_classifier(tmp_path / "model", "basic", head=head), "tiny", "1", CONFIG)
     (face,) = predict(picture(7), model)
     assert -1 <= face.valence <= 1
     assert -1 <= face.arousal <= 1
@@ -150,3 +153,15 @@ def test_faces_below_the_confidence_are_uncertain(model: LoadedClassifier) -> No
         config = ServeConfig(model="unused", min_confidence=limit)
         (face,) = predict(picture(8), model, config=config)
         assert face.uncertain is uncertain
+
+
+def test_faces_are_cut_out_as_in_training(make_classifier: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_classifier(tmp_path / "model", "basic")
+    spec = json.loads((folder / "model.json").read_text())
+    spec["preprocessing"] = Preprocessing(detector="haar", margin=0.3, align=False).model_dump()
+    (folder / "model.json").write_text(json.dumps(spec))
+    config = cut_as_in_training(ServeConfig(model=str(folder), device="cpu"))
+    assert (config.detector, config.margin, config.align) == ("haar", 0.3, False)
+    load_classifier(folder, "tiny", "2", config)
+    with pytest.raises(UserError, match="tiny, version 2, was trained on faces that were cut out in another way"):
+        load_classifier(folder, "tiny", "2", ServeConfig(model="first", device="cpu"))

@@ -15,9 +15,10 @@ from fer.errors import UserError
 from fer.registry import promote
 from fer.tracking import TrackingOptions
 from serve_apps.classifier_inference import load_classifier
+from serve_apps.options import ServeConfig
 from serve_apps.reloadable_model import ReloadableModel
 
-load = partial(load_classifier, device="cpu")
+load = partial(load_classifier, config=ServeConfig(model="unused", device="cpu"))
 
 
 def test_a_missing_model_is_a_user_error(registry: TrackingOptions) -> None:

@@ -103,8 +103,16 @@ def evaluate_batches(
     Yields the predictions batch by batch: path, group, label, true values, predicted values and probabilities of each
     evaluated row. Returns the metrics. Labels are mapped to the model's; rows without a counterpart are left out and
     counted. At most two batches of images are in memory, and nothing is kept per row. Raises UserError if no row can be
-    evaluated, too many images are unreadable, or the model was trained on a row and ``allow_training_rows`` is not set.
+    evaluated, too many images are unreadable, the faces were not cut out as those of the model's training data, or the
+    model was trained on a row and ``allow_training_rows`` is not set.
     """
+    trained, given = predictor.specs[0].preprocessing, dataset.manifest.preprocessing
+    if trained and given != trained:
+        raise UserError(
+            f"the model was trained on faces that were cut out by {trained}, and those in {dataset.root} "
+            f"{f'by {given}' if given else 'were not'}: prepare photographs as the training data, with `fer prepare "
+            "--detector`"
+        )
     mapping = map_labels(dataset.manifest.space, predictor.space) if predictor.has_expression else {}
     coverage = Coverage(split=split, split_rows=dataset.split(split).rows, filter=pattern, mapping=mapping)
     overlap = OverlapCounter(predictor.specs[0].data, dataset, split, allow_training_rows)

@@ -13,8 +13,11 @@ from fer.classifier.predict.reader import FaceCrop, FaceReader
 from fer.classifier.predict.rows import UNCERTAIN, PredictionRow
 from fer.classifier.predict.tracks import assign_tracks, smooth
 from fer.classifier.predictor import Predictor
+from fer.classifier.spec import ModelSpec
 from fer.data.video import is_video
 from fer.errors import UserError
+from fer.faces.find import as_in_training
+from fer.faces.options import Preprocessing
 from fer.labels import likely_compound
 
 BATCH_SIZE = 32
@@ -29,9 +32,9 @@ class FilePredictor:
     """
 
     def __init__(self, folders: Sequence[Path], options: PredictConfig, base: Path) -> None:
-        self.options = options
         self.predictor = Predictor(folders, options.device, options.tta)
-        self.reader = FaceReader(options, base)
+        self.options = as_in_training(options, shared_preprocessing(self.predictor.specs))
+        self.reader = FaceReader(self.options, base)
         self.labels = self.predictor.labels if self.predictor.has_expression else ()
         needs_labels = {
             "--compound": options.compound,
@@ -111,6 +114,14 @@ class FilePredictor:
         if self.predictor.has_affect:
             row.valence, row.arousal = (round(float(value), DIGITS) for value in outputs[-2:])
         return row
+
+
+def shared_preprocessing(specs: Sequence[ModelSpec]) -> Preprocessing | None:
+    """How the faces of the models' training data were cut out. Raises UserError for an ensemble that does not agree."""
+    known = [spec.preprocessing for spec in specs if spec.preprocessing]
+    if any(each != known[0] for each in known):
+        raise UserError("an ensemble needs models whose training data were cut out of photographs in the same way")
+    return known[0] if known else None
 
 
 def predict_files(predictor: FilePredictor, paths: Sequence[str]) -> Iterator[list[PredictionRow]]:

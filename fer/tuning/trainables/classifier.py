@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.classifier.options import TrainConfig
@@ -12,6 +11,7 @@ from fer.tuning.trainables.base import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from upath import UPath
 
 
 class ClassifierTrainable:
@@ -28,7 +28,7 @@ class ClassifierTrainable:
         return {"data": dataset.root}
 
     def train_loop(
-        self, config: TrainConfig, data: Settings, tracking: Run, folder: Path
+        self, config: TrainConfig, data: Settings, tracking: Run, folder: UPath
     ) -> tuple[Callable[[Settings], None], Settings]:
         from fer.classifier.model import new_spec
         from fer.classifier.preflight import preflight_check
@@ -39,7 +39,7 @@ class ClassifierTrainable:
         from fer.training.launch import loop_settings
 
         dataset = ShardedDataset(data["data"])
-        spec = new_spec(config, dataset.manifest.space, record_data(dataset))
+        spec = new_spec(config, dataset.manifest.space, record_data(dataset), dataset.manifest.preprocessing)
         pretrained = share_pretrained(config, preflight_check(config, spec, dataset))
         settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump(), pretrained=pretrained)
         return train_classifier, settings
