@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from threading import Thread
 from typing import Any
@@ -175,8 +176,15 @@ def _asks_for_token(address: str) -> bool:
 
 def _init(set_up: Callable[[], None], **arguments: Any) -> None:
     """Connect; ``set_up`` runs in every worker before its first task."""
-    ray.init(
-        logging_level=logging.WARNING,
-        runtime_env={"worker_process_setup_hook": f"cluster.local.{set_up.__name__}"},
-        **arguments,
-    )
+    hook: Any = f"cluster.local.{set_up.__name__}"
+    credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    if credentials and "address" not in arguments:  # workers of a cluster have another environment
+        hook = partial(_set_up_with, credentials, set_up)
+        hook.__name__ = set_up.__name__  # Ray shows it
+    ray.init(logging_level=logging.WARNING, runtime_env={"worker_process_setup_hook": hook}, **arguments)
+
+
+def _set_up_with(credentials: dict[str, str], set_up: Callable[[], None]) -> None:
+    """Give a worker the credentials of the object store. (Ray would write `env_vars` of a runtime_env to its logs.)"""
+    os.environ.update(credentials)
+    set_up()

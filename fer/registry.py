@@ -6,7 +6,6 @@ MLflow's model flavours are not used: a model is logged as the files of its fold
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from fer.errors import UserError
 from fer.mlflow_client import mlflow_client
 from fer.mlflow_send import MODEL as MODEL
 from fer.mlflow_send import create_version
+from fer.storage import CACHE, check_access, fetch_folder, get_filesystem, is_uri, move_folder
 from fer.tracking import TrackingOptions, tracking_uri
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ DEFAULT_MODEL = "ferry-small"
 SPEC, WEIGHTS, GRAPH, OPENVINO_GRAPH = "model.json", "model.safetensors", "model.onnx", "model.xml"
 """Files of a model folder; a graph is there if the model was exported to ONNX or OpenVINO. Vision-language models have
 a spec, but store their weights as transformers does."""
-
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferry" / "models"
 
 
 def register(
@@ -83,28 +81,36 @@ def promote(
 
 
 def resolve_model(reference: str, tracking: TrackingOptions) -> Path:
-    """Local path of the model folder that ``reference`` names.
+    """Local path of the model folder that ``reference`` names; remote ones are downloaded once, to the cache folder.
 
-    A reference is a model folder, the folder of a run or checkpoint, the name of a run in the output folder or of a
-    bundled model, ``runs:/RUN_ID/model``, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``. Remote artifacts are
-    downloaded once, to the cache folder. Raises UserError if there is no such model.
+    Raises UserError as `locate_model` does.
+    """
+    return fetch_folder(locate_model(reference, tracking))
+
+
+def locate_model(reference: str, tracking: TrackingOptions) -> str:
+    """Path or URI of the model folder that ``reference`` names.
+
+    A reference is a model folder, the folder of a run or checkpoint (or the URI of one), the name of a run in the
+    storage or of a bundled model, ``runs:/RUN_ID/model``, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``. Raises
+    UserError if there is no such model.
     """
     if reference.startswith("models:/"):
-        return _download(str(_version(reference, tracking).source), tracking)
+        return str(_download(str(_version(reference, tracking).source), tracking))
     if reference.startswith("runs:/"):
         run_id, _, path = reference.removeprefix("runs:/").partition("/")
         with mlflow_client(tracking_uri(tracking)) as client:
-            return _download(f"{client.get_run(run_id).info.artifact_uri}/{path or MODEL}", tracking)
-    tried = [
-        Path(reference),
-        Path(reference) / MODEL,
-        Path(tracking.out_dir) / reference / MODEL,
-        BUNDLED / reference,
-    ]
-    for folder in tried:
-        if (folder / SPEC).is_file():
-            return folder
-    folders = ", ".join(str(folder) for folder in tried[:-1])
+            return str(_download(f"{client.get_run(run_id).info.artifact_uri}/{path or MODEL}", tracking))
+    folder = reference.rstrip("/")
+    tried = [folder, f"{folder}/{MODEL}"]
+    if not is_uri(reference):
+        tried += [f"{tracking.out_dir.rstrip('/')}/{folder}/{MODEL}", str(BUNDLED / reference)]
+    for location in tried:
+        fs, path = get_filesystem(location)
+        check_access(location)
+        if fs.isfile(f"{path}/{SPEC}"):
+            return location
+    folders = ", ".join(location for location in tried if not location.startswith(str(BUNDLED)))
     raise UserError(
         f"no model {reference!r}: no {SPEC} in {folders}; or give a registered model (models:/NAME@ALIAS) "
         f"or {DEFAULT_MODEL}, which comes with Ferry"
@@ -169,6 +175,8 @@ def _download(artifact_uri: str, tracking: TrackingOptions) -> Path:
     parts = urlsplit(artifact_uri)
     if parts.scheme in ("", "file"):
         folder = Path(url2pathname(parts.path))
+    elif parts.scheme in ("s3", "gs"):
+        folder = fetch_folder(artifact_uri)
     else:
         from mlflow.artifacts import download_artifacts
 
@@ -178,16 +186,7 @@ def _download(artifact_uri: str, tracking: TrackingOptions) -> Path:
             CACHE.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=CACHE) as scratch, mlflow_client(uri):
                 copy = download_artifacts(artifact_uri=artifact_uri, dst_path=scratch, tracking_uri=uri)
-                _move(Path(copy), folder)
+                move_folder(Path(copy), folder)
     if not (folder / SPEC).is_file():
         raise UserError(f"no model at {artifact_uri}: no {SPEC} in {folder}")
     return folder
-
-
-def _move(copy: Path, folder: Path) -> None:
-    """Move a complete download into place, unless another process was first with the same files."""
-    try:
-        copy.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise

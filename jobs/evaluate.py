@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Config = EvaluateConfig
 SETTINGS = {"filter", "tta", "seed", "label_space", "val_split", "test_split", "split_seed", "allow_training_rows"}
 
+UNNAMEABLE = r"[^\w.]+"
+"""Characters that the names of output folders do not have."""
+
 
 def main(config: EvaluateConfig) -> None:
     """Evaluate ``config.model`` on ``config.data``, print the metrics, and write them with a report."""
@@ -32,9 +35,11 @@ def main(config: EvaluateConfig) -> None:
     from fer.data.prepare import open_dataset
     from fer.data.training_data import split_as_trained
     from fer.models.folder import read_spec
-    from fer.registry import resolve_model
+    from fer.registry import locate_model
+    from fer.storage import fetch_folder, writable_folder
 
-    folder = resolve_model(config.model, config)
+    location = locate_model(config.model, config)
+    folder = fetch_folder(location)
     spec = read_spec(folder, ModelSpec)
     config = split_as_trained(config, spec.data)
     model = config.device, config.tta, config.batch_size
@@ -44,7 +49,7 @@ def main(config: EvaluateConfig) -> None:
         from fer.classifier.evaluate.distributed import evaluate_on_ray
 
         connect(cpus=1)
-        run = partial(evaluate_on_ray, folder, *model)
+        run = partial(evaluate_on_ray, location, *model)
     else:
         run = partial(evaluate, Predictor([folder], *model))
     dataset = open_dataset(config, cache=f"{config.out_dir}/data")
@@ -60,16 +65,17 @@ def main(config: EvaluateConfig) -> None:
             sink=predictions.write,
         )
         predictions.close()
-        history = find_history(folder, spec, config.out_dir)
+        history = find_history(location, spec, config.out_dir)
         settings = config.model_dump(include=SETTINGS) | {"device": evaluation.device}
         setup = EvaluationSetup(config.model, folder, spec, config.data, dataset, settings, history)
-        out = output_folder(config, folder, split)
-        report = write_results(evaluation, setup, predictions.path, out, config.thumbnails)
+        out = output_folder(config, location, split)
+        with writable_folder(out) as results:
+            report = write_results(evaluation, setup, predictions.path, results, config.thumbnails)
 
     print(" ".join(describe_coverage(evaluation)), end="\n\n")
     rich.print(console_tables(evaluation))
-    print(f"\nReport:  {report}")
-    print(f"Metrics, predictions and plots: {report.parent}")
+    print(f"\nReport:  {out}/{report.name}")
+    print(f"Metrics, predictions and plots: {out}")
 
 
 def on_cluster() -> bool:
@@ -81,17 +87,17 @@ def on_cluster() -> bool:
     return not is_local()
 
 
-def output_folder(config: EvaluateConfig, model: Path, split: str) -> Path:
+def output_folder(config: EvaluateConfig, model: str, split: str) -> str:
     """``--out``, else a folder named by data and split: beside the model, or in ``--out-dir`` if it is not of a run."""
     from fer.registry import BUNDLED
 
     if config.out is not None:
-        return Path(config.out)
+        return config.out
     parts = ["evaluation", Path(config.data.rstrip("/")).stem, split, config.filter or "", "tta" if config.tta else ""]
-    name = "-".join(filter(None, (re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)))
-    if ":/" in config.model or model.parent == BUNDLED:
-        return Path(config.out_dir) / re.sub(r"[^\w.]+", "-", config.model) / name
-    return model.parent / name
+    name = "-".join(filter(None, (re.sub(UNNAMEABLE, "-", part).strip("-.") for part in parts)))
+    if config.model.startswith(("models:/", "runs:/")) or Path(model).parent == BUNDLED:
+        return f"{config.out_dir}/{re.sub(UNNAMEABLE, '-', config.model)}/{name}"
+    return f"{model.rpartition('/')[0] or '.'}/{name}"
 
 
 if __name__ == "__main__":

@@ -48,17 +48,18 @@ Config = ExportConfig
 
 def main(config: ExportConfig) -> None:
     """Write the model folder if it is as good as the original, and register it beside a registered original."""
-    import shutil
     import tempfile
 
     from fer.classifier.export_check import check_scores, compare_outputs
     from fer.classifier.export_graph import export_graph
     from fer.classifier.predictor import Predictor
-    from fer.registry import MODEL, register_variant, resolve_model
+    from fer.registry import MODEL, locate_model, register_variant
+    from fer.storage import fetch_folder, upload_folder
 
-    folder = resolve_model(config.model, config)
+    model = locate_model(config.model, config)
+    folder = fetch_folder(model)
     dataset = find_dataset(config, folder)
-    out = output_folder(config, folder)
+    out = output_folder(config, model)
     with tempfile.TemporaryDirectory() as scratch:
         exported = Path(scratch) / MODEL
         export_graph(folder, exported, config.format, config.precision, dataset)
@@ -66,12 +67,12 @@ def main(config: ExportConfig) -> None:
         print(f"Outputs:    {compare_outputs(*predictors, dataset)}")
         if dataset is not None:
             print(f"Accuracy:   {check_scores(*predictors, dataset, config.max_loss)}")
-        shutil.copytree(exported, out, dirs_exist_ok=True)
-    print(f"Model:      {out}  ({sum(file.stat().st_size for file in out.iterdir()) / 1e6:.1f} MB)")
-    if config.model.startswith("models:/"):
-        tags = {"format": config.format, "precision": config.precision}
-        version = register_variant(config.model, out, tags, config)
-        print(f"Registered: as version {version} of the same model; `fer promote` points an alias to it")
+        upload_folder(exported, out)
+        print(f"Model:      {out}  ({sum(file.stat().st_size for file in exported.iterdir()) / 1e6:.1f} MB)")
+        if config.model.startswith("models:/"):
+            tags = {"format": config.format, "precision": config.precision}
+            version = register_variant(config.model, exported, tags, config)
+            print(f"Registered: as version {version} of the same model; `fer promote` points an alias to it")
 
 
 def find_dataset(config: ExportConfig, folder: Path) -> ShardedDataset | None:
@@ -93,16 +94,17 @@ def find_dataset(config: ExportConfig, folder: Path) -> ShardedDataset | None:
     return open_dataset(split_as_trained(DataOptions(data=data), spec.data), cache=f"{config.out_dir}/data")
 
 
-def output_folder(config: ExportConfig, model: Path) -> Path:
+def output_folder(config: ExportConfig, model: str) -> str:
     """``--out``, else a folder named by format and precision: beside the model, or in ``--out-dir`` (no run)."""
     from fer.registry import BUNDLED
 
     if config.out is not None:
-        return Path(config.out)
+        return config.out
     variant = f"-{config.format}-{config.precision}"
-    if ":/" in config.model or model.parent == BUNDLED:
-        return Path(config.out_dir) / (re.sub(r"[^\w.]+", "-", config.model) + variant)
-    return model.with_name(model.name + variant)
+    if config.model.startswith(("models:/", "runs:/")) or Path(model).parent == BUNDLED:
+        name = re.sub(r"[^\w.]+", "-", config.model)
+        return f"{config.out_dir}/{name}{variant}"
+    return model + variant
 
 
 if __name__ == "__main__":

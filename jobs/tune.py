@@ -139,11 +139,13 @@ def read_warm_start(config: TuneConfig, space: SearchSpace) -> list[TrialRecord]
     """The usable trials of the sweep that ``--warm-start`` names. Raises UserError if there are none."""
     if config.warm_start is None:
         return []
+    from fer.storage import is_uri, open_path
     from fer.tuning.space import contains
     from fer.tuning.trial_record import read_records
 
-    folders = [Path(config.warm_start), Path(config.out_dir) / config.warm_start]
-    records = next((found for folder in folders if (found := read_records(folder))), [])
+    folders = [config.warm_start]
+    folders += [] if is_uri(config.warm_start) else [f"{config.out_dir}/{config.warm_start}"]
+    records = next((found for folder in folders if (found := read_records(open_path(folder)))), [])
     if not records:
         raise UserError(f"--warm-start: no sweep {config.warm_start!r} in {config.out_dir}")
     usable = [record for record in records if record.best and contains(space, record.point)]

@@ -24,6 +24,7 @@ pytest_plugins = [
     "tests.fixtures.classifier",
     "tests.fixtures.mlflow_server",
     "tests.fixtures.nodes",
+    "tests.fixtures.object_store",
     "tests.fixtures.vlm",
 ]
 

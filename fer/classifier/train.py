@@ -27,6 +27,7 @@ from fer.classifier.spec import ModelSpec
 from fer.classifier.validation import ValidationMetrics, progress_text
 from fer.data.manifest import ShardedDataset
 from fer.models.device import amp_dtype
+from fer.storage import fetch_folder
 from fer.tracking import Run
 from fer.training.checkpoint import NO_SCORE, TrainerState
 from fer.training.seeding import derive_seed
@@ -186,7 +187,9 @@ class ClassifierTrainer:
 
     def restore(self, resume: str | None, pretrained: ObjectRef | None) -> None:
         """Load this run's latest checkpoint, else the checkpoint folder ``resume``, else the pretrained weights."""
-        checkpoint = self.worker.get_checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
+        checkpoint = self.worker.get_checkpoint()
+        if checkpoint is None and resume:
+            checkpoint = Checkpoint.from_directory(fetch_folder(resume))
         if checkpoint is None:
             if pretrained is not None:
                 self.model_state.load_backbone(fetch_pretrained(pretrained))

@@ -6,12 +6,16 @@ import json
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fer.errors import UserError
+from fer.storage import open_path
 from fer.training.options import CheckpointOptions
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 STATE = "trainer_state.json"
 OPTIMIZER = "optimizer.pt"
@@ -99,7 +103,7 @@ def write_state(folder: Path, state: TrainerState) -> None:
     (folder / STATE).write_text(json.dumps(asdict(state), indent=2))
 
 
-def read_state(folder: Path) -> TrainerState:
+def read_state(folder: Path | UPath) -> TrainerState:
     """Read the state of a checkpoint folder."""
     return TrainerState(**json.loads((folder / STATE).read_text()))
 
@@ -109,7 +113,7 @@ def check_resume(options: CheckpointOptions) -> None:
     if not options.resume:
         return
     try:
-        world_size = read_state(Path(options.resume)).world_size
+        world_size = read_state(open_path(options.resume)).world_size
     except OSError:
         raise UserError(f"--resume {options.resume} is not a checkpoint: it has no {STATE}") from None
     if world_size != options.workers:

@@ -6,10 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import fsspec
 import ray
 from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
 from ray.train import (
@@ -28,6 +26,7 @@ from ray.train.v2.api.config import ScalingConfig
 
 from fer.errors import UserError
 from fer.mlflow_buffer import WORKER_FLUSH_SECONDS, flush
+from fer.storage import absolute, get_filesystem, ray_storage
 from fer.tracking import Run
 from fer.training.elastic import ElasticWorkers
 from fer.training.options import CheckpointOptions, LaunchOptions
@@ -67,7 +66,7 @@ def loop_settings(options: CheckpointOptions, data: str, tracking: Run, **settin
         "config": options.model_dump(),
         "data": data,
         "tracking": asdict(tracking),
-        "resume": str(Path(options.resume).absolute()) if options.resume else None,
+        "resume": absolute(options.resume) if options.resume else None,
         **settings,
     }
 
@@ -136,7 +135,7 @@ def launch(
     name resumes from its latest checkpoint. The latest checkpoint and the one with the best ``score`` are kept, unless
     ``checkpoints`` says otherwise. Raises UserError if a worker raised one.
     """
-    filesystem, path = fsspec.url_to_fs(f"{run.root}/{USER_ERROR}")
+    filesystem, path = get_filesystem(f"{run.root}/{USER_ERROR}")
     if filesystem.exists(path):
         filesystem.rm_file(path)
 
@@ -171,7 +170,7 @@ def launch(
         ),
         run_config=RunConfig(
             name=run.name,
-            storage_path=run.storage,
+            **ray_storage(run.storage),
             failure_config=FailureConfig(max_failures=options.max_failures),
             callbacks=[failures, *callbacks],  # type: ignore[list-item]  # of Train V2
             checkpoint_config=checkpoints

@@ -10,10 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from fer.errors import UserError
 from fer.mlflow_client import check_database
+from fer.storage import absolute, check_access, get_filesystem, upload_folder
 from fer.tracking import Run, start_run, tracking_uri
 from fer.training.options import ExperimentOptions, LaunchOptions
 
@@ -51,11 +50,11 @@ class RunFolder:
         Raises UserError if the existing run has other options: its checkpoints belong to another experiment.
         """
         self.name = options.name or f"{default_name}-{datetime.now():%Y%m%d-%H%M%S}"
-        out_dir = options.out_dir if "://" in options.out_dir else str(Path(options.out_dir).resolve())
-        self.storage = out_dir
-        self.root = f"{out_dir}/{self.name}"
+        check_access(options.out_dir)
+        self.storage = absolute(options.out_dir)
+        self.root = f"{self.storage}/{self.name}"
         config = options.model_dump(mode="json")
-        filesystem, path = fsspec.url_to_fs(f"{self.root}/{RECORD_FILE}")
+        filesystem, path = get_filesystem(f"{self.root}/{RECORD_FILE}")
         self.resumed = filesystem.exists(path)
         if self.resumed:
             self.record = json.loads(filesystem.cat_file(path))
@@ -83,7 +82,7 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> str:
         """Write a text file into the folder; return its path."""
-        filesystem, path = fsspec.url_to_fs(f"{self.root}/{name}")
+        filesystem, path = get_filesystem(f"{self.root}/{name}")
         filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
         filesystem.pipe_file(path, text.encode())
         return f"{self.root}/{name}"
@@ -91,10 +90,7 @@ class RunFolder:
     def upload(self, folder: Path, name: str = "") -> str:
         """Copy the files of a local folder into the run's folder, or its sub-folder ``name``; return its path."""
         target = f"{self.root}/{name}".rstrip("/")
-        filesystem, path = fsspec.url_to_fs(target)
-        filesystem.makedirs(path, exist_ok=True)
-        for file in folder.iterdir():
-            filesystem.put_file(str(file), f"{path}/{file.name}")
+        upload_folder(folder, target)
         return target
 
 

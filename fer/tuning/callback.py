@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ray import cloudpickle
 from ray.tune import Callback
@@ -20,6 +20,9 @@ from fer.tuning.scheduler import ASHA
 from fer.tuning.space import Point
 from fer.tuning.trial import error_line
 from fer.tuning.trial_record import TrialRecord, ranked, save_record, trial_folder, trial_number
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 TUNE_KEYS = frozenset(
     {
@@ -35,7 +38,7 @@ class SweepCallback(Callback):
     """Creates the record of each trial before it starts, and updates it at every report."""
 
     def __init__(
-        self, folder: Path, name: str, options: ExperimentOptions, parent: Run, num_trials: int, max_epochs: int
+        self, folder: UPath, name: str, options: ExperimentOptions, parent: Run, num_trials: int, max_epochs: int
     ) -> None:
         self.folder, self.name, self.options, self.parent = folder, name, options, parent
         self.num_trials, self.max_epochs = num_trials, max_epochs

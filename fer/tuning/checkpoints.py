@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from fer.storage import remove_folder, upload_folder
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 HISTORY = "history.json"
 PREFIX = "checkpoint_"
+SAVED = "saved"
+"""Marker file of a checkpoint, written last."""
 COMPLETED = "complete"
 """Marker file of a trial that ran to its end."""
 FAILED = "error.txt"
@@ -22,7 +28,7 @@ class TrialCheckpoints:
     Epochs are counted over the whole trial (``trial_epoch``). The last checkpoint and the best one are kept.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: UPath) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         epochs = self._saved_epochs()
@@ -32,13 +38,13 @@ class TrialCheckpoints:
             self.history = [entry for entry in entries if entry["trial_epoch"] <= epochs[-1]]
 
     @property
-    def last(self) -> Path | None:
+    def last(self) -> UPath | None:
         """The checkpoint to resume from."""
         epochs = self._saved_epochs()
         return self._path(epochs[-1]) if epochs else None
 
     @property
-    def best(self) -> Path | None:
+    def best(self) -> UPath | None:
         """The checkpoint with the best score."""
         return self._path(best_entry(self.history)["trial_epoch"]) if self.history else None
 
@@ -47,14 +53,11 @@ class TrialCheckpoints:
         epoch = entry["trial_epoch"]
         self.history = [each for each in self.history if each["trial_epoch"] < epoch] + [entry]
         write_atomically(self.folder / HISTORY, json.dumps(self.history, indent=1))
-        partial = self.folder / "partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(checkpoint, partial)
-        target = self._path(epoch)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        self._remove(epoch)
+        upload_folder(checkpoint, str(self._path(epoch)))
+        (self._path(epoch) / SAVED).touch()
         for other in set(self._saved_epochs()) - {epoch, best_entry(self.history)["trial_epoch"]}:
-            shutil.rmtree(self._path(other))
+            self._remove(other)
 
     @property
     def completed(self) -> bool:
@@ -77,11 +80,15 @@ class TrialCheckpoints:
     def mark_failed(self, reason: str, traceback: str) -> None:
         write_atomically(self.folder / FAILED, f"{reason}\n\n{traceback}")
 
-    def _path(self, epoch: int) -> Path:
+    def _remove(self, epoch: int) -> None:
+        (self._path(epoch) / SAVED).unlink(missing_ok=True)
+        remove_folder(str(self._path(epoch)))
+
+    def _path(self, epoch: int) -> UPath:
         return self.folder / f"{PREFIX}{epoch:04}"
 
     def _saved_epochs(self) -> list[int]:
-        return sorted(int(path.name.removeprefix(PREFIX)) for path in self.folder.glob(f"{PREFIX}*"))
+        return sorted(int(path.parent.name.removeprefix(PREFIX)) for path in self.folder.glob(f"{PREFIX}*/{SAVED}"))
 
 
 def best_entry(history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -90,8 +97,11 @@ def best_entry(history: list[dict[str, Any]]) -> dict[str, Any]:
     return max((entry for entry in history if entry.get("stage") == stage), key=lambda entry: entry["score"])
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: UPath, text: str) -> None:
     """Write a file so that readers see either the old content or the new."""
+    if not isinstance(path, Path):  # an object appears when it is complete
+        path.write_text(text)
+        return
     partial = path.with_suffix(".partial")
     partial.write_text(text)
     os.replace(partial, path)

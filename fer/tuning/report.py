@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -16,6 +15,7 @@ import yaml
 
 from fer.evaluation.plots import to_png
 from fer.evaluation.report import Plot, Report, Table, render_html
+from fer.storage import absolute, fetch_folder, local_file, open_path
 from fer.tracking import Run
 from fer.training.run import RunFolder
 from fer.tuning import plots
@@ -76,12 +76,14 @@ def write_report(sweep: Sweep, run: RunFolder, records: Sequence[TrialRecord], p
 
 def log_best_trial(run: RunFolder, best: TrialRecord, parent: Run) -> None:
     """Log the best checkpoint to its trial's MLflow run, once, and the report to the sweep's."""
-    checkpoint = TrialCheckpoints(trial_folder(Path(run.root), best.number)).best
+    checkpoint = TrialCheckpoints(trial_folder(open_path(run.root), best.number)).best
     logged = run.record.get("logged", [])
     if checkpoint is not None and str(checkpoint) not in logged:
-        replace(parent, run_id=best.run_id).log_artifacts(checkpoint, checkpoint.name, kept=str(checkpoint.absolute()))
+        kept = absolute(str(checkpoint))
+        replace(parent, run_id=best.run_id).log_artifacts(fetch_folder(kept), checkpoint.name, kept=kept)
         run.update(logged=[*logged, str(checkpoint)])
-    parent.log_artifacts(Path(run.root) / PAGE)
+    with local_file(f"{run.root}/{PAGE}") as page:
+        parent.log_artifacts(page)
 
 
 def summarize(sweep: Sweep, records: Sequence[TrialRecord], best: TrialRecord) -> Iterator[str]:

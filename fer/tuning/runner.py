@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,6 +16,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from fer.errors import UserError
 from fer.mlflow_client import check_database
+from fer.storage import open_path, ray_storage
 from fer.tracking import Run, start_run, tracking_uri
 from fer.training.run import RunFolder, connected_hosts
 from fer.tuning.callback import SweepCallback
@@ -41,7 +41,7 @@ def run_sweep(sweep: Sweep, warm_start: Sequence[TrialRecord]) -> tuple[RunFolde
     run = RunFolder(config, "tune", default_name=config.space.replace(":", "-"))
     if run.record.get("base", dict(sweep.base)) != dict(sweep.base):
         raise UserError(f"sweep {run.name!r} was started with another --base: choose another --name")
-    folder = Path(run.root)
+    folder = open_path(run.root)
     parent = start_run(config, config.experiment, run.name, run.record.get("mlflow_run_id"), buffer=run.buffer)
     run.update(mlflow_run_id=parent.run_id, base=dict(sweep.base))
     parent.log_params(config.model_dump())
@@ -170,7 +170,7 @@ def _make_tuner(
         ),
         run_config=ray.tune.RunConfig(
             name="tune",
-            storage_path=str(template.folder),
+            **ray_storage(str(template.folder)),
             callbacks=[callback, JsonLoggerCallback()],  # Tune reads its files at the end
             failure_config=ray.tune.FailureConfig(max_failures=job.max_failures),  # of processes and nodes
             stop={"trial_epoch": callback.max_epochs} if population else None,

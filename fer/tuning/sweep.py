@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer.errors import UserError
+from fer.storage import open_path
 from fer.tracking import Run
 from fer.tuning.options import TuneConfig
 from fer.tuning.search import grid_points, grid_values
@@ -17,6 +17,9 @@ from fer.tuning.space import Point, SearchSpace, check_point
 from fer.tuning.trainables.base import Trainable
 from fer.tuning.trainables.registry import get_trainable
 from fer.tuning.trial import TrialTemplate
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,9 @@ class Sweep:
 
     def job_config(self, point: Point) -> Any:
         """The job's config at a point. Raises UserError for a combination that the job refuses."""
-        return self.trial_template(Path(), {}, Run("", "")).job_config(point)
+        return self.trial_template(open_path("."), {}, Run("", "")).job_config(point)
 
-    def trial_template(self, folder: Path, data: dict[str, Any], tracking: Run) -> TrialTemplate:
+    def trial_template(self, folder: UPath, data: dict[str, Any], tracking: Run) -> TrialTemplate:
         return TrialTemplate(
             folder=folder,
             space=self.space,
@@ -84,8 +87,6 @@ class Sweep:
 def plan_sweep(config: TuneConfig, space: SearchSpace, base: Mapping[str, Any], points: Sequence[Point]) -> Sweep:
     """Check everything that can be checked before a trial starts. Raises UserError."""
     assert config.data is not None, "the options require data"
-    if "://" in config.out_dir:
-        raise UserError(f"--out-dir {config.out_dir}: a sweep needs a folder that all nodes can reach, not a URI")
     fixed = {name: _convert(space, name, value) for name, value in config.set.items() if name in space.params}
     check_point(space, fixed, "--set")
     for number, point in enumerate(points, 1):

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.tune
+from pyarrow.fs import LocalFileSystem
 from ray.exceptions import RayError, RayTaskError
 from ray.train import Checkpoint
 
@@ -33,12 +34,15 @@ from fer.tuning.space import Point, SearchSpace
 from fer.tuning.trainables.base import Settings, Trainable
 from fer.tuning.trial_record import TrialRecord, read_record, trial_folder, trial_number
 
+if TYPE_CHECKING:
+    from upath import UPath
+
 
 @dataclass(frozen=True)
 class TrialTemplate:
     """Everything that the trials of a sweep share; a point completes it."""
 
-    folder: Path
+    folder: UPath
     """The sweep's folder."""
     space: SearchSpace
     trainable: Trainable
@@ -118,7 +122,7 @@ def train_trial(config: dict[str, Any], template: TrialTemplate, record: TrialRe
     given = ray.tune.get_checkpoint() if template.population else None
     if given is None:
         reporter.replay()
-    resume = Path(given.path) if given else reporter.checkpoints.last
+    resume = _local(given) if given else reporter.checkpoints.last
     if reporter.checkpoints.completed:
         return
     tracking = replace(template.tracking, run_id=record.run_id)
@@ -139,6 +143,11 @@ def threads_per_worker(job: LaunchOptions) -> int:
     node = next(node for node in ray.nodes() if node["NodeID"] == node_id)
     part = job.required_cpus / job.workers / max(node["Resources"].get("CPU", 0), job.required_cpus)
     return max(1, int(cpu_count() * part))
+
+
+def _local(checkpoint: ray.tune.Checkpoint) -> str:
+    """The folder of a checkpoint, or of a copy of one in an object store."""
+    return checkpoint.path if isinstance(checkpoint.filesystem, LocalFileSystem) else checkpoint.to_directory()
 
 
 class TrialReporter:
@@ -202,7 +211,10 @@ def train_on_workers(loop: Any, settings: Settings, reporter: TrialReporter) -> 
         """Runs in Ray Train's controller."""
 
         def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-            result = reporter.save(metrics[0], Path(checkpoint.path)) if checkpoint else None
+            result = None
+            if checkpoint:
+                with checkpoint.as_directory() as folder:
+                    result = reporter.save(metrics[0], Path(folder))
             if result is not None:
                 super().after_report(run_context, [result], None)
 

@@ -7,12 +7,14 @@ scheduler; no state of Ray Tune or Optuna is saved, so a kill cannot leave any h
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from fer.tuning.checkpoints import best_entry, write_atomically
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 TRIALS = "trials"
 RECORD = "trial.json"
@@ -64,7 +66,7 @@ class TrialRecord(BaseModel):
         self.history = [each for each in self.history if each["trial_epoch"] < entry["trial_epoch"]] + [entry]
 
 
-def trial_folder(sweep: Path, number: int) -> Path:
+def trial_folder(sweep: UPath, number: int) -> UPath:
     return sweep / TRIALS / f"{number:03}"
 
 
@@ -73,17 +75,17 @@ def trial_number(name: str) -> int:
     return int(name.removeprefix("trial-"))
 
 
-def save_record(sweep: Path, record: TrialRecord) -> None:
+def save_record(sweep: UPath, record: TrialRecord) -> None:
     folder = trial_folder(sweep, record.number)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / RECORD, json.dumps(record.model_dump(), indent=1))
 
 
-def read_record(sweep: Path, number: int) -> TrialRecord:
+def read_record(sweep: UPath, number: int) -> TrialRecord:
     return TrialRecord.model_validate(json.loads((trial_folder(sweep, number) / RECORD).read_text()))
 
 
-def read_records(sweep: Path) -> list[TrialRecord]:
+def read_records(sweep: UPath) -> list[TrialRecord]:
     """All trials of a sweep, by number."""
     numbers = sorted(int(file.parent.name) for file in (sweep / TRIALS).glob(f"*/{RECORD}"))
     return [read_record(sweep, number) for number in numbers]

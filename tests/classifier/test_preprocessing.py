@@ -39,7 +39,9 @@ def trained(tmp_path: Path) -> Callable[[Preprocessing | None], Path]:
     """trained(preprocessing): the folder of an untrained network whose training data were cut out like that."""
 
     def make(preprocessing: Preprocessing | None, name: str = "model") -> Path:
-        spec = new_spec(ModelOptions(backbone="test_resnet", img_size=32), get_space("basic"), preprocessing=preprocessing)
+        spec = new_spec(
+            ModelOptions(backbone="test_resnet", img_size=32), get_space("basic"), preprocessing=preprocessing
+        )
         save_model(build_model(spec), spec, tmp_path / name)
         return tmp_path / name
 

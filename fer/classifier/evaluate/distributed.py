@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,13 +15,14 @@ from fer.classifier.predictor import Predictor
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
 from fer.models.ray_device import cluster_gpus, task_resources
+from fer.storage import absolute, fetch_folder
 
 BATCHES_AHEAD = 64
 """Batches of predictions that wait for the driver."""
 
 
 def evaluate_on_ray(
-    folder: Path,
+    folder: str,
     device: str,
     tta: bool,
     batch_size: int,
@@ -35,10 +35,10 @@ def evaluate_on_ray(
 ) -> Evaluation:
     """`evaluate` on a node with the device: a GPU for `gpu`, and for `auto` if the cluster has one.
 
-    That node needs access to the model's folder and the shards. Raises UserError as `evaluate` does.
+    That node needs access to the model's folder, a path or URI, and the shards. Raises UserError as `evaluate` does.
     """
     gpus = cluster_gpus(device)
-    model = (str(folder.absolute()), "gpu" if gpus else "cpu", tta, batch_size)
+    model = (absolute(folder), "gpu" if gpus else "cpu", tta, batch_size)
     task = ray.remote(_evaluate).options(
         **task_resources(gpus), num_returns="streaming", _generator_backpressure_num_objects=BATCHES_AHEAD
     )
@@ -62,5 +62,5 @@ def _evaluate(
     model: tuple[str, str, bool, int], root: str, split: str, pattern: str | None, options: dict[str, Any]
 ) -> Iterator[pa.Table | Evaluation]:
     folder, device, tta, batch_size = model
-    predictor = Predictor([Path(folder)], device, tta, batch_size)
+    predictor = Predictor([fetch_folder(folder)], device, tta, batch_size)
     yield (yield from evaluate_batches(predictor, ShardedDataset(root), split, pattern, **options))

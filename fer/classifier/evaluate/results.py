@@ -19,6 +19,7 @@ from fer.classifier.spec import ModelSpec
 from fer.data.manifest import ShardedDataset
 from fer.evaluation import plots
 from fer.evaluation.report import Plot, Report, Thumbnail, render_html
+from fer.storage import open_path
 from fer.training.run import commit, versions
 
 CAPTIONS = {
@@ -103,9 +104,10 @@ def write_results(
     return out / "report.html"
 
 
-def find_history(folder: Path, spec: ModelSpec, out_dir: str) -> list[dict[str, float]]:
+def find_history(model: str, spec: ModelSpec, out_dir: str) -> list[dict[str, float]]:
     """`history.json` of the training run: in the model folder, beside it, or in the run's folder; else empty."""
-    for location in (folder, folder.parent, Path(out_dir) / str(spec.training.get("run", ""))):
+    run = f"{out_dir.rstrip('/')}/{spec.training.get('run', '')}"
+    for location in (open_path(model), open_path(model).parent, open_path(run)):
         if (location / "history.json").is_file():
             return json.loads((location / "history.json").read_text())
     return []

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from fer.cpus import cpu_count
 from fer.data.images import decode_rgb
 from fer.data.manifest import ShardedDataset
+from fer.data.shards import open_shard
 from fer.errors import BadRow
 
 COLUMNS = ["path", "group", "label", "valence", "arousal"]
@@ -27,8 +26,8 @@ def read_batches(dataset: ShardedDataset, split: str, batch_size: int) -> Iterat
     """Batches of `COLUMNS` and the encoded ``image``, in stored order, with a progress bar on a terminal."""
     with tqdm(total=dataset.split(split).rows, unit="row", disable=None) as progress:
         for shard in dataset.split(split).shards:
-            with fsspec.open(dataset.path(shard), "rb") as file:
-                for batch in pq.ParquetFile(file).iter_batches(batch_size, columns=["image", *COLUMNS]):
+            with open_shard(dataset.path(shard)) as file:
+                for batch in file.iter_batches(batch_size, columns=["image", *COLUMNS]):
                     yield pa.Table.from_batches([batch])
                     progress.update(len(batch))
 

@@ -16,6 +16,7 @@ from fer.classifier.predict.options import PredictConfig
 from fer.classifier.predict.pipeline import BATCH_SIZE, FilePredictor
 from fer.classifier.predict.rows import PredictionRow
 from fer.models.ray_device import cluster_gpus
+from fer.storage import absolute, fetch_folder
 
 MIN_FILES_PER_WORKER = 100  # with fewer files, a worker's start takes longer than it saves
 MAX_BLOCKS = 1000
@@ -25,8 +26,8 @@ _rows = TypeAdapter(list[PredictionRow])
 class PredictActor:
     """A `FilePredictor` for Ray Data: a batch of paths to a batch of rows as JSON."""
 
-    def __init__(self, folders: Sequence[Path], options: PredictConfig, base: Path) -> None:
-        self.predictor = FilePredictor(folders, options, base)
+    def __init__(self, models: Sequence[str], options: PredictConfig, base: Path) -> None:
+        self.predictor = FilePredictor([fetch_folder(model) for model in models], options, base)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         results = self.predictor.predict([str(path) for path in batch["path"]])
@@ -34,11 +35,11 @@ class PredictActor:
 
 
 def predict_files_on_ray(
-    folders: Sequence[Path], options: PredictConfig, base: Path, paths: Sequence[str]
+    models: Sequence[str], options: PredictConfig, base: Path, paths: Sequence[str]
 ) -> Iterator[list[PredictionRow]]:
-    """The rows of each file in turn, computed by Ray actors; every node needs access to ``folders`` and the files.
+    """The rows of each file in turn, computed by Ray actors; every node needs access to the ``models`` and the files.
 
-    Raises UserError if the cluster does not have the GPUs that are asked for.
+    ``models`` are folders or their URIs. Raises UserError if the cluster does not have the GPUs that are asked for.
     """
     gpus = cluster_gpus(options.device, options.workers)
     max_workers = gpus or max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)
@@ -54,7 +55,7 @@ def predict_files_on_ray(
     data.context.execution_options.preserve_order = True
     results = data.map_batches(
         PredictActor,
-        fn_constructor_args=([folder.absolute() for folder in folders], options, base),
+        fn_constructor_args=([absolute(model) for model in models], options, base),
         batch_size=batch_size,
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=1,

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import glob
+import posixpath
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from glob import has_magic
 from pathlib import Path
 
 import numpy as np
 
 from fer.classifier.predict.options import PredictConfig
 from fer.classifier.predict.rows import NO_FACE, PredictionRow
+from fer.data.filesystem import list_files, read_limited
 from fer.data.images import MAX_BYTES, decode_untrusted, is_image
 from fer.data.video import count_frames, is_video, show_progress, video_frames
 from fer.errors import BadRow, UserError
 from fer.faces.box import FaceBox, crop
 from fer.faces.detectors import open_detector
 from fer.faces.find import find_faces
+from fer.storage import check_access, get_filesystem, is_uri, local_file
 
 DETECTION_DIGITS = 5
 THREADS = 4
@@ -76,6 +81,8 @@ class FaceReader:
         """RGB (H, W, 3) uint8, or an error message."""
         file = self.base / path
         try:
+            if is_uri(path):
+                return decode_untrusted(read_limited(*get_filesystem(path)))
             if file.is_dir():
                 raise BadRow("no image or video in this folder")
             with file.open("rb") as stream:
@@ -87,13 +94,18 @@ class FaceReader:
             return (error.strerror or str(error)).lower()
 
     def _read_frames(self, path: str) -> Iterator[Image]:
+        stride = self.options.frame_stride
         try:
-            file, stride = self.base / path, self.options.frame_stride
-            frames = show_progress(video_frames(file, stride), f"reading {file.name}", count_frames(file, stride))
-            for frame, seconds, pixels in frames:
-                yield PredictionRow(path=path, frame=frame, seconds=round(seconds, 3)), pixels
+            with self.local_video(path) as file:
+                frames = show_progress(video_frames(file, stride), f"reading {file.name}", count_frames(file, stride))
+                for frame, seconds, pixels in frames:
+                    yield PredictionRow(path=path, frame=frame, seconds=round(seconds, 3)), pixels
         except UserError as error:
             yield PredictionRow(path=path), str(error)
+
+    def local_video(self, path: str) -> AbstractContextManager[Path]:
+        """The file of a video: during the block, a copy of one at a URI."""
+        return local_file(path if is_uri(path) else str(self.base / path))
 
     def _find_faces(self, images: Iterable[Image]) -> Iterator[tuple[PredictionRow, Pixels, Found]]:
         """Each image with what `_find` returns, in order; several threads look ahead."""
@@ -122,7 +134,8 @@ class FaceReader:
             position = (round(box.x, 1), round(box.y, 1), round(box.width, 1), round(box.height, 1))
             score = None if box.score is None else round(box.score, DETECTION_DIGITS)
             update = {"face": number, "box": position, "face_score": score, "whole_image": box.whole_image}
-            yield FaceCrop(row.model_copy(update=update), crop(image, box, self.options.margin))
+            pixels = crop(image, box, self.options.margin, self.options.align)
+            yield FaceCrop(row.model_copy(update=update), pixels)
 
 
 def _wait(row: PredictionRow, pixels: Pixels, found: Future[Found]) -> tuple[PredictionRow, Pixels, Found]:
@@ -130,17 +143,32 @@ def _wait(row: PredictionRow, pixels: Pixels, found: Future[Found]) -> tuple[Pre
 
 
 def find_files(paths: Sequence[str]) -> list[str]:
-    """Expand paths, folders (recursively) and glob patterns to a list of files without duplicates.
+    """Expand paths and URIs, folders (recursively) and glob patterns to a list of files without duplicates.
 
     In folders, images and videos are recognised by their suffix, and hidden files are skipped. A path without a match
     stays in the list, and gets a row with an error.
     """
     files: list[str] = []
     for path in paths:
+        if is_uri(path):
+            files += _list_uri(path)
+            continue
         matches = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True)) or [path]
         for match in matches:
             files += _list_folder(Path(match)) if Path(match).is_dir() else [match]
     return list(dict.fromkeys(files))
+
+
+def _list_uri(location: str) -> list[str]:
+    fs, root = get_filesystem(location)
+    check_access(location)
+    if has_magic(root):
+        return [fs.unstrip_protocol(path) for path in sorted(fs.glob(root))] or [location]
+    if fs.isfile(root):
+        return [location]
+    names = sorted(name for name, _ in list_files(fs, root) if not posixpath.basename(name).startswith("."))
+    files = [f"{location.rstrip('/')}/{name}" for name in names if is_image(name) or is_video(Path(name))]
+    return files or [location]
 
 
 def _list_folder(folder: Path) -> list[str]:

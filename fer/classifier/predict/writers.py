@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal, Protocol, TextIO
 
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from fer.classifier.predict.rows import UNCERTAIN, PredictionRow, table_columns, table_row
 from fer.errors import UserError
+from fer.storage import check_access, get_filesystem, is_uri
 
 Format = Literal["table", "jsonl", "csv"]
 FILE_WIDTH = 160  # characters of a table in a file
@@ -122,12 +123,20 @@ def open_writer(file_format: Format, out: str | None, labels: Sequence[str]) -> 
     """A writer to the file ``out``, or to standard output. Raises UserError if the file can't be written."""
     with ExitStack() as stack:
         try:
-            stream = stack.enter_context(Path(out).open("w", encoding="utf-8", newline="")) if out else sys.stdout
+            stream = stack.enter_context(_open(out)) if out else sys.stdout
         except OSError as error:
             raise UserError(f"--out {out}: {(error.strerror or str(error)).lower()}") from None
         writer = _create_writer(file_format, stream, labels)
         yield writer
         writer.close()
+
+
+def _open(out: str) -> AbstractContextManager[TextIO]:
+    if not is_uri(out):
+        return Path(out).open("w", encoding="utf-8", newline="")
+    fs, path = get_filesystem(out)
+    check_access(out)
+    return fs.open(path, "w", encoding="utf-8", newline="")
 
 
 def _create_writer(file_format: Format, stream: TextIO, labels: Sequence[str]) -> Writer:

@@ -10,10 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 from ray.data import Datasource, ExecutionResources, ReadTask
 from ray.data._internal.execution.execution_callback import ExecutionCallback
@@ -21,6 +19,7 @@ from ray.data.block import BlockMetadata
 from ray.data.collate_fn import ArrowBatchCollateFn
 
 from fer.data.options import CPUS_PER_READER
+from fer.data.shards import open_shard
 from fer.data.stream.sampler import Window
 
 WINDOWS_PER_STREAM = 1024
@@ -40,8 +39,8 @@ def read_window(window: Window, columns: Sequence[str]) -> pa.Table:
     """The rows of a window as an Arrow table, with the given columns and ``row_seed``."""
     tables = []
     for part in window.ranges:
-        with fsspec.open(part.group.path, "rb") as file:
-            table = pq.ParquetFile(file).read_row_group(part.group.index, columns=list(columns))
+        with open_shard(part.group.path, pre_buffer=True) as file:
+            table = file.read_row_group(part.group.index, columns=list(columns))
         tables.append(table.slice(part.start, part.stop - part.start))
     table = pa.concat_tables(tables)
     seeds = np.zeros(len(table), np.int64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fer.tracking import Run
@@ -11,6 +10,7 @@ from fer.training.options import LaunchOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from upath import UPath
 
 Settings = dict[str, Any]
 """What a training loop takes; plain values."""
@@ -29,7 +29,7 @@ class Trainable(Protocol):
         """Prepare the data once for all trials; the entries of the loop's settings that locate it."""
 
     def train_loop(
-        self, config: Any, data: Settings, tracking: Run, folder: Path
+        self, config: Any, data: Settings, tracking: Run, folder: UPath
     ) -> tuple[Callable[[Settings], None], Settings]:
         """The job's training loop and its settings. The loop may write files to ``folder``.
 

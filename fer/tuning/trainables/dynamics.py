@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.data.landmarks import INDICES
@@ -14,6 +13,7 @@ from fer.tuning.trainables.base import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from upath import UPath
 
 
 class DynamicsTrainable:
@@ -34,7 +34,7 @@ class DynamicsTrainable:
         return {"splits": list(split), "paths": {"data": absolute_path(config.data), "blendshapes": blendshapes}}
 
     def train_loop(
-        self, config: DynamicsConfig, data: Settings, tracking: Run, folder: Path
+        self, config: DynamicsConfig, data: Settings, tracking: Run, folder: UPath
     ) -> tuple[Callable[[Settings], None], Settings]:
         from fer.dynamics.stage_folders import save_initial_weights
         from fer.dynamics.train import train_dynamics

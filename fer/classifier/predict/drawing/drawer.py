@@ -21,15 +21,13 @@ from fer.errors import UserError
 
 
 class Drawer:
-    """Draws the files ``paths`` with the options of ``predictor``, and contact sheets if several of them are images.
+    """Draws the files ``paths`` into ``folder``, with contact sheets if several of them are images.
 
     Raises UserError for a folder that can't be written to or holds an input, and if a video is to be explained.
     """
 
-    def __init__(self, predictor: FilePredictor, paths: Sequence[str]) -> None:
-        self.predictor, self.options = predictor, predictor.options
-        assert self.options.draw is not None
-        self.folder = Path(self.options.draw)
+    def __init__(self, predictor: FilePredictor, paths: Sequence[str], folder: Path) -> None:
+        self.predictor, self.options, self.folder = predictor, predictor.options, folder
         videos = [path for path in paths if is_video(Path(path))]
         if self.options.explain and videos:
             raise UserError(f"--explain works on images only: leave {videos[0]} out")
@@ -59,8 +57,9 @@ class Drawer:
 
     def _draw_video(self, rows: Sequence[PredictionRow]) -> None:
         if any(row.is_readable for row in rows):
-            source = self.predictor.reader.base / rows[0].path
-            draw_video(rows, source, self.files[rows[0].path], self.options.frame_stride, self.options.margin)
+            file = self.files[rows[0].path]
+            with self.predictor.reader.local_video(rows[0].path) as source:
+                draw_video(rows, source, file, self.options.frame_stride, self.options.margin)
 
     def _draw_image(self, rows: Sequence[PredictionRow]) -> None:
         image = self.predictor.reader.load_image(rows[0].path)

@@ -32,7 +32,7 @@ def draw(paths: list[str], model: Path, out: Path, **options: object) -> list[st
     )
     predictor = FilePredictor([model], config, Path.cwd())
     files = find_files(paths)
-    drawer = Drawer(predictor, files)
+    drawer = Drawer(predictor, files, out)
     for rows in predict_files(predictor, files):
         drawer.draw(rows)
     drawer.finish()
