@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer.data.schema import FaceRow
@@ -28,6 +28,7 @@ shares = st.floats(0, 0.6)
 seeds = st.integers(0, 1000)
 
 
+@settings(deadline=None)  # SQLite writes files
 @given(data_sets(grouped=True, splits=(None, "train")), shares, shares, seeds, st.randoms())
 def test_same_seed_same_split_whatever_the_order(rows, val, test, seed, random) -> None:  # type: ignore[no-untyped-def]
     before = dict(
@@ -38,6 +39,7 @@ def test_same_seed_same_split_whatever_the_order(rows, val, test, seed, random) 
     assert {r.path: split for r, split in zip(shuffled, after, strict=True)} == before
 
 
+@settings(deadline=None)  # SQLite writes files
 @given(data_sets(grouped=True), shares, shares, seeds)
 def test_a_group_never_crosses_splits(rows: list[FaceRow], val: float, test: float, seed: int) -> None:
     splits = defaultdict(set)
@@ -46,6 +48,7 @@ def test_a_group_never_crosses_splits(rows: list[FaceRow], val: float, test: flo
     assert all(len(its) == 1 for its in splits.values())
 
 
+@settings(deadline=None)  # SQLite writes files
 @given(data_sets(grouped=True, splits=(None, "train", "val", "test")), shares, shares, seeds)
 def test_rows_without_a_split_join_their_group(rows: list[FaceRow], val: float, test: float, seed: int) -> None:
     assigned = assign_splits(rows, val_split=val, test_split=test, seed=seed)
@@ -60,6 +63,7 @@ def test_rows_without_a_split_join_their_group(rows: list[FaceRow], val: float, 
             assert split in joined[r.group]
 
 
+@settings(deadline=None)  # SQLite writes files
 @given(data_sets(grouped=False), st.floats(0.05, 0.6), seeds)
 def test_every_label_gives_its_rounded_fraction(rows: list[FaceRow], val: float, seed: int) -> None:
     splits = assign_splits(rows, val_split=val, test_split=0, seed=seed)
@@ -70,6 +74,7 @@ def test_every_label_gives_its_rounded_fraction(rows: list[FaceRow], val: float,
         assert all(abs(cut[label] - val * total[label]) <= 0.5 + 1e-9 for label in total)
 
 
+@settings(deadline=None)  # SQLite writes files
 @given(data_sets(grouped=True), st.floats(0.01, 0.5), seeds)
 def test_a_requested_split_is_not_empty(rows: list[FaceRow], val: float, seed: int) -> None:
     splits = assign_splits(rows, val_split=val, test_split=0, seed=seed)
