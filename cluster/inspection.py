@@ -88,9 +88,10 @@ def jobs(options: ClusterOptions) -> list[JobState]:
 
         submitted = [job for job in client.list_jobs() if job.submission_id]
         groups = list_placement_groups(client.get_address(), limit=LISTED, detail=True)
-        logs = {job.submission_id: client.get_job_logs(job.submission_id) for job in submitted if _runs(job)}
+        running = [str(job.submission_id) for job in submitted if _runs(job)]
+        logs = {job_id: client.get_job_logs(job_id) for job_id in running}
     submitted.sort(key=lambda job: job.start_time or 0, reverse=True)
-    return [_state(job, logs.get(job.submission_id, ""), groups) for job in submitted]
+    return [_state(job, logs.get(str(job.submission_id), ""), groups) for job in submitted]
 
 
 def _runs(job: JobDetails) -> bool:

@@ -164,7 +164,7 @@ def _asks_for_token(address: str) -> bool:
     """Whether a cluster refuses what this process has as a token. (`ray.init` only says that it can't connect.)"""
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
+    from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest  # type: ignore[attr-defined]
     from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
     try:

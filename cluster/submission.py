@@ -115,7 +115,7 @@ def submit(client: JobSubmissionClient, job: str, arguments: Sequence[str], name
 
 def runtime_env(options: SubmitOptions) -> dict[str, Any]:
     """What the job's processes get on every node. Raises UserError for a missing folder or one that is too large."""
-    environment = {"env_vars": environment_variables(options.env, os.environ)}
+    environment: dict[str, Any] = {"env_vars": environment_variables(options.env, os.environ)}
     if options.pip:
         environment |= {"pip": options.pip}
     if options.image:

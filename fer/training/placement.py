@@ -17,7 +17,7 @@ class Bundle(NamedTuple):
 
     what: str
     """For messages: "training worker"."""
-    count: int
+    number: int
     resources: Mapping[str, float]
     """Of each: CPU, GPU and custom resources."""
     options: str
@@ -32,12 +32,12 @@ def check_placement(bundles: Sequence[Bundle], nodes: Mapping[str, Mapping[str, 
     """
     free = {address: dict(resources) for address, resources in nodes.items()}
     for bundle in sorted(bundles, key=_size, reverse=True):
-        for placed in range(bundle.count):
+        for placed in range(bundle.number):
             fitting = [node for node in free.values() if _fits(bundle.resources, node)]
             if not fitting:
                 offers = "; ".join(f"{address}: {describe(offer)}" for address, offer in nodes.items())
                 raise UserError(
-                    f"{placed} of {bundle.count} {bundle.what}s, of {describe(bundle.resources)} each, fit on nodes "
+                    f"{placed} of {bundle.number} {bundle.what}s, of {describe(bundle.resources)} each, fit on nodes "
                     f"({offers}); lower {bundle.options}, or add nodes"
                 )
             node = min(fitting, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))

@@ -115,7 +115,7 @@ def error_line(error: BaseException) -> str:
     return lines[0] if isinstance(error, UserError) else f"{type(error).__name__}: {' '.join(lines[:2])}"
 
 
-def train_trial(config: dict[str, Any], template: TrialTemplate, record: TrialRecord, folder: Path) -> None:
+def train_trial(config: dict[str, Any], template: TrialTemplate, record: TrialRecord, folder: UPath) -> None:
     """Train at the trial's point, from its last checkpoint on."""
     reporter = TrialReporter(template, template.job_config(config["trial"]["point"]), TrialCheckpoints(folder))
     reporter.checkpoints.mark_started()
