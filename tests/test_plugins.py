@@ -209,7 +209,7 @@ def test_help_is_fast(site: Path) -> None:
         (["tune", "--data", "d", "--space", "nope"], "fusion, rates or module:object"),
         (["grpo", "--data", "d", "--rewards", '{"nope": 1}'], "repetition, grounded or module:object"),
         (["prepare", "--data", ".", "--out", "o", "--format", "nowhere:Source"], "--format nowhere:Source: cannot be"),
-        (["nope"], "serve, count"),
+        (["nope"], "jobs, count"),
     ],
 )
 def test_unknown_names_are_one_line(

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fer.data.record import SplitRecord
+from fer.data.row_sample import RowSample
 from fer.errors import UserError
 from fer.faces.options import Preprocessing
 from fer.labels import LabelSpace
@@ -49,6 +50,7 @@ class Split(BaseModel):
             counts=dict(sorted(sum((Counter(part.counts) for part in parts), Counter()).items())),
             with_votes=sum(part.with_votes for part in parts),
             with_affect=sum(part.with_affect for part in parts),
+            sample=RowSample.decode(*(part.sample for part in parts)).encode(),
         )
 
 

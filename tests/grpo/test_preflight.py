@@ -16,7 +16,8 @@ from fer.grpo.options import GrpoConfig
 from fer.grpo.preflight import dry_run_summary, estimate_memory, preflight_check, visual_token_ids
 from fer.options import parse
 from fer.vlm.model import load_processor
-from jobs.__main__ import RECIPES, run_job
+from jobs.__main__ import run_job
+from jobs.commands import RECIPES
 
 
 def config(**options: Any) -> GrpoConfig:

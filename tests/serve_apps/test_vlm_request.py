@@ -165,6 +165,10 @@ def test_no_value_is_an_error_of_the_server(field: str, value: Any) -> None:
         parse(TEXT | {"model": "m", field: value})
 
 
+async def one_engine() -> int:
+    return 1
+
+
 async def rejected(status: int) -> AsyncIterator[Rejected]:
     yield Rejected(status, "why")
 
@@ -172,6 +176,6 @@ async def rejected(status: int) -> AsyncIterator[Rejected]:
 @pytest.mark.parametrize(("status", "sent"), [(400, 400), (404, 404), (500, 503), (503, 503)])
 def test_a_rejection_by_the_engine_is_never_an_error_of_the_server(status: int, sent: int) -> None:
     with pytest.raises(HTTPException, match="why") as caught:
-        asyncio.run(first_output(rejected(status)))  # type: ignore[arg-type]
+        asyncio.run(first_output(rejected(status), one_engine))  # type: ignore[arg-type]
     assert caught.value.status_code == sent
     assert (caught.value.headers is not None) == (sent == 503)
