@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer.dynamics.metrics import METRIC_RANGES, compute_metrics, evaluate_score, intraclass_correlation
+from fer.dynamics.metrics import (
+    METRIC_RANGES,
+    compute_metrics,
+    evaluate_score,
+    intraclass_correlation,
+    resampled_metrics,
+)
 
 
 def test_the_published_example_of_the_intraclass_correlation() -> None:
@@ -56,6 +62,18 @@ def test_intervals_are_over_videos() -> None:
     assert (many.mse.low, many.mse.high) == pytest.approx((few.mse.low, few.mse.high))
     assert few.mse.low < few.mse.value < few.mse.high
     assert few.levels[0].rows == int((true == 0).sum())
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12), st.integers(0, 3)), min_size=1, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_resamples_are_measured_as_repeated_rows(rows: list[tuple[int, int, int]]) -> None:
+    true, quarters, weights = np.array(rows).T
+    weights[0] += 1  # a resample has rows
+    estimated = quarters / 4
+    expected = compute_metrics(np.repeat(true, weights), np.repeat(estimated, weights), top=3)
+    found = resampled_metrics(true, estimated, np.stack([weights, np.ones_like(weights)]))
+    for name, value in expected.items():
+        assert found[name][0] == pytest.approx(value, abs=1e-9), name
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 3)), min_size=2, max_size=30))
