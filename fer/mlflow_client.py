@@ -93,10 +93,20 @@ def filesystem_type(path: Path, mounts: Sequence[tuple[str, str]] | None = None)
 
 
 def _create_database(file: Path) -> None:
-    """Create an SQLite database with MLflow's tables.
+    """Create an SQLite database with MLflow's tables. It appears complete, unless another process was first."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
+        copy = Path(scratch) / file.name
+        copy.write_bytes(_empty_database())
+        with suppress(FileExistsError):
+            os.link(copy, file)
 
-    They are made in memory and then copied: on disk, the migrations would wait for it a thousand times. The file
-    appears when it is complete, unless another process was first.
+
+@cache
+def _empty_database() -> bytes:
+    """The file of a database with MLflow's tables and no rows; a process makes it once, since it takes seconds.
+
+    It is made in memory: on disk, the migrations would wait for it a thousand times.
     """
     import sqlite3
 
@@ -104,12 +114,6 @@ def _create_database(file: Path) -> None:
     from sqlalchemy import create_engine
     from sqlalchemy.pool import StaticPool
 
-    memory = sqlite3.connect(":memory:")
-    _initialize_tables(create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
-        copy = Path(scratch) / file.name
-        with closing(sqlite3.connect(copy)) as database:
-            memory.backup(database)
-        with suppress(FileExistsError):
-            os.link(copy, file)
+    with closing(sqlite3.connect(":memory:")) as memory:
+        _initialize_tables(create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool))
+        return memory.serialize()
