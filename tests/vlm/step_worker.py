@@ -1,7 +1,8 @@
-"""A few optimizer steps on fixed rows, run by torchrun for tests/vlm/test_steps.py.
+"""A few optimizer steps on fixed rows: a worker of tests/vlm/test_steps.py, which sets the variables of its group.
 
-Arguments: model folder, shards, output folder, DeepSpeed configuration, number of steps. A step has the same four
-batches for any number of workers, which divide them among themselves.
+Arguments: model folder, shards, number of steps, and output folders; the steps are taken once for each of them, with
+the DeepSpeed configuration in its ``config.json``. A step has the same four batches for any number of workers, which
+divide them among themselves.
 """
 
 from __future__ import annotations
@@ -26,10 +27,16 @@ from fer.vlm.sft import SftTrainer
 BATCHES, BATCH = 4, 3
 
 
-def main(model: str, shards: str, out: str, deepspeed: str, steps: int) -> None:
+def main(model: str, shards: str, steps: str, *outs: str) -> None:
     dist.init_process_group("gloo")
-    rank, workers = dist.get_rank(), dist.get_world_size()
     torch.set_num_threads(1)
+    for out in outs:
+        take_steps(model, shards, int(steps), Path(out))
+    dist.destroy_process_group()
+
+
+def take_steps(model: str, shards: str, steps: int, out: Path) -> None:
+    rank, workers = dist.get_rank(), dist.get_world_size()
     config = SftConfig(
         data=shards,
         precision="fp32",
@@ -41,7 +48,7 @@ def main(model: str, shards: str, out: str, deepspeed: str, steps: int) -> None:
         warmup=0,
         scheduler="constant_with_warmup",
         clip_grad=100.0,
-        deepspeed=deepspeed,
+        deepspeed=str(out / "config.json"),
         grad_checkpointing=False,
         bucket_batches=1,
     )
@@ -75,13 +82,12 @@ def main(model: str, shards: str, out: str, deepspeed: str, steps: int) -> None:
     optimizer = trainer.engine.optimizer.optimizer
     states = [value for state in optimizer.state.values() for value in state.values() if value.numel() > 1]
     output = {"losses": trainer.log.losses, "optimizer_bytes": sum(value.nbytes for value in states)}
-    (Path(out) / f"rank-{rank}.json").write_text(json.dumps(output))
+    (out / f"rank-{rank}.json").write_text(json.dumps(output))
     if rank == 0:
         weights = {name: value.contiguous().clone() for name, value in trainer.engine.module.state_dict().items()}
-        save_file(weights, Path(out) / "weights.safetensors")
-        save_file({name: value.contiguous() for name, value in gradients.items()}, Path(out) / "gradients.safetensors")
-    dist.destroy_process_group()
+        save_file(weights, out / "weights.safetensors")
+        save_file({name: value.contiguous() for name, value in gradients.items()}, out / "gradients.safetensors")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5], steps=int(sys.argv[5]))
+    main(*sys.argv[1:])

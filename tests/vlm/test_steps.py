@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from fer.vlm.data_loader import row_image, row_turns
 from fer.vlm.deepspeed import CONFIGS
 from fer.vlm.model import load_model, load_processor
 from fer.vlm.options import ImageOptions, VlmModelOptions
+from jobs.demo import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -37,17 +40,23 @@ class Outcome:
     gradients: dict[str, torch.Tensor]
 
 
-def take_steps(workers: int, model: Path, dataset: ShardedDataset, out: Path, stage: int = 2) -> Outcome:
-    out.mkdir()
-    # A larger epsilon: otherwise Adam turns rounding errors into full steps where a gradient is nearly zero.
-    config = json.loads((CONFIGS / f"zero{stage}.json").read_text())
-    config["optimizer"]["params"]["eps"] = 1e-3
-    (out / "config.json").write_text(json.dumps(config))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
+def start_workers(workers: int, model: str, dataset: ShardedDataset, outs: list[Path]) -> list[subprocess.Popen[bytes]]:
+    """The processes of a worker group, which takes the steps once for each folder of ``outs``, with its config.json."""
     script = str(Path(__file__).parent / "step_worker.py")
-    arguments = [str(model), dataset.root, str(out), str(out / "config.json"), str(STEPS)]
-    done = subprocess.run([*launch, script, *arguments], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    command = [sys.executable, script, model, dataset.root, str(STEPS), *map(str, outs)]
+    group = os.environ | {"WORLD_SIZE": str(workers), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [
+        subprocess.Popen(
+            command,
+            env=group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=(outs[0] / f"log-{rank}").open("wb"),
+            stderr=subprocess.STDOUT,
+        )
+        for rank in range(workers)
+    ]
+
+
+def read_outcome(out: Path, workers: int) -> Outcome:
     outputs = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(workers)]
     return Outcome(
         [output["losses"] for output in outputs],
@@ -58,17 +67,38 @@ def take_steps(workers: int, model: Path, dataset: ShardedDataset, out: Path, st
 
 
 @pytest.fixture(scope="module")
-def one(tiny_models: Path, question_shards: ShardedDataset, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return take_steps(1, tiny_models / "qwen2.5-vl", question_shards, tmp_path_factory.mktemp("steps") / "one")
+def outcomes(
+    tiny_models: Path, question_shards: ShardedDataset, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Outcome, Outcome, Outcome]]:
+    """The steps of one worker and of two, with ZeRO-2, and of two with ZeRO-3."""
+    root = tmp_path_factory.mktemp("steps")
+    one, two, three = (root / name for name in ("one", "two", "three"))
+    for out, stage in ((one, 2), (two, 2), (three, 3)):
+        out.mkdir()
+        # A larger epsilon: otherwise Adam turns rounding errors into full steps where a gradient is nearly zero.
+        config = json.loads((CONFIGS / f"zero{stage}.json").read_text())
+        config["optimizer"]["params"]["eps"] = 1e-3
+        (out / "config.json").write_text(json.dumps(config))
+    model = str(tiny_models / "qwen2.5-vl")
+    processes = start_workers(1, model, question_shards, [one])
+    processes += start_workers(2, model, question_shards, [two, three])
+    try:
+        for process in processes:
+            assert process.wait(300) == 0, "".join(log.read_text()[-3000:] for log in root.glob("*/log-*"))
+        yield read_outcome(one, 1), read_outcome(two, 2), read_outcome(three, 2)
+    finally:
+        for process in processes:
+            process.kill()
 
 
 @pytest.fixture(scope="module")
-def two(tiny_models: Path, question_shards: ShardedDataset, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return take_steps(2, tiny_models / "qwen2.5-vl", question_shards, tmp_path_factory.mktemp("steps") / "two")
+def one(outcomes: tuple[Outcome, Outcome, Outcome]) -> Outcome:
+    return outcomes[0]
 
 
-def test_two_workers_train_like_one(one: Outcome, two: Outcome) -> None:
+def test_two_workers_train_like_one(outcomes: tuple[Outcome, Outcome, Outcome]) -> None:
     """Two workers of two batches a step, or one of four: the same rows give the same weights to 1e-5."""
+    one, two, _ = outcomes
     assert one.weights.keys() == two.weights.keys()
     for name, weights in one.weights.items():
         torch.testing.assert_close(two.weights[name], weights, rtol=0, atol=1e-5)
@@ -82,16 +112,15 @@ def test_the_steps_changed_the_weights(one: Outcome, tiny_models: Path) -> None:
     assert change > 1e-4
 
 
-def test_zero_2_halves_the_optimizer_state(one: Outcome, two: Outcome) -> None:
+def test_zero_2_halves_the_optimizer_state(outcomes: tuple[Outcome, Outcome, Outcome]) -> None:
+    one, two, _ = outcomes
     whole = one.optimizer_bytes[0]
     for share in two.optimizer_bytes:
         assert share == pytest.approx(whole / 2, rel=0.001)
 
 
-def test_zero_3_trains_like_zero_2(
-    one: Outcome, tiny_models: Path, question_shards: ShardedDataset, tmp_path: Path
-) -> None:
-    three = take_steps(2, tiny_models / "qwen2.5-vl", question_shards, tmp_path / "three", stage=3)
+def test_zero_3_trains_like_zero_2(outcomes: tuple[Outcome, Outcome, Outcome]) -> None:
+    one, _, three = outcomes
     torch.testing.assert_close(torch.tensor(three.losses).mean(0), torch.tensor(one.losses[0]), rtol=1e-4, atol=0)
 
 
