@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
@@ -18,6 +19,8 @@ from fer.dynamics.options import STAGES, DynamicsConfig
 from fer.dynamics.stage_folders import finished_stages
 from fer.dynamics.synthetic import write_sequences
 from fer.options import parse
+from fer.tracking import start_run
+from fer.tuning.trainables.dynamics import DynamicsTrainable
 from jobs.__main__ import main
 from jobs.commands import RECIPES
 from jobs.dynamics import main as run
@@ -43,10 +46,6 @@ def make_config(sequences: Path, out: Path, tiny_network: dict[str, Any]) -> Mak
         return DynamicsConfig(data=str(sequences), out_dir=str(out), name=name, **{**options, **changes})
 
     return make
-
-
-def weights(root: Path) -> dict[str, Any]:
-    return load_file(root / "model" / "model.safetensors")
 
 
 def test_sixty_videos_five_stages(tmp_path: Path, ray_cluster: None) -> None:
@@ -85,14 +84,19 @@ def test_sixty_videos_five_stages(tmp_path: Path, ray_cluster: None) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(make_config: MakeConfig, out: Path, ray_cluster: None) -> dict[str, Any]:
-    run(make_config("uninterrupted"))
-    return weights(out / "uninterrupted")
+def uninterrupted(make_config: MakeConfig, out: Path) -> dict[str, Any]:
+    """The final weights of an uninterrupted run, in this process, as a trial of `fer tune` trains."""
+    config, job, folder = make_config("uninterrupted"), DynamicsTrainable(), out / "uninterrupted"
+    tracking = start_run(config, "test", "uninterrupted")
+    loop, settings = job.train_loop(config, job.prepare_data(config), tracking, folder)
+    threads = torch.get_num_threads()
+    loop(settings | {"report_fn": lambda metrics, checkpoint: None})
+    torch.set_num_threads(threads)
+    return load_file(folder / "stages" / STAGES[-1] / "model.safetensors")
 
 
-def test_a_killed_worker_and_separate_stages_do_not_change_the_weights(
-    uninterrupted: dict[str, Any], make_config: MakeConfig, out: Path, kill_worker_when: KillWorkerWhen
-) -> None:
+@pytest.fixture(scope="module")
+def interrupted(make_config: MakeConfig, out: Path, kill_worker_when: KillWorkerWhen) -> DynamicsConfig:
     """The first two stages are trained by a first call, the others by a second; a worker is killed in stage 2b."""
     config = make_config("interrupted")
     run(config.model_copy(update={"stages": ["1", "2a"]}))
@@ -103,8 +107,15 @@ def test_a_killed_worker_and_separate_stages_do_not_change_the_weights(
     run(config)
     watcher.join()
     assert killed, "the run ended before a worker could be killed"
+    return config
+
+
+def test_a_killed_worker_and_separate_stages_do_not_change_the_weights(
+    uninterrupted: dict[str, Any], interrupted: DynamicsConfig, out: Path
+) -> None:
     assert finished_stages(str(out / "interrupted")) == list(STAGES)
-    resumed = weights(out / "interrupted")
+    resumed = load_file(out / "interrupted" / "model" / "model.safetensors")
+    assert uninterrupted.keys() == resumed.keys()
     assert all((uninterrupted[name] == resumed[name]).all() for name in uninterrupted)
 
 
@@ -124,20 +135,16 @@ def test_two_workers_two_folds_and_the_ordinal_loss(make_config: MakeConfig, out
 
 
 def test_changed_data_is_refused(
-    uninterrupted: dict[str, Any],
-    make_config: MakeConfig,
-    sequences: Path,
-    out: Path,
-    capsys: pytest.CaptureFixture[str],
+    interrupted: DynamicsConfig, sequences: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     label = sequences / "smile" / "01_001" / "expression_g_column.json"
     before = label.read_text()
     label.write_text(json.dumps({"dynamics": 5, "synkinesis": 3}))
     options = ["--config", "small-cpu", "--data", str(sequences), "--out-dir", str(out), "--batch-size", "8"]
     try:
-        assert main(["dynamics", *options, "--name", "uninterrupted"]) == 2
+        assert main(["dynamics", *options, "--name", "interrupted"]) == 2
         assert "exists with other options" in capsys.readouterr().err
         with pytest.raises(Exception, match="has changed since it started"):
-            run(make_config("uninterrupted"))
+            run(interrupted)
     finally:
         label.write_text(before)
