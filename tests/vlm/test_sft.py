@@ -32,8 +32,8 @@ COMMON: dict[str, Any] = {
     "grad_checkpointing": False,
     "bucket_batches": 4,
     "eval_rows": 16,
-    "eval_generations": 8,
-    "eval_max_new_tokens": 64,
+    "eval_generations": 4,
+    "eval_max_new_tokens": 16,
     "log_every": 1,
     "device": "cpu",
 }
