@@ -18,15 +18,18 @@ EXPECTED = {
     "server_client": "happy (",
 }
 """A line of each example's output."""
-STARTS_RAY = {"custom_source", "server_client"}
+USES_RAY = {"custom_source", "server_client"}
+"""These connect to the Ray of the tests, as examples do on a cluster."""
+SLOW = USES_RAY | {"custom_ferbench_model"}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in STARTS_RAY else []) for name in EXPECTED]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in EXPECTED]
 )
-def test_example_runs(name: str, tmp_path: Path) -> None:
+def test_example_runs(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if name in USES_RAY:
+        request.getfixturevalue("ray_cluster")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
-    environment.pop("RAY_ADDRESS", None)
     command = [sys.executable, str(ROOT / "examples" / f"{name}.py")]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

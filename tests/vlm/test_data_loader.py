@@ -13,7 +13,7 @@ from fer.vlm.data_loader import ChatDataLoader, SftBatch
 from fer.vlm.model import load_processor
 from fer.vlm.options import BatchOptions, ImageOptions
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,12 @@ def data_loader(
     return ChatDataLoader(
         dataset, BatchOptions(**{"batch_size": 4, "bucket_batches": 3} | options), chat, 0, rank, world_size
     )
+
+
+@pytest.fixture(scope="module")
+def epochs(question_shards: ShardedDataset, chat: ChatFormat) -> list[list[SftBatch]]:
+    """Two epochs of one worker."""
+    return [list(data_loader(question_shards, chat).train_batches(epoch)) for epoch in (0, 1)]
 
 
 def rows_of(batches: list[SftBatch]) -> list[tuple[float, ...]]:
@@ -50,17 +56,17 @@ def test_two_workers_see_every_row_once_in_each_epoch(question_shards: ShardedDa
 
 @pytest.mark.parametrize("first", [1, 3, 5, 8])
 def test_resuming_at_any_position_yields_the_same_batches(
-    question_shards: ShardedDataset, chat: ChatFormat, first: int
+    question_shards: ShardedDataset, chat: ChatFormat, epochs: list[list[SftBatch]], first: int
 ) -> None:
-    full = list(data_loader(question_shards, chat).train_batches(1))
+    full = epochs[1]
     resumed = list(data_loader(question_shards, chat).train_batches(1, first))
     assert len(resumed) == len(full) - first
     for one, other in zip(full[first:], resumed, strict=True):
         assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in one.inputs)
 
 
-def test_epochs_differ(question_shards: ShardedDataset, chat: ChatFormat) -> None:
-    first, second = (rows_of(list(data_loader(question_shards, chat).train_batches(epoch))) for epoch in (0, 1))
+def test_epochs_differ(epochs: list[list[SftBatch]]) -> None:
+    first, second = map(rows_of, epochs)
     assert first != second
     assert Counter(first) == Counter(second)
 
