@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def test_imports_run_one_way(package: str) -> None:
     assert not {file: names for file, names in wrong.items() if names}
 
 
+@cache
 def module_imports() -> dict[str, set[str]]:
     """Each module of `fer` and the modules of `fer` that it imports, anywhere in it."""
     files = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in (ROOT / "fer").rglob("*.py")}
@@ -84,6 +86,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modules", "unneeded"),
     [

@@ -216,6 +216,7 @@ def schema(file: Path) -> list[tuple[str, ...]]:
         return [*database.execute("SELECT version_num FROM alembic_version"), *made, *columns]
 
 
+@pytest.mark.slow
 def test_creating_a_database_prints_nothing(tmp_path: Path) -> None:
     code = (
         "from fer.tracking import start_run\nfrom fer.tracking import TrackingOptions\n"

@@ -107,6 +107,7 @@ def test_other_workers_take_the_rest_of_an_epoch(small_shards: Path, before: int
     assert dataset.split("train").rows - len(seen) < after * 16
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_validation_sees_every_row_once(small_shards: Path) -> None:
     dataset = ShardedDataset(str(small_shards))

@@ -77,6 +77,7 @@ def test_confidence_falls_on_what_is_no_face(predictor: Predictor) -> None:
     assert (confidence > 0.9).mean() < 0.1
 
 
+@pytest.mark.slow
 def test_it_reads_faces_that_it_was_not_trained_on(predictor: Predictor, shared_data: Path) -> None:
     source = FerPlusSource(FileTree(str(shared_data / "ferplus")))
     rows = [row for row in source.rows() if row.label and row.split == "test"]

@@ -183,6 +183,7 @@ def test_write_faces_writes_a_folder_of_classes(tmp_path: Path) -> None:
         assert data != (tmp_path / "c" / path).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_linear_model_on_pixels_is_not_enough(tmp_path: Path) -> None:
     """100 images per class for training, other people for testing; chance is 14%."""
 
@@ -198,6 +199,7 @@ def test_a_linear_model_on_pixels_is_not_enough(tmp_path: Path) -> None:
     assert model.score(*load(tmp_path / "test")) < 0.6
 
 
+@pytest.mark.slow
 def test_a_linear_model_on_landmarks_separates_the_expressions() -> None:
     """The test people are not in the training data."""
 
