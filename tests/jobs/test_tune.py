@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 
 from fer.errors import UserError
+from fer.options import parse
 from jobs.tune import Config, main
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 4
@@ -44,10 +47,7 @@ def run(shards: Path, out: Path, **options: Any) -> dict[str, dict[str, Any]]:
     return trials(out / "c")
 
 
-@pytest.mark.slow
-def test_a_killed_sweep_keeps_ended_trials_and_resumes_the_rest(
-    shards: Path, tmp_path: Path, ray_cluster: None
-) -> None:
+def test_a_killed_sweep_keeps_ended_trials_and_resumes_the_rest(shards: Path, tmp_path: Path) -> None:
     import ray
     from mlflow.tracking import MlflowClient
 
@@ -77,7 +77,7 @@ def test_a_killed_sweep_keeps_ended_trials_and_resumes_the_rest(
     states = [trial["state"] for trial in before.values()]
     assert sorted(states) == ["failed", "finished", "running"]
 
-    subprocess.run(command, env=environment, cwd=tmp_path, check=True, timeout=400)
+    main(parse(Config, arguments, "tune"))
     after = trials(tmp_path / "c")
     assert list(after) == ["000", "001", "002", "003"]
     for number, trial in before.items():
@@ -102,8 +102,6 @@ def test_a_killed_sweep_keeps_ended_trials_and_resumes_the_rest(
     }
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_cluster")
 def test_a_trial_can_have_workers_of_its_own(shards: Path, tmp_path: Path) -> None:
     fixed = {"workers": 2, "epochs": 2, "batch_size": 32}
     found = run(shards, tmp_path, num_trials=1, second_objective="size", set=fixed)
@@ -112,8 +110,6 @@ def test_a_trial_can_have_workers_of_its_own(shards: Path, tmp_path: Path) -> No
     assert found["000"]["history"][0]["size"] == pytest.approx(0.31, abs=0.05)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_cluster")
 def test_a_population_exchanges_weights_and_perturbs_rates(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "points.yaml").write_text("- {lr: 0.0001}\n- {lr: 0.0100}\n")
     found = run(
@@ -122,14 +118,12 @@ def test_a_population_exchanges_weights_and_perturbs_rates(shards: Path, tmp_pat
         search="pbt",
         num_trials=3,
         points=str(tmp_path / "points.yaml"),
-        set={"epochs": 3, "batch_size": 32},
+        set={"epochs": 2, "batch_size": 32},
     )
     assert {trial["state"] for trial in found.values()} == {"finished"}
     assert len(found) == 3
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_cluster")
 def test_dynamics_trials_are_compared_at_the_ends_of_stages(tmp_path: Path) -> None:
     from fer.dynamics.synthetic import write_sequences
 
@@ -151,7 +145,6 @@ def test_dynamics_trials_are_compared_at_the_ends_of_stages(tmp_path: Path) -> N
             assert trial["history"][-1]["progress"] in (1, 3)
 
 
-@pytest.mark.usefixtures("ray_cluster")
 def test_more_concurrent_trials_than_fit_are_refused(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--max-concurrent 50 can't be scheduled: a trial needs 2 CPUs"):
         run(shards, tmp_path, num_trials=2, max_concurrent=50)
