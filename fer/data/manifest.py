@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fer.data.record import SplitRecord
-from fer.data.row_sample import RowSample
 from fer.errors import UserError
 from fer.faces.options import Preprocessing
 from fer.labels import LabelSpace
@@ -41,17 +39,6 @@ class Split(BaseModel):
     @property
     def rows(self) -> int:
         return sum(self.counts.values())
-
-    @classmethod
-    def join(cls, parts: Sequence[Split]) -> Split:
-        """Several parts of a split as one."""
-        return cls(
-            shards=[shard for part in parts for shard in part.shards],
-            counts=dict(sorted(sum((Counter(part.counts) for part in parts), Counter()).items())),
-            with_votes=sum(part.with_votes for part in parts),
-            with_affect=sum(part.with_affect for part in parts),
-            sample=RowSample.decode(*(part.sample for part in parts)).encode(),
-        )
 
 
 class Manifest(BaseModel):

@@ -6,23 +6,25 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
 
 from fer.data.listing import Listing
-from fer.data.manifest import MANIFEST, REJECTED_ROWS, Manifest, ShardedDataset, Split
+from fer.data.manifest import MANIFEST, REJECTED_ROWS, Manifest, ShardedDataset
 from fer.data.mapping import map_rows
 from fer.data.options import DataOptions, PrepareOptions
 from fer.data.record import SplitRecord
 from fer.data.rejected import RejectedRows
 from fer.data.schema import SPLITS, Source
+from fer.data.shard_records import ShardTotals
 from fer.data.shard_tasks import (
     ShardPlan,
-    ShardRecord,
     finished_shards,
     load_image,
+    read_records,
     write_in_process,
     write_on_ray,
 )
@@ -94,11 +96,11 @@ def _prepare(source: Source, options: PrepareOptions, input_hash: str, connect: 
         rejected.check_bad_fraction()
         rows = listing.divide(val_split=options.val_split, test_split=options.test_split, seed=options.split_seed)
         plan, finished = _plan(listing, rows, input_hash, options)
-        splits, content_hash = _write(plan, finished, listing, sum(rows.values()), rejected, options, connect)
+        totals = _write(plan, finished, listing, sum(rows.values()), rejected, options, connect)
     rejected.check_bad_fraction()
     fs, root = get_filesystem(options.out)
     rejected.write(fs, f"{root}/{REJECTED_ROWS}")
-    manifest = _manifest(source, space, splits, rejected, content_hash, input_hash, options)
+    manifest = _manifest(source, space, totals, rejected, input_hash, options)
     fs.pipe_file(f"{root}/{MANIFEST}", manifest.model_dump_json(indent=2).encode())
     fs.rm(f"{root}/{UNFINISHED}", recursive=True)
     rejected.remove_stale()
@@ -107,7 +109,7 @@ def _prepare(source: Source, options: PrepareOptions, input_hash: str, connect: 
 
 def _plan(
     listing: Listing, rows: dict[str, int], input_hash: str, options: PrepareOptions
-) -> tuple[ShardPlan, list[ShardRecord]]:
+) -> tuple[ShardPlan, list[tuple[str, int]]]:
     """The shards to write; and the finished ones, if an earlier run with the same inputs was interrupted."""
     fs, root = get_filesystem(options.out)
     location = options.out if "://" in options.out else root  # absolute: workers have another working directory
@@ -133,33 +135,27 @@ def _plan(
 
 def _write(
     plan: ShardPlan,
-    finished: list[ShardRecord],
+    finished: list[tuple[str, int]],
     listing: Listing,
     rows: int,
     rejected: RejectedRows,
     options: PrepareOptions,
     connect: Connect | None,
-) -> tuple[dict[str, Split], str]:
-    """Write the shards that are not finished; all splits, and the content hash."""
-    done = {(record.split, record.index) for record in finished}
+) -> ShardTotals:
+    """Write the shards that are not finished; the sum of all."""
+    done = set(finished)
     todo = [shard for shard in plan.shards if shard not in done]
-    records: Iterator[ShardRecord] = write_in_process(plan, todo, listing)
+    records = write_in_process(plan, todo, listing)
     small = len(todo) <= IN_PROCESS_SHARDS and options.workers == 0 and not os.environ.get("RAY_ADDRESS")
     if todo and connect and not small:
         connect()
         records = write_on_ray(plan, todo, listing, options.workers)
-    written: dict[tuple[str, int], Split] = {}
-    total = 0
+    totals = ShardTotals(rejected)
     with tqdm(total=rows, desc="prepare", unit=" images", disable=None) as progress:
-        for part in (finished, records):
-            for record in part:
-                written[record.split, record.index] = record.written
-                total += int(record.content, 16)
-                for path, reason, bad in record.rejected:
-                    rejected.add(path, reason, bad)
-                progress.update(record.written.rows + len(record.rejected))
-    splits = {name: Split.join([written[key] for key in sorted(written) if key[0] == name]) for name in SPLITS}
-    return {name: split for name, split in splits.items() if split.rows}, f"{total % 2**256:064x}"
+        for record in chain(read_records(plan, finished), records):
+            totals.add(record)
+            progress.update(record.written.rows + len(record.rejected))
+    return totals
 
 
 def _preprocessing(options: PrepareOptions) -> Preprocessing | None:
@@ -175,12 +171,12 @@ def _preprocessing(options: PrepareOptions) -> Preprocessing | None:
 def _manifest(
     source: Source,
     space: LabelSpace,
-    splits: dict[str, Split],
+    totals: ShardTotals,
     rejected: RejectedRows,
-    content_hash: str,
     input_hash: str,
     options: PrepareOptions,
 ) -> Manifest:
+    splits = totals.splits()
     if "val" not in splits and "test" in splits and not options.val_split:
         print("warning: no validation split and --val-split 0: the test split is used for validation too", flush=True)
         splits = splits | {"val": splits["test"]}
@@ -192,7 +188,7 @@ def _manifest(
         splits={name: splits[name] for name in SPLITS if name in splits},
         rejected=rejected.counts,
         preprocessing=_preprocessing(options),
-        content_hash=content_hash,
+        content_hash=totals.content_hash,
         input_hash=input_hash,
         split_options=SplitRecord(**options.model_dump(include=set(SplitRecord.model_fields))),
     )

@@ -39,6 +39,11 @@ class RowSample:
             heapq.heappush(self._largest_first, -value)
         self._hashes.add(value)
 
+    def add_all(self, other: RowSample) -> None:
+        """Add the rows of another sample: this one is then that of the rows of both."""
+        for value in other._hashes:
+            self.add(value)
+
     def __contains__(self, value: int) -> bool:
         return value in self._hashes
 

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 
 from fer.data.images import decode_untrusted, encode_like
 from fer.data.listing import Listing, unpickle_rows
-from fer.data.manifest import Split
 from fer.data.schema import FACE_SCHEMA, FaceRow
+from fer.data.shard_records import ShardRecord
 from fer.data.shards import UNFINISHED, ShardWriter
 from fer.data.stream.prefetch import prefetch, read_verified
 from fer.errors import BadRow
@@ -27,20 +26,8 @@ from fer.faces.find import FaceCutter, NoFace
 from fer.faces.options import Preprocessing
 from fer.storage import get_filesystem
 
+RECORDS_AT_A_TIME = 64
 COLUMNS = [name for name in FACE_SCHEMA.names if name != "image"]
-
-
-class ShardRecord(BaseModel):
-    """What a finished shard contains."""
-
-    split: str
-    index: int
-    written: Split
-    """Of this shard alone; without a shard if none of its rows is usable."""
-    rejected: list[tuple[str, str, bool]] = []
-    """Path and reason of each rejected row, and whether it is bad."""
-    content: str
-    """Sum of the rows' hashes, as hexadecimal digits."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +84,20 @@ def load_image(row: FaceRow, cutter: FaceCutter | None) -> bytes | BadRow:
     return encoded if face is pixels[0] else encode_like(face, encoded)
 
 
-def finished_shards(plan: ShardPlan) -> list[ShardRecord]:
-    """The records of an interrupted job."""
-    fs, _ = get_filesystem(plan.root)
-    paths = [get_filesystem(plan.record_path(*shard))[1] for shard in plan.shards]
-    folder = paths[0].rpartition("/")[0]
+def finished_shards(plan: ShardPlan) -> list[tuple[str, int]]:
+    """The shards of an interrupted job that have a record."""
+    fs, folder = get_filesystem(f"{plan.root}/{UNFINISHED}")
     held = {path.rpartition("/")[2] for path in fs.ls(folder, detail=False)} if fs.isdir(folder) else set()
-    found = [path for path in paths if path.rpartition("/")[2] in held]
-    contents = fs.cat(found) if found else {}  # of an object store, many at a time
-    return [ShardRecord.model_validate_json(contents[path]) for path in found]
+    return [shard for shard in plan.shards if plan.record_path(*shard).rpartition("/")[2] in held]
+
+
+def read_records(plan: ShardPlan, shards: Sequence[tuple[str, int]]) -> Iterator[ShardRecord]:
+    """The records of finished shards, from an object store many at a time."""
+    fs, _ = get_filesystem(plan.root)
+    for start in range(0, len(shards), RECORDS_AT_A_TIME):
+        some = shards[start : start + RECORDS_AT_A_TIME]
+        for content in fs.cat([get_filesystem(plan.record_path(*shard))[1] for shard in some]).values():
+            yield ShardRecord.model_validate_json(content)
 
 
 def write_in_process(plan: ShardPlan, todo: Sequence[tuple[str, int]], listing: Listing) -> Iterator[ShardRecord]:

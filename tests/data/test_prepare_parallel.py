@@ -113,3 +113,15 @@ def test_a_row_that_can_not_be_sent_to_workers_is_a_user_error(
 
     with pytest.raises(UserError, match=r"a\.png: its `read` can't be sent .* functools\.partial"):
         Listing(tmp_path).fill(rows(), RejectedRows(options), source, seed=0)
+
+
+def test_several_shards_have_the_counts_and_the_sample_of_one(
+    many_shards: Path, prepare_options: MakeOptions, tmp_path: Path
+) -> None:
+    several = prepare(prepare_options(many_shards, shard_mb=1))
+    one = prepare(prepare_options(many_shards, shard_mb=1000, out=f"{tmp_path}/one"))
+    assert len(several.split("train").shards) > len(one.split("train").shards) == 1
+    assert several.manifest.content_hash == one.manifest.content_hash
+    for name, split in one.manifest.splits.items():
+        assert several.split(name).counts == split.counts
+        assert several.split(name).sample == split.sample != ""
