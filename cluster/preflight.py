@@ -1,20 +1,74 @@
-"""Checks every node of a cluster before a job starts: Ferry and its versions, and the storage that all must reach."""
+"""Checks of a cluster before a job starts: room for its processes, and on every node Ferry and the storage."""
 
 from __future__ import annotations
 
 import sys
+import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import fsspec
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.local import connect, is_local
 from fer import __version__
 from fer.errors import UserError
+from fer.training.options import LaunchOptions
+from fer.training.placement import Bundle, check_placement
 
 SECONDS = 120
 """Longest wait for a node's answer: it may have to unpack the job's code and install packages first."""
+
+
+def connect_for(job: LaunchOptions, meanwhile: Sequence[str] = (), also: Sequence[Bundle] = ()) -> None:
+    """Connect to a cluster, or start Ray on this machine (see `connect`), for a job and processes that run beside it.
+
+    Raises UserError if the cluster can't be reached, does not get room for them within ``start_timeout`` seconds, or
+    has nodes that can't run the job.
+    """
+    bundles = [job.worker_bundle, *also]
+    connect(
+        job.required_cpus + sum(bundle.number * bundle.resources["CPU"] for bundle in also),
+        meanwhile,
+        gpus=round(sum(bundle.number * bundle.resources.get("GPU", 0) for bundle in bundles)),
+        start_timeout=job.start_timeout,
+    )
+    if not is_local():
+        wait_for_room(bundles, job.start_timeout)
+        check_nodes(job.out_dir)
+
+
+def wait_for_room(bundles: Sequence[Bundle], seconds: float) -> None:
+    """Ask the autoscaler for nodes on which the processes fit, and wait for them. Raises UserError if none come."""
+    problem = find_problem(bundles)
+    if problem is None:
+        return
+    print(f"{problem}: waiting {seconds:g} s at most for more nodes (--start-timeout)", flush=True)
+    deadline = time.monotonic() + seconds
+    while problem and time.monotonic() < deadline:
+        request_resources(bundles=[dict(bundle.resources) for bundle in bundles for _ in range(bundle.number)])
+        time.sleep(1)
+        problem = find_problem(bundles)
+    request_resources(bundles=[])  # Ray Train asks for what it needs itself
+    if problem:
+        raise UserError(problem)
+
+
+def find_problem(bundles: Sequence[Bundle]) -> str | None:
+    """What does not fit on the nodes that run now; None if all does."""
+    nodes = {f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})": node["Resources"] for node in alive_nodes()}
+    try:
+        check_placement(bundles, nodes)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def check_nodes(storage: str) -> None:
@@ -23,7 +77,7 @@ def check_nodes(storage: str) -> None:
     Raises UserError that names each node that lacks Ferry, has another version of it, of Ray or of Python, or does not
     see what this process writes to ``storage``, a path or URI.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = alive_nodes()
     if len(nodes) < 2:
         return
     filesystem, folder = fsspec.url_to_fs(storage)

@@ -15,7 +15,7 @@ Config = DynamicsConfig
 
 def main(config: DynamicsConfig) -> None:
     """Train; an interrupted run of the same name is resumed."""
-    from cluster.local import connect
+    from cluster.preflight import connect_for
     from fer.dynamics.frames import summarize_rejected
     from fer.dynamics.preflight import load_frames, make_splits
     from fer.dynamics.scores import DISCLAIMER
@@ -27,7 +27,7 @@ def main(config: DynamicsConfig) -> None:
         print(f"{len(data.rejected)} frames rejected: {summarize_rejected(data.rejected)}", flush=True)
     if not config.blendshapes:
         print("No --blendshapes: the landmark net starts from random weights, not from MediaPipe's.", flush=True)
-    connect(config.required_cpus, gpus=config.required_gpus, start_timeout=config.start_timeout)
+    connect_for(config)
     if config.folds:
         cross_validate(config, data, splits)
     else:

@@ -13,7 +13,7 @@ def main(config: GrpoConfig) -> None:
     """Train with the options in ``config``; a stopped run of the same name is resumed."""
     from ray.train import CheckpointConfig
 
-    from cluster.local import connect
+    from cluster.preflight import connect_for
     from fer.data.vqa.prepare import open_questions
     from fer.grpo.engine_launch import running_engines
     from fer.grpo.plots import plot_run
@@ -31,11 +31,7 @@ def main(config: GrpoConfig) -> None:
     if config.dry_run:
         print(dry_run_summary(config, model, dataset, longest_prompt))
         return
-    connect(
-        config.required_cpus + config.engines * config.cpus_per_engine,
-        gpus=config.required_gpus and config.required_gpus + config.engines,
-        start_timeout=config.start_timeout,
-    )
+    connect_for(config, also=[config.engine_bundle])
     gpus = use_gpu(config, engines=config.engines)
 
     run, tracking = open_run(config, "grpo", default_name="grpo", data_hash=dataset.manifest.content_hash)

@@ -11,7 +11,7 @@ def main(config: SftConfig) -> None:
     """Run fine-tuning; an interrupted run of the same name is resumed."""
     from ray.train import CheckpointConfig
 
-    from cluster.local import connect
+    from cluster.preflight import connect_for
     from fer.data.vqa.prepare import open_questions
     from fer.training.launch import launch, loop_settings, use_gpu
     from fer.training.run import open_run
@@ -24,7 +24,7 @@ def main(config: SftConfig) -> None:
     dataset = open_questions(config, cache=f"{config.out_dir}/data")
     model = resolve_vlm(config.model, config)
     preflight_check(config, model, dataset)
-    connect(config.required_cpus, gpus=config.required_gpus, start_timeout=config.start_timeout)
+    connect_for(config)
     use_gpu(config)
 
     run, tracking = open_run(config, "sft", default_name="sft", data_hash=dataset.manifest.content_hash)

@@ -9,16 +9,11 @@ Config = TrainConfig
 
 def main(config: TrainConfig) -> None:
     """Train as ``config`` says; a stopped run of the same name is continued."""
-    from cluster.local import connect
+    from cluster.preflight import connect_for
     from fer.data.prepare import open_dataset
 
     dataset = open_dataset(config, cache=f"{config.out_dir}/data")
-    connect(
-        config.required_cpus,
-        meanwhile=["fer.classifier.preflight", "mlflow.tracking"],
-        gpus=config.required_gpus,
-        start_timeout=config.start_timeout,
-    )
+    connect_for(config, meanwhile=["fer.classifier.preflight", "mlflow.tracking"])
 
     from fer.classifier.export import export_model, training_history
     from fer.classifier.model import new_spec

@@ -29,8 +29,8 @@ def main(config: TuneConfig) -> None:
         print_space(config.space, space)
         return
 
-    from cluster.local import connect
     from cluster.logs import log_file
+    from cluster.preflight import connect_for
     from fer.tuning.sweep import plan_sweep
     from fer.tuning.trainables.registry import get_trainable
 
@@ -38,12 +38,7 @@ def main(config: TuneConfig) -> None:
     sweep = plan_sweep(config, space, base, read_points(config.points))
     warm_start = read_warm_start(config, sweep.space)
     job = sweep.job_config(sweep.space.default)
-    connect(
-        job.required_cpus,
-        meanwhile=["fer.tuning.report", "mlflow.tracking"],
-        gpus=job.required_gpus,
-        start_timeout=job.start_timeout,
-    )
+    connect_for(job, meanwhile=["fer.tuning.report", "mlflow.tracking"])
 
     from fer.tuning.report import write_report
     from fer.tuning.runner import run_sweep

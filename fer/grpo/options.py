@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from fer.data.options import QuestionOptions
 from fer.options import Options
 from fer.plugins import Registry
+from fer.training.placement import Bundle
 from fer.vlm.options import VlmTrainingOptions
 
 
@@ -170,6 +171,13 @@ class GrpoConfig(
         if self.overlong_buffer >= self.max_new_tokens:
             raise ValueError("--overlong-buffer must be less than --max-new-tokens")
         return self
+
+    @property
+    def engine_bundle(self) -> Bundle:
+        """The engines, as processes beside the trainers."""
+        gpu = {"GPU": 1.0} if self.device == "gpu" else {}
+        resources = {"CPU": self.cpus_per_engine, **gpu}
+        return Bundle("engine", self.engines, resources, "--engines or --cpus-per-engine")
 
     @property
     def prompts_per_worker(self) -> int:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from fer.data.options import CPUS_PER_READER
 from fer.options import Options
 from fer.tracking import TrackingOptions
+from fer.training.placement import Bundle
 
 
 class ExperimentOptions(TrackingOptions):
@@ -77,9 +78,11 @@ class LaunchOptions(ExperimentOptions):
         return self.cpus_of(self.least_workers)
 
     @property
-    def required_gpus(self) -> int:
-        """GPUs that the run can't do without."""
-        return self.least_workers if self.device == "gpu" else 0
+    def worker_bundle(self) -> Bundle:
+        """The workers that the run can't do without."""
+        gpu = {"GPU": 1.0} if self.device == "gpu" else {}
+        resources = {"CPU": self.cpus_per_worker, **gpu}
+        return Bundle("training worker", self.least_workers, resources, "--workers or --cpus-per-worker")
 
     def cpus_of(self, workers: int) -> float:
         """CPUs of a number of workers, and of the Ray Data readers that feed them (at least one CPU).
