@@ -53,6 +53,8 @@ def main(config: ExportConfig) -> None:
     from fer.classifier.export_check import check_scores, compare_outputs
     from fer.classifier.export_graph import export_graph
     from fer.classifier.predictor import Predictor
+    from fer.classifier.spec import ModelSpec
+    from fer.models.folder import update_spec
     from fer.registry import MODEL, locate_model, register_variant
     from fer.storage import fetch_folder, upload_folder
 
@@ -66,7 +68,9 @@ def main(config: ExportConfig) -> None:
         predictors = Predictor([folder], "cpu"), Predictor([exported], "cpu")
         print(f"Outputs:    {compare_outputs(*predictors, dataset)}")
         if dataset is not None:
-            print(f"Accuracy:   {check_scores(*predictors, dataset, config.max_loss)}")
+            scores, reference = check_scores(*predictors, dataset, config.max_loss)
+            print(f"Accuracy:   {scores}")
+            update_spec(exported, ModelSpec, reference=reference)
         upload_folder(exported, out)
         print(f"Model:      {out}  ({sum(file.stat().st_size for file in exported.iterdir()) / 1e6:.1f} MB)")
         if config.model.startswith("models:/"):

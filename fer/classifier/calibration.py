@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fer.classifier.reference import FINE
+
 STEPS = 64
 LIMIT = 4.0
 PLAIN = STEPS // 2
@@ -26,6 +28,17 @@ def sum_losses(logits: Tensor, labels: Tensor) -> Tensor:
     expanded = labels.expand(len(scaled), -1)
     losses = F.cross_entropy(scaled.flatten(0, 1), expanded.flatten(), reduction="none")
     return losses.view(expanded.shape).sum(1, dtype=torch.float64)
+
+
+def count_confidences(logits: Tensor) -> Tensor:
+    """How many of the logits (N, classes) have a confidence in each of `FINE` bins, at each temperature.
+
+    (`STEPS` + 1, `FINE`) int64; the counts of batches and of workers can be added.
+    """
+    scaled = logits.float()[None] / temperatures(logits.device)[:, None, None]
+    bins = (scaled.softmax(2).amax(2) * FINE).long().clamp_(max=FINE - 1)
+    steps = torch.arange(STEPS + 1, device=logits.device)[:, None]
+    return torch.bincount((bins + steps * FINE).flatten(), minlength=(STEPS + 1) * FINE).view(STEPS + 1, FINE)
 
 
 def best_temperature(losses: Tensor) -> float:

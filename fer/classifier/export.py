@@ -11,6 +11,7 @@ from ray.train import Checkpoint, Result
 from fer.classifier.card import model_card
 from fer.classifier.options import TrainConfig
 from fer.classifier.spec import ModelSpec
+from fer.models.folder import read_spec
 from fer.registry import WEIGHTS
 from fer.tracking import Run
 from fer.training.checkpoint import read_state
@@ -33,7 +34,8 @@ def export_model(
         metrics = read_state(Path(checkpoint)).history[-1]
         training = {"run": run.name, "data": config.data, "metrics": metrics, **run.record["versions"]}
         temperature = metrics.get("val_temperature", 1.0)
-        spec = spec.model_copy(update={"training": training, "temperature": temperature})
+        reference = read_spec(Path(checkpoint), ModelSpec).reference
+        spec = spec.model_copy(update={"training": training, "temperature": temperature, "reference": reference})
         weights = Path(checkpoint) / WEIGHTS
         folder, version = publish_model(config, run, tracking, weights, spec, model_card(spec, metrics))
     with tempfile.TemporaryDirectory() as scratch:

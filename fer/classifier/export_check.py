@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow as pa
 from fer.classifier.evaluate.evaluator import Evaluation, evaluate
 from fer.classifier.export_graph import input_batches
 from fer.classifier.predictor import Predictor
+from fer.classifier.reference import Reference, reference_of
 from fer.classifier.runtime import RawOutputs
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
@@ -33,20 +33,24 @@ def compare_outputs(original: Predictor, exported: Predictor, dataset: ShardedDa
     return f"differ by at most {differences.max():.1e}, {differences.mean():.1e} on average ({images})"
 
 
-def check_scores(original: Predictor, exported: Predictor, dataset: ShardedDataset, max_loss: float) -> str:
+def check_scores(
+    original: Predictor, exported: Predictor, dataset: ShardedDataset, max_loss: float
+) -> tuple[str, Reference | None]:
     """Evaluate both on the validation split: accuracy, or mean CCC for a model of valence and arousal only.
 
-    Raises UserError for a loss of more than ``max_loss`` points.
+    Returns what to print, and the exported model's reference if it predicts expressions. Raises UserError for a loss of
+    more than ``max_loss`` points.
     """
-    labels: tuple[list[str], list[str]] = [], []
+    rows: tuple[list[pa.Table], list[pa.Table]] = [], []
     before, after = (
-        evaluate(predictor, dataset, SPLIT, allow_training_rows=True, sink=partial(_add_labels, predicted))
-        for predictor, predicted in zip((original, exported), labels, strict=True)
+        evaluate(predictor, dataset, SPLIT, allow_training_rows=True, sink=predicted.append)
+        for predictor, predicted in zip((original, exported), rows, strict=True)
     )
     scores = f"{_score(after):.2%}, original {_score(before):.2%} ({before.coverage.rows:,} validation images"
     if before.coverage.training is not None and before.coverage.training.trained:
         scores += f", {before.coverage.training.trained:,} of which the model was trained on"
     if before.expression is not None:
+        labels = [pa.concat_tables(predicted)["predicted"].to_pylist() for predicted in rows]
         equal = np.mean([one == other for one, other in zip(*labels, strict=True)])
         scores += f", {equal:.2%} equal labels"
     loss = 100 * (_score(before) - _score(after))
@@ -55,12 +59,13 @@ def check_scores(original: Predictor, exported: Predictor, dataset: ShardedDatas
             f"the exported model is {loss:.2f} points worse ({scores})): choose another --precision, or allow it with "
             "--max-loss"
         )
-    return f"{scores})"
+    return f"{scores})", _reference(exported, pa.concat_tables(rows[1]))
 
 
-def _add_labels(labels: list[str], rows: pa.Table) -> None:
-    if "predicted" in rows.column_names:
-        labels += rows["predicted"].to_pylist()
+def _reference(predictor: Predictor, predictions: pa.Table) -> Reference | None:
+    if not predictor.has_expression:
+        return None
+    return reference_of(np.stack([predictions[f"p_{label}"].to_numpy() for label in predictor.labels], axis=1))
 
 
 def _first_head(outputs: RawOutputs) -> np.ndarray:

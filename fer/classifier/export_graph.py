@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from itertools import islice
@@ -17,8 +16,8 @@ from fer.classifier.runtime_openvino import import_openvino
 from fer.classifier.spec import Format, ModelSpec, Precision
 from fer.data.images import decode_rgb
 from fer.data.manifest import ShardedDataset
-from fer.models.folder import read_spec
-from fer.registry import GRAPH, OPENVINO_GRAPH, SPEC
+from fer.models.folder import read_spec, update_spec
+from fer.registry import GRAPH, OPENVINO_GRAPH
 
 CALIBRATION_BATCHES, BATCH_SIZE = 16, 32
 CARD = "README.md"
@@ -37,8 +36,7 @@ def export_graph(folder: Path, out: Path, form: Format, precision: Precision, da
         quantize(out / GRAPH, islice(input_batches(dataset, "train", read_spec(out, ModelSpec)), CALIBRATION_BATCHES))
     if form == "openvino":
         _convert_to_openvino(out, half=precision == "fp16")
-    spec = read_spec(out, ModelSpec).model_copy(update={"format": form, "precision": precision})
-    (out / SPEC).write_text(json.dumps(spec.model_dump(), indent=2))
+    update_spec(out, ModelSpec, format=form, precision=precision)
     if (folder / CARD).is_file():
         shutil.copy(folder / CARD, out)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from fer.classifier.options import ModelOptions
+from fer.classifier.reference import Reference
 from fer.data.record import DataRecord
 from fer.faces.options import Preprocessing
 from fer.labels import LabelSpace
@@ -34,6 +35,8 @@ class ModelSpec(BaseModel):
     """Precision of that graph. With fp16, weights are stored in it and computed with in fp32."""
     preprocessing: Preprocessing | None = None
     """How the faces of the training data were cut out of photographs; None if that is not known."""
+    reference: Reference | None = None
+    """Its predictions on the validation split, with which serving compares its own; None: not known."""
     training: dict[str, Any] = {}
     """How the model was trained: run, data, metrics. Informational: it appears on the model card."""
     data: DataRecord | None = None

@@ -146,7 +146,9 @@ class ClassifierTrainer:
             with self.autocast():
                 outputs = model(normalize(batch["pixels"].to(self.worker.device), self.spec))
             self.metrics.update(outputs, batch)
-        return self.metrics.compute()
+        metrics = self.metrics.compute()
+        self.model_state.spec = self.spec.model_copy(update={"reference": self.metrics.reference})
+        return metrics
 
     def finish_epoch(self, metrics: dict[str, float]) -> None:
         """Update the best score and early stopping, log the metrics, and report with a checkpoint."""

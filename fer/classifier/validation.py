@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fer.classifier.calibration import PLAIN, STEPS, best_temperature, sum_losses
+from fer.classifier.calibration import PLAIN, STEPS, best_temperature, count_confidences, sum_losses
 from fer.classifier.data_loader import Batch
 from fer.classifier.model import Outputs
+from fer.classifier.reference import FINE, Reference, make_reference
 from fer.classifier.spec import ModelSpec
 from fer.training.checkpoint import TrainerState
 from fer.training.worker import sum_over_workers
@@ -20,6 +21,8 @@ class ValidationMetrics:
 
     def __init__(self, spec: ModelSpec, device: torch.device) -> None:
         self.spec, self.device = spec, device
+        self.reference: Reference | None = None
+        """Of the last `compute`; None for a model without an expression head."""
         self.reset()
 
     def reset(self) -> None:
@@ -27,6 +30,7 @@ class ValidationMetrics:
         classes = len(self.spec.labels)
         self.confusion = self._zeros(classes, classes)
         self.losses = self._zeros(STEPS + 1)
+        self.confidences = self._zeros(STEPS + 1, FINE)
         self.moments = self._zeros(6, 2)
 
     def _zeros(self, *shape: int) -> Tensor:
@@ -39,6 +43,7 @@ class ValidationMetrics:
             cells = labels * classes + outputs.logits.argmax(1)
             self.confusion += torch.bincount(cells, minlength=classes * classes).view(classes, classes)
             self.losses += sum_losses(outputs.logits, labels)
+            self.confidences += count_confidences(outputs.logits)
         if outputs.valence_arousal is not None:
             true = batch["affect"].to(self.device)
             labelled = ~true.isnan().any(dim=1)
@@ -49,8 +54,11 @@ class ValidationMetrics:
         """The metrics over all workers, which are then reset. ``val_loss`` is plain cross-entropy at temperature 1."""
         metrics: dict[str, float] = {}
         if self.spec.has_expression:
-            metrics |= expression_metrics(sum_over_workers(self.confusion), sum_over_workers(self.losses))
+            confusion, losses = sum_over_workers(self.confusion), sum_over_workers(self.losses)
+            metrics |= expression_metrics(confusion, losses)
             metrics["val_score"] = metrics["val_accuracy"]
+            confidences = sum_over_workers(self.confidences)[losses.argmin()]
+            self.reference = make_reference(confusion.sum(0).int().tolist(), confidences.cpu().numpy())
         if self.spec.has_affect:
             valence, arousal = concordance(sum_over_workers(self.moments)).tolist()
             metrics |= {"val_ccc_valence": valence, "val_ccc_arousal": arousal}

@@ -13,18 +13,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from pydantic import BaseModel
-from scipy.stats import poisson
 
 RESAMPLES = 1000
 _ROWS_PER_CHUNK = 2048
 _GROUPS_IN_MEMORY = 4096
 _STEPS = 2**16
-# Poisson weights of equally probable 16-bit numbers: looking them up is five times faster than drawing them.
-_WEIGHTS = poisson.ppf((np.arange(_STEPS) + 0.5) / _STEPS, 1).astype(np.float32)
+
+
+@cache
+def _poisson_weights() -> np.ndarray:
+    """Poisson weights of equally probable 16-bit numbers: looking them up is five times faster than drawing them."""
+    from scipy.stats import poisson  # which a server, that needs `Estimate`, should not import
+
+    return poisson.ppf((np.arange(_STEPS) + 0.5) / _STEPS, 1).astype(np.float32)
 
 
 class Estimate(BaseModel):
@@ -71,7 +76,7 @@ class PoissonSums:
             self.resampled += weights.T @ quantities[rows]
 
     def _draw(self, random: np.random.Generator, rows: int) -> np.ndarray:
-        return _WEIGHTS[random.integers(0, _STEPS, (rows, self.resamples), np.uint16)]
+        return _poisson_weights()[random.integers(0, _STEPS, (rows, self.resamples), np.uint16)]
 
     def _draw_for_group(self, group: str) -> np.ndarray:
         """The weights of a group, whenever one of its rows comes."""

@@ -34,6 +34,12 @@ def save_folder(weights: Mapping[str, Tensor], spec: BaseModel, folder: Path) ->
     (folder / SPEC).write_text(json.dumps(spec.model_dump(), indent=2))
 
 
+def update_spec(folder: Path, spec_class: type[BaseModel], **changes: object) -> None:
+    """Change fields of the spec of a model folder."""
+    spec = read_spec(folder, spec_class).model_copy(update=changes)
+    (folder / SPEC).write_text(json.dumps(spec.model_dump(), indent=2))
+
+
 def load_folder(folder: Path, spec_class: type[S], device: str | torch.device) -> tuple[dict[str, Tensor], S]:
     """Weights on ``device``, and the spec of a model folder. Raises UserError as `read_spec` does."""
     from safetensors.torch import load_file

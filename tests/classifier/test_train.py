@@ -174,6 +174,8 @@ def test_validation_covers_the_rows_of_all_workers_with_the_weights_of_the_check
     alone, together = metrics.compute(), training_history(undisturbed[0])[-1]
     for name in ("val_accuracy", "val_macro_f1", "val_uar", "val_loss"):
         assert together[name] == pytest.approx(alone[name], abs=1e-5), name
+    assert spec.reference
+    assert sum(spec.reference.labels) == sum(spec.reference.confidence) == dataset.split("val").rows
 
 
 def test_the_messages_of_controller_and_workers_are_in_the_log(undisturbed: tuple[Result, Run]) -> None:

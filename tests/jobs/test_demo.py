@@ -37,4 +37,7 @@ def test_the_demo_runs_and_its_output_raises_no_alarm(tmp_path: Path) -> None:
     assert (tmp_path / "demo" / "annotated" / "portrait.jpg").is_file()
     metrics = json.loads((tmp_path / "demo" / "evaluation" / "metrics.json").read_text())
     assert metrics["coverage"]["training"] == {"trained": 0, "chose_weights": 0, "exact": True}
+    specs = [json.loads(file.read_text()) for file in (tmp_path / "demo").rglob("model/model.json")]
+    assert specs
+    assert all(sum(spec["reference"]["labels"]) > 0 for spec in specs), "drift has its reference"
     assert not re.findall(r".*(?:may hang|progress bars|warning|error:|traceback).*", output, re.IGNORECASE)

@@ -64,6 +64,8 @@ def test_every_form_predicts_nearly_the_same(
     assert "original 100.00%" in printed
     spec = read_spec(out, ModelSpec)
     assert (spec.format, spec.precision) == (form, precision)
+    assert spec.reference
+    assert sum(spec.reference.labels) == ShardedDataset(str(trained / "shards")).split("val").rows
     graph = {"onnx": {"model.onnx"}, "openvino": {"model.xml", "model.bin"}}[form]
     assert {file.name for file in out.iterdir()} == {"model.json", "model.safetensors", "README.md", *graph}
 
