@@ -34,12 +34,14 @@ def connect(
     local_cpus: float = 0,
     start_timeout: float = 0,
     serves: bool = False,
+    metrics_port: int | None = None,
 ) -> None:
     """Connect to the cluster in ``RAY_ADDRESS``, or start Ray on this machine with at least ``cpus`` CPUs.
 
     A cluster that has fewer, or fewer than ``gpus`` GPUs, is asked for more nodes, and waited for ``start_timeout``
     seconds at most. CPUs of a local Ray are logical: it gets as many as the job needs and ``local_cpus``, even if the
     machine has fewer. The modules ``meanwhile`` are imported while Ray starts, on a thread. ``serves``: for Ray Serve.
+    Prometheus finds the metrics of a local Ray at ``metrics_port``, by default any free port.
     Raises UserError if the cluster can't be reached, or does not get that many; the job would wait for its workers
     forever.
     """
@@ -51,7 +53,7 @@ def connect(
             else:
                 if serves:
                     choose_fallback_port()
-                _start(max(cpus, local_cpus), set_up)
+                _start(max(cpus, local_cpus), set_up, metrics_port)
         set_up_process()
     needed = {"CPU": cpus, "GPU": gpus}
     if start_timeout and not is_local() and _missing(needed):
@@ -125,7 +127,14 @@ def _importing(modules: Sequence[str]) -> Iterator[None]:
     thread.join()
 
 
-def _start(cpus: float, set_up: Callable[[], None]) -> None:
+def metrics_url() -> str:
+    """Where Prometheus finds the metrics of this node."""
+    here = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == here)
+    return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+
+def _start(cpus: float, set_up: Callable[[], None], metrics_port: int | None) -> None:
     """Start a local Ray; retry, because a loaded machine can exceed Ray's start-up limit of 30 seconds."""
     # A local Ray enables token authentication by itself, and warns about it.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
@@ -136,7 +145,13 @@ def _start(cpus: float, set_up: Callable[[], None]) -> None:
     logical = int(max(cpu_count(), cpus + 0.999))
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            _init(set_up, address="local", num_cpus=logical, include_dashboard=False)
+            _init(
+                set_up,
+                address="local",
+                num_cpus=logical,
+                include_dashboard=False,
+                _metrics_export_port=metrics_port,
+            )
             return
         except Exception as error:  # Ray raises a bare Exception on a timeout
             ray.shutdown()

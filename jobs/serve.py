@@ -40,25 +40,51 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
 
     Raises UserError if the port or an application's name is taken.
     """
-    from cluster.local import connect, is_local
+    from cluster.local import connect, is_local, metrics_url
     from fer.cpus import cpu_count
+    from fer.errors import UserError
     from serve_apps.applications import cpus_needed
     from serve_apps.auth import choose_token
     from serve_apps.server import check_port, deploy, use_certificate, wait_for_routes
 
     if not os.environ.get("RAY_ADDRESS"):
         check_port(config.host, config.port)
+    elif config.metrics_port:
+        raise UserError(
+            "--metrics-port needs a Ray of this command; on a cluster, `ray start` sets the port of each node"
+        )
     use_certificate(config.tls_certificate)
-    connect(cpus=cpus_needed(apps) + 1, local_cpus=cpus_needed(apps, replicas=cpu_count()) + 1, serves=True)
+    local_cpus = cpus_needed(apps, replicas=cpu_count()) + 1
+    connect(cpus=cpus_needed(apps) + 1, local_cpus=local_cpus, serves=True, metrics_port=config.metrics_port)
     keys = any(app.args.api_keys for app in apps)
     token = config.token if keys else choose_token(config.token, config.host)
     deploy(apps, config.host, config.port, token)
     url = f"{'https' if config.tls_certificate else 'http'}://{_url_host(config.host)}:{config.port}"
     if is_local():
         wait_for_routes(url, [app.route_prefix for app in apps])
+    print(f"Metrics for Prometheus at {metrics_url()}")
     if token and not config.token:
         print(f"Token, for the header `Authorization: Bearer TOKEN` (not shown again): {token}")
     return url
+
+
+@contextmanager
+def printed_request_logs(apps: Sequence[App]) -> Iterator[None]:
+    """Print the lines of --log-format that replicas on this machine write, while the ``with`` block runs."""
+    from serve_apps.request_log import log_folder, print_request_logs
+
+    if not any(getattr(app.args, "log_format", None) for app in apps):
+        yield
+        return
+    stop, folder = threading.Event(), log_folder()
+    print(f"Requests are logged in {folder}")
+    printer = threading.Thread(target=print_request_logs, args=(folder, sys.stdout, stop))
+    printer.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        printer.join()
 
 
 @contextmanager
@@ -80,10 +106,11 @@ def wait_and_stop(url: str, apps: Sequence[App]) -> None:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    print(f"Serving at {url}; API documentation: {url}/docs. Ctrl-C stops the server.", flush=True)
-    stopped.wait()
-    print("Stopping, after the requests in progress.", flush=True)
-    stop(apps)
+    with printed_request_logs(apps):
+        print(f"Serving at {url}; API documentation: {url}/docs. Ctrl-C stops the server.", flush=True)
+        stopped.wait()
+        print("Stopping, after the requests in progress.", flush=True)
+        stop(apps)
 
 
 def stop(apps: Sequence[App]) -> None:

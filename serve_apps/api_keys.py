@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fer.errors import UserError
 from fer.options import Options, describe_errors
 
-Scope = Literal["predict", "live", "vlm", "dynamics", "metadata"]
+Scope = Literal["predict", "live", "vlm", "dynamics", "feedback", "metadata"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 

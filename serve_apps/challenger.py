@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
 
 from serve_apps.options import ServeConfig
 from serve_apps.reloadable_model import LoadModel, ReloadableModel
-from serve_apps.schema import InvalidInput, PredictResponse
-
-Role = Literal["champion", "challenger"]
+from serve_apps.schema import InvalidInput, PredictResponse, Role
 
 MAX_SHADOW_BATCHES = 2
 """Batches that wait for the challenger in shadow, at most; a replica that is busier than that compares fewer."""

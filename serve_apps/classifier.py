@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import HTTPException, Request, Response
 from fastapi.responses import FileResponse
@@ -17,15 +17,19 @@ from ray import serve
 from ray.serve import Application
 
 from serve_apps.api_keys import ApiKey
-from serve_apps.challenger import MAX_SHADOW_BATCHES, Challenger, Role, agreement
+from serve_apps.challenger import MAX_SHADOW_BATCHES, Challenger
 from serve_apps.deepface import AnalyzeRequest, AnalyzeResponse, to_deepface
-from serve_apps.deployment import ModelReplica, bind_replicas
-from serve_apps.monitoring import ClassifierMetrics
+from serve_apps.deployment import bind_replicas
 from serve_apps.named_models import NamedModels, by_name, name_of
+from serve_apps.observations import Response as Answer
+from serve_apps.observer import Observer, served_as
 from serve_apps.options import ServeConfig
 from serve_apps.page.model_files import DeviceModel, device_file, device_model
 from serve_apps.page.routes import page_router
 from serve_apps.reloadable_model import ReloadableModel
+from serve_apps.reports import ReportingReplica
+from serve_apps.reports import router as reports
+from serve_apps.request_log import note_response, request_id
 from serve_apps.request_parsing import parse_analyze, parse_predict
 from serve_apps.responses import BINARY_FILE, ERROR_RESPONSES, RETRY_AFTER_SECONDS, new_api, request_body, to_json
 from serve_apps.schema import (
@@ -36,10 +40,13 @@ from serve_apps.schema import (
     NamedModel,
     PredictRequest,
     PredictResponse,
+    Role,
 )
+from serve_apps.snapshot import Served
 
 api = new_api("Ferry", "Facial expression recognition")
 api.include_router(page_router())
+api.include_router(reports)
 
 log = logging.getLogger("ray.serve")
 
@@ -51,7 +58,15 @@ def responses(model: type) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": model}, **ERROR_RESPONSES}
 
 
-class Classifier(ModelReplica):
+class BatchItem(NamedTuple):
+    """A request in a batch."""
+
+    images: list[bytes]
+    model: ReloadableModel
+    request_id: str
+
+
+class Classifier(ReportingReplica):
     """One replica of the classifier, and of its challenger if it has one, without routes."""
 
     config: ServeConfig
@@ -69,7 +84,7 @@ class Classifier(ModelReplica):
         others = {name: each for name, each in by_name(config.models).items() if name != name_of(config.model)}
         self.named = NamedModels(others, config.max_loaded_models, config, load)
         self.detector = open_detector(config)
-        self.metrics = ClassifierMetrics()
+        self.observer = Observer()
         self.predict_batch.set_max_batch_size(config.max_batch_size)  # type: ignore[attr-defined]
         self.predict_batch.set_batch_wait_timeout_s(config.batch_wait_ms / 1000)  # type: ignore[attr-defined]
 
@@ -81,11 +96,12 @@ class Classifier(ModelReplica):
         chosen = await self.choose(model, client)
         if isinstance(chosen, InvalidInput):
             return chosen
-        response: PredictResponse | InvalidInput = await self.predict_batch((images, chosen))
+        response: PredictResponse | InvalidInput = await self.predict_batch(BatchItem(images, chosen, request_id()))
         if isinstance(response, PredictResponse):
             spent = response.timing
             total = (time.perf_counter() - started) * 1000
             spent.waiting = max(0.0, total - spent.decoding - spent.detection - spent.model)
+            self.observer.metrics.record_waiting(response)
         return response
 
     async def choose(self, name: str | None, client: str) -> ReloadableModel | InvalidInput:
@@ -102,44 +118,48 @@ class Classifier(ModelReplica):
             return InvalidInput(reason=f"the model {name!r} cannot be loaded; try again", status=503)
 
     @serve.batch
-    async def predict_batch(
-        self, requests: list[tuple[list[bytes], ReloadableModel]]
-    ) -> list[PredictResponse | InvalidInput]:
+    async def predict_batch(self, requests: list[BatchItem]) -> list[Answer]:
         """Requests to their responses, all of one model from one version of it."""
-        responses: dict[int, PredictResponse | InvalidInput] = {}
-        for model in dict.fromkeys(model for _, model in requests):
-            numbers = [number for number, request in enumerate(requests) if request[1] is model]
-            answers = await self.predict_with(model, [requests[number][0] for number in numbers])
+        responses: dict[int, Answer] = {}
+        for model in dict.fromkeys(request.model for request in requests):
+            numbers = [number for number, request in enumerate(requests) if request.model is model]
+            items = [requests[number] for number in numbers]
+            answers, served = await self.predict_with(model, items)
+            if self.challenger and self.challenger.shadow and model is self.model:
+                self.shadow(self.challenger, served, items, answers)
             responses |= dict(zip(numbers, answers, strict=True))
         return [responses[number] for number in range(len(requests))]
 
-    async def predict_with(
-        self, chosen: ReloadableModel, requests: list[list[bytes]]
-    ) -> list[PredictResponse | InvalidInput]:
-        """The responses of one model. Those of the served one may start those of its challenger in shadow."""
+    async def predict_with(self, chosen: ReloadableModel, requests: list[BatchItem]) -> tuple[list[Answer], Served]:
+        """The responses of one model, and which version of it has answered."""
         from serve_apps.classifier_inference import predict_requests
 
         role: Role = "challenger" if self.challenger and chosen is self.challenger.model else "champion"
-        model = chosen.current
-        responses = await asyncio.to_thread(predict_requests, requests, model, self.detector, self.config)
+        model, images = chosen.current, [request.images for request in requests]
+        responses = await asyncio.to_thread(predict_requests, images, model, self.detector, self.config)
         for response in responses:
             if isinstance(response, PredictResponse):
                 response.role = role
-        self.metrics.record(responses, model.info, role)
-        if self.challenger and self.challenger.shadow and chosen is self.model:
-            if self.challenger.waiting < MAX_SHADOW_BATCHES:
-                self.start_task(self.compare(self.challenger, requests, responses))
-            else:
-                self.metrics.shadow_skipped.inc(len(requests))
-        return responses
+        self.observer.record(model, role, [request.request_id for request in requests], responses)
+        return responses, served_as(model, role)
+
+    def shadow(
+        self, challenger: Challenger, champion: Served, requests: list[BatchItem], responses: list[Answer]
+    ) -> None:
+        """Let the challenger predict what the served model has answered, afterwards; skip it if it is too slow."""
+        if challenger.waiting < MAX_SHADOW_BATCHES:
+            self.start_task(self.compare(challenger, champion, requests, responses))
+        else:
+            self.observer.metrics.record_skipped(len(requests), served_as(challenger.model.current, "challenger"))
 
     async def compare(
-        self, challenger: Challenger, requests: list[list[bytes]], responses: list[PredictResponse | InvalidInput]
+        self, challenger: Challenger, champion: Served, requests: list[BatchItem], responses: list[Answer]
     ) -> None:
         """Let the challenger predict the requests that the champion has answered, and record where they agree."""
         challenger.waiting += 1
         try:
-            self.metrics.record_agreement(*agreement(responses, await self.predict_with(challenger.model, requests)))
+            answers, served = await self.predict_with(challenger.model, requests)
+            self.observer.record_agreement(champion, served, responses, answers)
         finally:
             challenger.waiting -= 1
 
@@ -165,19 +185,25 @@ def client_of(request: Request) -> str:
 class ClassifierReplica(Classifier):
     """One replica of the classifier with Ferry's and DeepFace's routes."""
 
+    async def answer(self, request: Request, images: list[bytes], model: str | None) -> PredictResponse:
+        """The response for the images of a request, which is noted for the log of requests."""
+        response = await self.predict_images(images, client_of(request), model)
+        note_response(request, response, self.config.log_labels)
+        return response
+
     @api.post("/v1/predict", responses=responses(PredictResponse), openapi_extra=PREDICT)
     async def predict_request(self, request: Request) -> Response:
         """Classify the expression of each face in one or more images."""
         self.admit(request, "predict")
         images, model = await parse_predict(request, self.config)
-        return to_json(await self.predict_images(images, client_of(request), model))
+        return to_json(await self.answer(request, images, model))
 
     @api.post("/analyze", responses=responses(AnalyzeResponse), openapi_extra=ANALYZE)
     async def analyze(self, request: Request) -> Response:
         """Classify the expression of each face in one image. Request and response are those of DeepFace's API."""
         self.admit(request, "predict")
         images, model = await parse_analyze(request, self.config)
-        response = await self.predict_images(images, client_of(request), model)
+        response = await self.answer(request, images, model)
         if not response.model.labels:
             raise HTTPException(422, "this model predicts valence and arousal only; use /v1/predict")
         return to_json(to_deepface(response.images[0]))

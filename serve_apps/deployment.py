@@ -21,6 +21,7 @@ from serve_apps.api_keys import ApiKey, Scope
 from serve_apps.auth import Gate, accepted_keys
 from serve_apps.options import ServerOptions
 from serve_apps.reloadable_model import LoadModel, ReloadableModel
+from serve_apps.request_log import open_request_log
 from serve_apps.responses import RETRY_AFTER_SECONDS
 from serve_apps.schema import Health
 
@@ -35,6 +36,7 @@ class ModelReplica:
 
     def __init__(self, config: ServerOptions, keys: list[ApiKey], load: LoadModel) -> None:
         cv2.setNumThreads(1)
+        open_request_log(config)
         self.config, self.gate = config, Gate(keys)
         self.model = ReloadableModel(config.model, config, load)
         self.followed = [self.model]

@@ -81,6 +81,14 @@ class ServerOptions(LimitOptions, KeyOptions):
         64, ge=1, description="Requests that may wait in each replica; further ones get status 503"
     )
     reload_seconds: float = Field(5, gt=0, description="Interval between two look-ups of the alias, in seconds")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Port of the metrics for Prometheus; unset: any free one, which is printed"
+    )
+    log_format: Literal["json", "text"] | None = Field(
+        None,
+        description="Log each request as a line of JSON or text, on the console and in Ray's log folder; unset: do not",
+    )
+    log_labels: bool = Field(False, description="Add the predicted labels to the lines of --log-format")
 
     @model_validator(mode="after")
     def _fits_together(self) -> ServerOptions:

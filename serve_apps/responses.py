@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from fer import __version__
 from serve_apps.page.routes import docs_router
+from serve_apps.request_log import RequestLog
 from serve_apps.schema import ErrorResponse
 
 RETRY_AFTER_SECONDS = 1
@@ -24,6 +25,7 @@ def new_api(title: str, description: str) -> FastAPI:
     """An HTTP API to which an application adds its routes. A client that goes away while it sends is no error."""
     api = FastAPI(title=title, version=__version__, description=description, docs_url=None, redoc_url=None)
     api.include_router(docs_router())
+    api.add_middleware(RequestLog)
     api.add_exception_handler(ClientDisconnect, _client_left)
     return api
 
@@ -50,6 +52,11 @@ def request_body(
         form["properties"]["model"] = model
         body["parameters"] = [{"name": "model", "in": "query", "schema": model}]
     return body
+
+
+def json_body(schema: type[BaseModel]) -> dict[str, Any]:
+    """The OpenAPI description of a request body in JSON, which `serve_apps.request_parsing` reads within the limits."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema.model_json_schema()}}}}
 
 
 async def _client_left(request: Request, error: Exception) -> Response:

@@ -17,6 +17,9 @@ CLASSIFIER_DISCLAIMER = (
 
 MODEL_FIELD = "One of the models that /v1/models lists, by its `id`; unset: the first"
 
+Role = Literal["champion", "challenger"]
+"""Whether the served model answers, or its challenger."""
+
 
 class Schema(BaseModel):
     """Base of requests and responses. Fields may be called ``model``."""
@@ -127,9 +130,7 @@ class Timing(Schema):
 class PredictResponse(Schema):
     images: list[ImageFaces] = Field(description="In the order of the request")
     model: ClassifierInfo
-    role: Literal["champion", "challenger"] = Field(
-        "champion", description="Whether the served model answered, or its challenger"
-    )
+    role: Role = Field("champion", description="Whether the served model answered, or its challenger")
     timing: Timing
     disclaimer: str = CLASSIFIER_DISCLAIMER
 

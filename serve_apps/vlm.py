@@ -23,6 +23,7 @@ from fer.errors import UserError
 from fer.inference.vllm import QUIET
 from serve_apps.api_keys import ApiKey
 from serve_apps.auth import Gate, accepted_keys
+from serve_apps.request_log import open_request_log
 from serve_apps.responses import new_api
 from serve_apps.schema import ModelInfo
 from serve_apps.vlm_options import VlmServeConfig
@@ -52,6 +53,7 @@ class VlmIngress:
     def __init__(
         self, engine: DeploymentHandle, config: VlmServeConfig, cards: list[ModelCard], keys: list[ApiKey]
     ) -> None:
+        open_request_log(config)
         self.engine = engine.options(stream=True)
         self.config, self.cards, self.gate = config, cards, Gate(keys)
         self.started = time.monotonic()

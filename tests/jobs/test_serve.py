@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -88,7 +89,8 @@ def test_a_killed_server_frees_its_port_and_a_second_one_stops_cleanly(certifica
         assert time.monotonic() < deadline, "HAProxy has survived its server"
         time.sleep(0.2)
 
-    with server(port) as process:
+    with server(port, "--log-format", "json", "--metrics-port", str(metrics := free_port())) as process:
+        assert "ray_" in httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
         body = image.read_bytes()
         answers = [
             httpx.post(f"http://localhost:{port}/v1/predict", content=body, headers={"Content-Type": "image/jpeg"})
@@ -102,6 +104,9 @@ def test_a_killed_server_frees_its_port_and_a_second_one_stops_cleanly(certifica
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 0, output
         assert "Traceback" not in output
+        entries = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        assert [(entry["route"], entry["status"]) for entry in entries] == [("/v1/predict", 200)] * 3
+        assert {entry["model"] for entry in entries} == {"ferry-small"}
     assert not is_open(port)
 
 

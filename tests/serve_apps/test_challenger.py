@@ -13,7 +13,8 @@ from fer.errors import UserError
 from fer.options import parse
 from fer.tracking import TrackingOptions
 from serve_apps.challenger import Challenger, agreement
-from serve_apps.classifier import Classifier
+from serve_apps.classifier import BatchItem, Classifier
+from serve_apps.observations import Observations
 from serve_apps.options import ServeConfig
 from serve_apps.schema import InvalidInput, PredictResponse
 
@@ -30,19 +31,24 @@ def config(registry: TrackingOptions) -> ServeConfig:
 
 
 def ask(config: ServeConfig, clients: list[str]) -> list[PredictResponse]:
-    """The responses to a batch of one request of each client, once the replica's background work is done."""
+    """The responses to a batch of one request of each client."""
+    return observe(config, clients)[0]
 
-    async def main() -> list[PredictResponse]:
+
+def observe(config: ServeConfig, clients: list[str]) -> tuple[list[PredictResponse], Observations]:
+    """These responses, and what the replica has observed once its background work is done."""
+
+    async def main() -> tuple[list[PredictResponse], Observations]:
         replica = Classifier(config, [])
-        models = [await replica.choose(None, client) for client in clients]
+        items = [BatchItem([PNG], await replica.choose(None, client), client) for client in clients]
         predict_batch = Classifier.predict_batch.__wrapped__  # without the queue, which needs a Serve replica
-        responses = await predict_batch(replica, [([PNG], model) for model in models])
+        responses = await predict_batch(replica, items)
         await asyncio.gather(*replica.tasks)
-        return responses
+        return responses, replica.observer.observations
 
-    responses = asyncio.run(main())
+    responses, observations = asyncio.run(main())
     assert all(isinstance(response, PredictResponse) for response in responses)
-    return responses
+    return responses, observations
 
 
 def test_a_share_of_the_clients_gets_the_challenger_and_keeps_it(config: ServeConfig) -> None:
@@ -67,16 +73,13 @@ def test_both_versions_answer_in_one_batch_and_say_so(config: ServeConfig) -> No
         assert response.timing.model > 0
 
 
-def test_in_shadow_the_champion_answers_and_the_agreement_is_counted(
-    config: ServeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counted: list[tuple[int, int]] = []
-    monkeypatch.setattr(
-        "serve_apps.monitoring.ClassifierMetrics.record_agreement", lambda _, *values: counted.append(values)
-    )
-    responses = ask(config.model_copy(update={"canary": 0.0, "shadow": True}), CLIENTS[:8])
+def test_in_shadow_the_champion_answers_and_the_agreement_is_counted(config: ServeConfig) -> None:
+    responses, observed = observe(config.model_copy(update={"canary": 0.0, "shadow": True}), CLIENTS[:8])
     assert {response.role for response in responses} == {"champion"}
-    assert sum(faces for _, faces in counted) == 8
+    ((versions, pair),) = observed.pairs.items()
+    assert [served.version for served in versions] == ["1", "2"]
+    assert pair.faces == 8
+    assert {len(served) for served in observed.recent.values()} == {2}, "feedback on a request is for both versions"
 
 
 def test_agreement_leaves_out_invalid_requests(config: ServeConfig) -> None:
