@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -109,31 +110,31 @@ class Cluster:
 
 def start_servers(environment: dict[str, str]) -> None:
     """An S3 server with a bucket, and MLflow's server, in this process's network."""
-    import boto3
-
-    Path("/mnt/empty").mkdir()
+    for folder in ("empty", "s3/ferry"):
+        Path("/mnt", folder).mkdir(parents=True)
     commands = (
-        ["moto_server", "-H", HERE, "-p", "9000"],
+        ["rclone", "serve", "s3", "/mnt/s3", "--addr", f"{HERE}:9000", "--auth-key", "ferry,ferry-secret"],
         [
             *("mlflow", "server", "--host", HERE, "--port", "5000", "--allowed-hosts", "*"),
-            *("--backend-store-uri", "sqlite:////mnt/mlflow.db", "--artifacts-destination", "s3://ferry/mlflow"),
+            *("--backend-store-uri", "sqlite:////mnt/mlflow.db", "--artifacts-destination", "/mnt/mlflow"),
         ],
     )
-    for command in commands:
-        script = str(Path(sys.executable).with_name(command[0]))
-        subprocess.Popen([script, *command[1:]], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    client = boto3.client("s3", endpoint_url=S3, aws_access_key_id="ferry", aws_secret_access_key="ferry-secret")
-    for _ in range(60):
+    for name, *arguments in commands:
+        script = str(Path(sys.executable).with_name(name))
+        subprocess.Popen([script, *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for port in (9000, 5000):
+        wait_for(port)
+
+
+def wait_for(port: int) -> None:
+    """Wait until a server of this process's network listens."""
+    for _ in range(600):
         try:
-            client.create_bucket(Bucket="ferry")
+            socket.create_connection((HERE, port), timeout=1).close()
             return
         except OSError:
-            time.sleep(0.5)
-        except Exception as error:
-            if "connect" not in str(error).lower():
-                raise
-            time.sleep(0.5)
-    raise TimeoutError("the S3 server did not start")
+            time.sleep(0.1)
+    raise TimeoutError(f"nothing listens on port {port}")
 
 
 if __name__ == "__main__":
