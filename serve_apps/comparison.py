@@ -17,7 +17,7 @@ class VersionReport(Schema):
     version: str
     batches: int
     latency: Estimate | None = Field(description="Mean time of the network per batch, in milliseconds")
-    judged: int = Field(description="Faces whose true label is known from feedback")
+    labelled: int = Field(description="Faces whose true label is known from feedback")
     accuracy: Estimate | None = Field(description="Fraction of these faces with the true label")
 
 
@@ -32,7 +32,7 @@ class Comparison(Schema):
     challenger: VersionReport | None
     compared: int = Field(0, description="Faces that both have predicted, in shadow")
     agreement: Estimate | None = Field(None, description="Fraction of these faces with the same label")
-    judged: int = Field(0, description="Faces with feedback behind the difference in accuracy, in the smaller sample")
+    labelled: int = Field(0, description="Faces with feedback behind the difference in accuracy, in the smaller sample")
     accuracy_difference: Estimate | None = None
     latency_ratio: Estimate | None = None
 
@@ -47,11 +47,11 @@ def compare(snapshot: Snapshot, champion: Served, challenger: Served | None) -> 
     pair = snapshot.pairs.get((champion, challenger), PairSums())
     report.challenger = _version_report(challenger, second)
     report.compared, report.agreement = pair.faces, _proportion(pair.agreed, pair.faces)
-    if pair.judged:  # in shadow: both have predicted the same faces
-        report.judged = pair.judged
-        report.accuracy_difference = paired_difference(pair.challenger_only, pair.champion_only, pair.judged)
+    if pair.labelled:  # in shadow: both have predicted the same faces
+        report.labelled = pair.labelled
+        report.accuracy_difference = paired_difference(pair.challenger_only, pair.champion_only, pair.labelled)
     elif report.champion.accuracy and report.challenger.accuracy:
-        report.judged = min(first.judged, second.judged)
+        report.labelled = min(first.labelled, second.labelled)
         report.accuracy_difference = difference(report.challenger.accuracy, report.champion.accuracy)
     if min(first.batches, second.batches) > 1:
         report.latency_ratio = ratio_of_means(_moments(second), _moments(first))
@@ -64,8 +64,8 @@ def _version_report(served: Served, sums: VersionSums) -> VersionReport:
         version=served.version,
         batches=sums.batches,
         latency=mean(_moments(sums)) if sums.batches > 1 else None,
-        judged=sums.judged,
-        accuracy=_proportion(sums.correct, sums.judged),
+        labelled=sums.labelled,
+        accuracy=_proportion(sums.correct, sums.labelled),
     )
 
 

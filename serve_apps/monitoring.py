@@ -28,7 +28,9 @@ class ClassifierMetrics:
         self.uncertain = Counter("fer_uncertain_faces", "Faces with a confidence below --min-confidence", TAGS)
         self.no_face = Counter("fer_images_without_face", "Images in which no face was found", TAGS)
         self.invalid = Counter("fer_invalid_requests", "Requests with an image that can't be decoded", TAGS)
-        self.judged = Counter("fer_judged_faces", "Faces whose true label is known from feedback", (*TAGS, "correct"))
+        self.labelled = Counter(
+            "fer_labelled_faces", "Faces whose true label is known from feedback", (*TAGS, "correct")
+        )
         self.shadow_faces = Counter(
             "fer_shadow_faces", "Faces that the challenger predicted in shadow", (*TAGS, "champion_version", "agrees")
         )
@@ -72,7 +74,7 @@ class ClassifierMetrics:
     def record_feedback(self, predicted: Mapping[Served, str], label: str) -> None:
         """Record what versions had predicted for a face, given its true label."""
         for served, name in predicted.items():
-            self.judged.inc(1, {**served._asdict(), "correct": str(name == label).lower()})
+            self.labelled.inc(1, {**served._asdict(), "correct": str(name == label).lower()})
 
     def record_drift(self, served: Served, drifts: Mapping[str, Drift | None]) -> None:
         """Set the gauges of a version; without drift, to NaN: the version is not served any more."""

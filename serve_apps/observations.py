@@ -37,7 +37,7 @@ class Answered(NamedTuple):
         return [(image, face) for image, faces in enumerate(self.faces) for face in range(len(faces))]
 
 
-class Judged(NamedTuple):
+class Labelled(NamedTuple):
     """A face with its true label."""
 
     predicted: dict[Served, str]
@@ -76,7 +76,7 @@ class Observations:
         self.pairs: defaultdict[tuple[Served, Served], PairSums] = defaultdict(PairSums)
         self.windows: OrderedDict[Served, Window] = OrderedDict()
         self.recent: OrderedDict[str, dict[Served, Answered]] = OrderedDict()
-        self.judged: set[tuple[str, int, int]] = set()
+        self.labelled: set[tuple[str, int, int]] = set()
 
     def record(
         self, served: Served, reference: Reference | None, request_ids: Sequence[str], responses: Sequence[Response]
@@ -95,7 +95,7 @@ class Observations:
     def record_agreement(self, champion: Served, challenger: Served, agreed: int, faces: int) -> None:
         self.pairs[champion, challenger] += PairSums(faces=faces, agreed=agreed)
 
-    def judge(self, request_id: str, image: int, face: int, label: str) -> Judged | None:
+    def add_feedback(self, request_id: str, image: int, face: int, label: str) -> Labelled | None:
         """Record the true label of a face, if it is one of the model's; return what the versions predicted.
 
         None if this replica knows no such face, or its label has been recorded before.
@@ -107,22 +107,22 @@ class Observations:
             if image < len(answer.faces) and face < len(answer.faces[image])
         }
         known = {served: name for served, name in predicted.items() if name is not None}
-        if not known or (request_id, image, face) in self.judged:
+        if not known or (request_id, image, face) in self.labelled:
             return None
-        judged = Judged(known, answers[next(iter(known))].labels)
-        if label not in judged.labels:
-            return judged
-        self.judged.add((request_id, image, face))
+        labelled = Labelled(known, answers[next(iter(known))].labels)
+        if label not in labelled.labels:
+            return labelled
+        self.labelled.add((request_id, image, face))
         for served, name in known.items():
-            self.versions[served] += VersionSums(judged=1, correct=int(name == label))
+            self.versions[served] += VersionSums(labelled=1, correct=int(name == label))
         by_role = {served.role: served for served in known}
         if len(by_role) == 2:
             champion, challenger = by_role["champion"], by_role["challenger"]
             first, second = known[champion] == label, known[challenger] == label
             self.pairs[champion, challenger] += PairSums(
-                judged=1, champion_only=int(first and not second), challenger_only=int(second and not first)
+                labelled=1, champion_only=int(first and not second), challenger_only=int(second and not first)
             )
-        return judged
+        return labelled
 
     def snapshot(self) -> Snapshot:
         windows = {served: window.sums() for served, window in self.windows.items()}
@@ -144,4 +144,4 @@ class Observations:
         self.recent.setdefault(request_id, {})[served] = Answered(faces, response.model.labels)
         while len(self.recent) > self.recent_size:
             oldest, answers = self.recent.popitem(last=False)
-            self.judged -= {(oldest, *place) for answer in answers.values() for place in answer.places()}
+            self.labelled -= {(oldest, *place) for answer in answers.values() for place in answer.places()}

@@ -14,7 +14,7 @@ from serve_apps.challenger import agreement
 from serve_apps.drift import version_drift
 from serve_apps.feedback import Feedback
 from serve_apps.monitoring import ClassifierMetrics
-from serve_apps.observations import Judged, Observations, Response
+from serve_apps.observations import Labelled, Observations, Response
 from serve_apps.reloadable_model import LoadedModel
 from serve_apps.schema import Role
 from serve_apps.snapshot import Served
@@ -53,12 +53,12 @@ class Observer:
         self.metrics.record_agreement(*counts, champion, challenger)
         self.observations.record_agreement(champion, challenger, *counts)
 
-    def judge(self, feedback: Feedback) -> Judged | None:
+    def add_feedback(self, feedback: Feedback) -> Labelled | None:
         """Record the true label of a face that this replica has answered; return what was predicted, else None."""
-        judged = self.observations.judge(feedback.request_id, feedback.image, feedback.face, feedback.label)
-        if judged and feedback.label in judged.labels:
-            self.metrics.record_feedback(judged.predicted, feedback.label)
-        return judged
+        labelled = self.observations.add_feedback(feedback.request_id, feedback.image, feedback.face, feedback.label)
+        if labelled and feedback.label in labelled.labels:
+            self.metrics.record_feedback(labelled.predicted, feedback.label)
+        return labelled
 
     def update_gauges(self) -> None:
         """Set the gauges of drift of the versions that this replica serves."""

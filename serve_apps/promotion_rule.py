@@ -98,9 +98,9 @@ def _figures(measure: Measure, comparison: Comparison) -> tuple[Estimate | None,
         case "agreement":
             return comparison.agreement, comparison.compared, "faces that both predicted (fer serve --shadow)"
         case "accuracy":
-            return challenger.accuracy, challenger.judged, "faces with feedback"
+            return challenger.accuracy, challenger.labelled, "faces with feedback"
         case "accuracy_difference":
-            return comparison.accuracy_difference, comparison.judged, "faces with feedback, for both versions"
+            return comparison.accuracy_difference, comparison.labelled, "faces with feedback, for both versions"
         case "latency":
             return challenger.latency, challenger.batches, "batches"
         case "latency_ratio":

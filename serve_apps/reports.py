@@ -11,7 +11,7 @@ from serve_apps.comparison import Comparison, compare
 from serve_apps.deployment import ModelReplica
 from serve_apps.drift import DriftReport, drift_report
 from serve_apps.feedback import Feedback, FeedbackResponse, feedback_response
-from serve_apps.observations import Judged
+from serve_apps.observations import Labelled
 from serve_apps.observer import Observer, served_as
 from serve_apps.request_parsing import read_json
 from serve_apps.responses import ERROR_RESPONSES, json_body, to_json
@@ -37,21 +37,21 @@ class ReportingReplica(ModelReplica):
         """What this replica has observed."""
         return self.observer.observations.snapshot()
 
-    async def judge(self, feedback: Feedback) -> Judged | None:
+    async def add_feedback(self, feedback: Feedback) -> Labelled | None:
         """Record feedback if this replica has answered the request; what its versions had predicted, else None."""
-        return self.observer.judge(feedback)
+        return self.observer.add_feedback(feedback)
 
     @router.post("/v1/feedback", responses=FEEDBACK, openapi_extra=json_body(Feedback))
     async def feedback(self, request: Request) -> Response:
         """Say which label a face really has; 404 for a request that the replicas do not know, or no longer."""
         self.admit(request, "feedback")
         feedback = await read_json(request, self.config, Feedback)
-        judged: list[Judged] = [each for each in await self.observer.ask_replicas("judge", feedback) if each]
-        if not judged:
+        labelled: list[Labelled] = [each for each in await self.observer.ask_replicas("add_feedback", feedback) if each]
+        if not labelled:
             raise HTTPException(404, "no such face among the last requests, or it has feedback already")
-        if feedback.label not in judged[0].labels:
-            raise HTTPException(422, f"no label {feedback.label!r}; the model has {', '.join(judged[0].labels)}")
-        return to_json(feedback_response(feedback.label, judged[0].predicted))
+        if feedback.label not in labelled[0].labels:
+            raise HTTPException(422, f"no label {feedback.label!r}; the model has {', '.join(labelled[0].labels)}")
+        return to_json(feedback_response(feedback.label, labelled[0].predicted))
 
     @router.get("/v1/drift", responses=ERROR_RESPONSES)
     async def drift(self, request: Request) -> DriftReport:

@@ -34,7 +34,7 @@ class VersionSums(Sums):
     batches: int = 0
     milliseconds: float = 0.0
     squares: float = 0.0
-    judged: int = 0
+    labelled: int = 0
     correct: int = 0
 
 
@@ -44,9 +44,9 @@ class PairSums(Sums):
 
     faces: int = 0
     agreed: int = 0
-    judged: int = 0
+    labelled: int = 0
     champion_only: int = 0
-    """Judged faces in which only the champion was right."""
+    """Labelled faces in which only the champion was right."""
     challenger_only: int = 0
 
 

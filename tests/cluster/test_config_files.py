@@ -56,8 +56,8 @@ def test_kuberay_accepts_its_manifests(manifest: dict[str, Any]) -> None:
 
 def test_the_schema_refuses_a_misspelt_field() -> None:
     manifest = next(manifest for manifest in ray_manifests() if manifest["kind"] == "RayCluster")
-    manifest["spec"]["headGroupSpec"]["template"]["spec"]["contaners"] = []
-    assert "contaners" in " ".join(errors_of(manifest))
+    manifest["spec"]["headGroupSpec"]["template"]["spec"]["containerss"] = []
+    assert "containerss" in " ".join(errors_of(manifest))
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)

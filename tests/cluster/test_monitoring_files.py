@@ -39,7 +39,7 @@ def test_queries_name_metrics_and_tags_that_exist() -> None:
             assert set(re.findall(r"(\w+)=", filters)) <= tags[name], query
 
 
-@pytest.mark.parametrize("metric", ["faces", "batch_size", "drift_psi", "shadow_faces", "judged_faces", "stage_ms"])
+@pytest.mark.parametrize("metric", ["faces", "batch_size", "drift_psi", "shadow_faces", "labelled_faces", "stage_ms"])
 def test_the_dashboard_shows_what_ferry_measures(metric: str) -> None:
     assert any(f"ray_fer_{metric}" in query for query in queries())
 

@@ -9,7 +9,7 @@ import pytest
 from fer.classifier.reference import Reference
 from serve_apps.comparison import compare
 from serve_apps.drift import drift_report
-from serve_apps.observations import MAX_ID, RECENT_SECONDS, VERSIONS, Judged, Observations
+from serve_apps.observations import MAX_ID, RECENT_SECONDS, VERSIONS, Labelled, Observations
 from serve_apps.schema import Box, ClassifierInfo, FacePrediction, ImageFaces, InvalidInput, PredictResponse, Timing
 from serve_apps.snapshot import Served, merge
 
@@ -75,7 +75,7 @@ def test_a_report_is_that_of_one_replica_with_all_requests() -> None:
     whole = shadowed(pairs)
     for number in range(5):
         for replica in (*parts, whole):
-            replica.judge(f"r{number}", 0, 0, "happy")
+            replica.add_feedback(f"r{number}", 0, 0, "happy")
     merged, expected = merge([part.snapshot() for part in parts]), whole.snapshot()
     assert merged.replicas == 2
     assert (merged.versions, merged.pairs) == (expected.versions, expected.pairs)
@@ -84,7 +84,7 @@ def test_a_report_is_that_of_one_replica_with_all_requests() -> None:
     assert [each.faces for each in drift.versions] == [5, 5]
     assert drift.versions[0].shares[0].served == 0.6
     report = compare(merged, CHAMPION, CHALLENGER)
-    assert (report.compared, report.judged) == (5, 5)
+    assert (report.compared, report.labelled) == (5, 5)
     assert report.agreement
     assert report.agreement.value == 0.6
     assert report.champion.accuracy == report.challenger.accuracy  # type: ignore[union-attr]
@@ -101,13 +101,13 @@ def test_drift_tells_a_shift_from_chance() -> None:
 
 def test_feedback_counts_once_and_for_both_versions() -> None:
     replica = shadowed([("happy", "sad"), ("happy", "happy")])
-    assert replica.judge("r0", 0, 0, "bored") == Judged({CHAMPION: "happy", CHALLENGER: "sad"}, LABELS)
-    assert not replica.versions[CHAMPION].judged, "bored is no label of the model"
-    assert replica.judge("r0", 0, 0, "sad") == Judged({CHAMPION: "happy", CHALLENGER: "sad"}, LABELS)
-    assert replica.judge("r0", 0, 0, "happy") is None, "it has feedback already"
-    assert replica.judge("r1", 0, 0, "happy")
+    assert replica.add_feedback("r0", 0, 0, "bored") == Labelled({CHAMPION: "happy", CHALLENGER: "sad"}, LABELS)
+    assert not replica.versions[CHAMPION].labelled, "bored is no label of the model"
+    assert replica.add_feedback("r0", 0, 0, "sad") == Labelled({CHAMPION: "happy", CHALLENGER: "sad"}, LABELS)
+    assert replica.add_feedback("r0", 0, 0, "happy") is None, "it has feedback already"
+    assert replica.add_feedback("r1", 0, 0, "happy")
     report = compare(replica.snapshot(), CHAMPION, CHALLENGER)
-    assert report.champion.judged == 2
+    assert report.champion.labelled == 2
     assert report.champion.accuracy
     assert report.champion.accuracy.value == 0.5
     assert report.accuracy_difference
@@ -116,16 +116,16 @@ def test_feedback_counts_once_and_for_both_versions() -> None:
 
 @pytest.mark.parametrize(("request_id", "image", "face"), [("other", 0, 0), ("r0", 1, 0), ("r0", 0, 1)])
 def test_feedback_on_a_face_that_is_not_known(request_id: str, image: int, face: int) -> None:
-    assert shadowed([("happy", "sad")]).judge(request_id, image, face, "sad") is None
+    assert shadowed([("happy", "sad")]).add_feedback(request_id, image, face, "sad") is None
 
 
 def test_only_the_last_requests_are_kept() -> None:
     replica = Observations(recent=2)
     for number in range(4):
         replica.record(CHAMPION, REFERENCE, [f"r{number}"], [answer("happy")])
-        assert replica.judge(f"r{number}", 0, 0, "sad")
+        assert replica.add_feedback(f"r{number}", 0, 0, "sad")
     assert list(replica.recent) == ["r2", "r3"]
-    assert replica.judged == {("r2", 0, 0), ("r3", 0, 0)}
+    assert replica.labelled == {("r2", 0, 0), ("r3", 0, 0)}
     replica.record(CHAMPION, REFERENCE, ["x" * (MAX_ID + 1), ""], [answer("happy")] * 2)
     assert list(replica.recent) == ["r2", "r3"]
 
@@ -143,10 +143,10 @@ def test_a_canary_compares_two_samples() -> None:
         served = CHALLENGER if number % 2 else CHAMPION
         time = 4.0 if number % 2 else 2.0
         replica.record(served, REFERENCE, [f"r{number}"], [answer("happy", milliseconds=time + number / 100)])
-        replica.judge(f"r{number}", 0, 0, "happy" if number < 8 else "sad")
+        replica.add_feedback(f"r{number}", 0, 0, "happy" if number < 8 else "sad")
     report = compare(replica.snapshot(), CHAMPION, CHALLENGER)
     assert (report.compared, report.agreement) == (0, None)
-    assert report.judged == 5
+    assert report.labelled == 5
     assert report.accuracy_difference
     assert report.accuracy_difference.low < 0 < report.accuracy_difference.high
     assert report.latency_ratio

@@ -17,14 +17,14 @@ CHAMPION, CHALLENGER = Served("face", "1", "champion"), Served("face", "2", "cha
 
 
 def observed(agreed: int = 990, faces: int = 1000, milliseconds: float = 2.0) -> Comparison:
-    """In shadow: 400 judged faces, of which 350 are right for both, 20 and 10 only for one of both."""
+    """In shadow: 400 labelled faces, of which 350 are right for both, 20 and 10 only for one of both."""
     versions = {
-        CHAMPION: VersionSums(batches=500, milliseconds=1000, squares=2500, judged=400, correct=360),
+        CHAMPION: VersionSums(batches=500, milliseconds=1000, squares=2500, labelled=400, correct=360),
         CHALLENGER: VersionSums(
-            batches=500, milliseconds=500 * milliseconds, squares=625 * milliseconds**2, judged=400, correct=370
+            batches=500, milliseconds=500 * milliseconds, squares=625 * milliseconds**2, labelled=400, correct=370
         ),
     }
-    pair = PairSums(faces=faces, agreed=agreed, judged=400, champion_only=10, challenger_only=20)
+    pair = PairSums(faces=faces, agreed=agreed, labelled=400, champion_only=10, challenger_only=20)
     return compare(Snapshot(1, versions, {(CHAMPION, CHALLENGER): pair}), CHAMPION, CHALLENGER)
 
 

@@ -104,8 +104,8 @@ def test_feedback_reaches_the_replica_that_answered(client: httpx.Client, answer
     feedback = {"request_id": answers[0].headers["X-Request-ID"], "label": label_of(answers[0])}
     response = client.post("/v1/feedback", json=feedback)
     assert response.status_code == 200
-    judged = {each["role"]: (each["version"], each["correct"]) for each in response.json()["predictions"]}
-    assert judged == {"champion": ("1", True), "challenger": ("2", True)}
+    labelled = {each["role"]: (each["version"], each["correct"]) for each in response.json()["predictions"]}
+    assert labelled == {"champion": ("1", True), "challenger": ("2", True)}
     assert client.post("/v1/feedback", json=feedback).status_code == 404
     assert client.post("/v1/feedback", json=feedback | {"request_id": "nobody's"}).status_code == 404
     assert "the model has" in client.post("/v1/feedback", json=feedback | {"label": "bored"}).json()["detail"]
@@ -133,7 +133,7 @@ def test_prometheus_finds_every_metric(client: httpx.Client, answers: list[httpx
         f'ray_fer_faces_total{{.*label="{label_of(answers[0])}",.*{tags}',
         f"ray_fer_uncertain_faces_total{{.*{tags}",
         'ray_fer_shadow_faces_total{.*agrees="true",.*champion_version="1",.*role="challenger",.*version="2"',
-        'ray_fer_judged_faces_total{.*correct="true",.*role="challenger",.*version="2"',
+        'ray_fer_labelled_faces_total{.*correct="true",.*role="challenger",.*version="2"',
         f"ray_fer_drift_psi{{.*{tags.replace(',.*role', ',.*of=.labels.,.*role')}",
         'ray_fer_drift_psi_chance{.*of="confidence"',
     ]
