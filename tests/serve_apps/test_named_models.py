@@ -13,7 +13,7 @@ from fer.data.images import encode_png
 from fer.errors import UserError
 from fer.tracking import TrackingOptions
 from serve_apps.applications import resolve_paths
-from serve_apps.classifier import Classifier
+from serve_apps.classifier import BatchItem, Classifier
 from serve_apps.named_models import NamedModels, by_name, expand, name_of
 from serve_apps.options import ServeConfig
 from serve_apps.reloadable_model import LoadedModel
@@ -99,7 +99,7 @@ def test_a_batch_of_several_models_and_a_broken_one(config: ServeConfig) -> None
         models = [await replica.choose(name, "") for name in names]
         refused = [await replica.choose(name, "") for name in ("face@broken", "face@1", "")]
         predict_batch = Classifier.predict_batch.__wrapped__  # without the queue, which needs a Serve replica
-        responses = await predict_batch(replica, [([PNG], model) for model in models])
+        responses = await predict_batch(replica, [BatchItem([PNG], model, "") for model in models])
         described = [f"{model.id} {model.name} {model.version}" for model in replica.named.describe()]
         for task in replica.named._followers.values():
             task.cancel()
