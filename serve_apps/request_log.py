@@ -74,7 +74,8 @@ class TextLine(logging.Formatter):
     """The entry for reading: time, status, route and time first, then what else is known."""
 
     def format(self, record: logging.LogRecord) -> str:
-        entry: Any = dict(record.msg)  # type: ignore[call-overload]
+        message: Any = record.msg
+        entry: dict[str, Any] = dict(message)
         head = [entry.pop(name) for name in ("time", "status", "method", "route", "milliseconds")]
         more = " ".join(f"{name}={json.dumps(value)}" for name, value in entry.items())
         return "{} {} {} {} {} ms".format(*head) + f" {more}"
