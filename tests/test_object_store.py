@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 EPOCHS = 3
 TRAIN = [
     "train", "--data", "s3://bucket/shards", "--name", "first", "--backbone", "test_resnet", "--img-size", "32",
-    "--epochs", str(EPOCHS), "--batch-size", "16", "--checkpoint-every", "4", "--device", "cpu",
+    "--epochs", str(EPOCHS), "--batch-size", "32", "--checkpoint-every", "4", "--device", "cpu",
 ]  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def test_everything_on_s3(s3: ObjectStore, tmp_path: Path, machines: tuple[Machi
     assert metrics["coverage"]["rows"] == 28
     assert s3.sent(".parquet") - before <= 1.05 * sizes["test"]
 
-    options = {"epochs": 1, "backbone": "narrow", "img_size": 40, "batch_size": 16, "device": "cpu", "threads": 1}
+    options = {"epochs": 1, "backbone": "narrow", "img_size": 40, "batch_size": 32, "device": "cpu", "threads": 1}
     small = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
     sweep = ["--space", "classifier_cpu", "--data", "s3://bucket/shards", "--name", "sweep", "--num-trials", "2"]
     second.run("tune", *sweep, *small, *second.storage)
