@@ -108,7 +108,8 @@ def test_feedback_reaches_the_replica_that_answered(client: httpx.Client, answer
     assert labelled == {"champion": ("1", True), "challenger": ("2", True)}
     assert client.post("/v1/feedback", json=feedback).status_code == 404
     assert client.post("/v1/feedback", json=feedback | {"request_id": "nobody's"}).status_code == 404
-    assert "the model has" in client.post("/v1/feedback", json=feedback | {"label": "bored"}).json()["detail"]
+    other = {"request_id": answers[1].headers["X-Request-ID"], "label": "bored"}
+    assert "the model has" in client.post("/v1/feedback", json=other).json()["detail"]
     assert client.post("/v1/feedback", json=feedback, headers={"Authorization": ""}).status_code == 401
     assert client.get("/v1/drift", headers={"Authorization": ""}).status_code == 401
 
