@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fer import __version__
 from fer.errors import UserError
-from jobs.commands import all_commands, find_command, split_job, usage
+from jobs.commands import JOBS, all_commands, find_command, split_job, usage
 
 PASSES_ON = "submit"
 """The command whose line goes on, after ``--``, with that of another one."""
@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ferry-fer {__version__}")
         return 0
     job, arguments = split_job(argv)
-    if job not in all_commands():
-        print(f"fer: unknown command {job!r}; choose from {', '.join(all_commands())}", file=sys.stderr)
+    if job not in JOBS and job not in (known := all_commands()):
+        print(f"fer: unknown command {job!r}; choose from {', '.join(known)}", file=sys.stderr)
         return 2
     return run_job(job, arguments)
 
