@@ -19,7 +19,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.fixtures.object_store import ObjectStore, free_port
+from jobs.demo import free_port
+from tests.fixtures.object_store import ObjectStore
 
 ROOT = Path(__file__).parents[1]
 EPOCHS = 3

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.fixtures.object_store import free_port, wait_for_port
+from jobs.demo import free_port
+from tests.fixtures.object_store import wait_for_port
 
 ROOT = Path(__file__).parents[2]
 SECRET = "not-to-be-found-in-any-log"

@@ -18,6 +18,7 @@ import pytest
 from cluster.inspection import find_progress, gpus_of
 from cluster.submission import MIB, SubmitOptions, check_size, environment_variables, runtime_env
 from fer.errors import UserError
+from jobs.demo import free_port
 from jobs.jobs import duration
 from jobs.submit import check_job
 
@@ -84,14 +85,6 @@ def test_gpus_are_those_of_the_placement_groups_that_exist_or_of_the_largest_one
 # A real cluster, with a home of its own.
 
 Fer = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
     unshare --user --map-root-user --net --mount --pid --fork --kill-child --mount-proc \
         python -m tests.cluster.three_hosts
 
-The first host is the head, without CPUs for jobs. Prints what was seen; `test_three_hosts.py` checks some of it.
+The first host is the head, without CPUs for jobs. Prints what was seen.
 """
 
 from __future__ import annotations
