@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cluster.submission import ClusterOptions, connected
+from cluster.submission import ClusterOptions, connected, is_running
 from fer.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,14 +88,10 @@ def jobs(options: ClusterOptions) -> list[JobState]:
 
         submitted = [job for job in client.list_jobs() if job.submission_id]
         groups = list_placement_groups(client.get_address(), limit=LISTED, detail=True)
-        running = [str(job.submission_id) for job in submitted if _runs(job)]
+        running = [str(job.submission_id) for job in submitted if is_running(job)]
         logs = {job_id: client.get_job_logs(job_id) for job_id in running}
     submitted.sort(key=lambda job: job.start_time or 0, reverse=True)
     return [_state(job, logs.get(str(job.submission_id), ""), groups) for job in submitted]
-
-
-def _runs(job: JobDetails) -> bool:
-    return str(job.status.value) in ("PENDING", "RUNNING")
 
 
 def _state(job: JobDetails, log: str, groups: Sequence[Any]) -> JobState:
@@ -109,7 +105,7 @@ def _state(job: JobDetails, log: str, groups: Sequence[Any]) -> JobState:
         status=str(job.status.value).lower(),
         seconds=seconds,
         progress=progress,
-        remaining=seconds / share - seconds if share and _runs(job) else None,
+        remaining=seconds / share - seconds if share and is_running(job) else None,
         gpus=gpus_of([group for group in groups if group.creator_job_id == job.job_id]),
     )
 

@@ -46,7 +46,6 @@ class StartConfig(Options):
     dashboard_port: int = Field(8265, ge=1, le=65535, description="Port of the dashboard and the job server")
     cpus: int | None = Field(None, ge=0, description="CPUs that the node offers; unset: all")
     gpus: int | None = Field(None, ge=0, description="GPUs that the node offers; unset: all")
-    labels: dict[str, str] = Field({}, description="Labels of the node, such as role=rollout, for placement")
 
 
 def start(config: StartConfig) -> str:
@@ -61,7 +60,7 @@ def start(config: StartConfig) -> str:
     log = STATE / "cluster.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            command(config), env=node_environment(config), stdout=output, stderr=output, start_new_session=True
+            command(config), env=node_environment(), stdout=output, stderr=output, start_new_session=True
         )
     _wait(config, process, log)
     url = f"http://{config.host}:{config.dashboard_port}"
@@ -100,10 +99,9 @@ def command(config: StartConfig) -> list[str]:
         role += ["--dashboard-host", config.host, "--dashboard-port", str(config.dashboard_port)]
     limits = [("--num-cpus", config.cpus), ("--num-gpus", config.gpus)]
     offered = [word for flag, number in limits if number is not None for word in (flag, str(number))]
-    labels = ["--labels", ",".join(f"{name}={value}" for name, value in config.labels.items())] if config.labels else []
     ray = str(Path(sys.executable).with_name("ray"))
     return [
-        *(ray, "start", *role, "--node-ip-address", config.host, *offered, *labels),
+        *(ray, "start", *role, "--node-ip-address", config.host, *offered),
         *("--dashboard-agent-listen-port", str(_free_port(AGENT_PORT)), "--block", "--disable-usage-stats"),
     ]
 
@@ -118,7 +116,7 @@ def _free_port(preferred: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def node_environment(config: StartConfig) -> dict[str, str]:
+def node_environment() -> dict[str, str]:
     """What the node's processes get: token authentication, Serve's settings, and no job's variables."""
     own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # jobs run `python`
@@ -141,11 +139,6 @@ def require_token() -> None:
     """Raise UserError if this machine lacks the cluster's token."""
     if not os.environ.get("RAY_AUTH_TOKEN") and not TOKEN.is_file():
         raise UserError(f"--join needs the head's token: copy its {TOKEN} to this machine, or set RAY_AUTH_TOKEN")
-
-
-def dashboard() -> str | None:
-    """URL of the cluster that this machine's node belongs to; None if there is no node."""
-    return str(_record()["dashboard"]) if _running() else None
 
 
 def _record() -> dict[str, Any]:

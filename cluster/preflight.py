@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-import fsspec
 import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -16,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.local import connect, is_local
 from fer import __version__
 from fer.errors import UserError
+from fer.storage import get_filesystem
 from fer.training.options import LaunchOptions
 from fer.training.placement import Bundle, check_placement
 
@@ -80,9 +80,9 @@ def check_nodes(storage: str) -> None:
     nodes = alive_nodes()
     if len(nodes) < 2:
         return
-    filesystem, folder = fsspec.url_to_fs(storage)
+    filesystem, folder = get_filesystem(storage)
     filesystem.makedirs(folder, exist_ok=True)
-    marker = f"{folder.rstrip('/')}/.preflight-{uuid.uuid4().hex}"
+    marker = f"{folder}/.preflight-{uuid.uuid4().hex}"
     filesystem.pipe_file(marker, b"")
     try:
         answers = [(node["NodeManagerAddress"], probe(node["NodeID"], storage, marker)) for node in nodes]
@@ -99,7 +99,6 @@ def probe(node_id: str, storage: str, marker: str) -> Any:
     def look() -> dict[str, str | None]:
         import sys
 
-        import fsspec
         import ray
 
         try:
@@ -109,7 +108,9 @@ def probe(node_id: str, storage: str, marker: str) -> Any:
         found: dict[str, str | None] = {"Ferry": __version__, "Ray": ray.__version__}
         found["Python"] = "{}.{}".format(*sys.version_info)
         try:
-            filesystem, _ = fsspec.url_to_fs(storage)
+            from fer.storage import get_filesystem
+
+            filesystem, _ = get_filesystem(storage)
             found["storage"] = None if filesystem.exists(marker) else "it is empty there: is it this node's own disk?"
         except Exception as error:  # of any storage's library
             found["storage"] = f"{type(error).__name__}: {error}"

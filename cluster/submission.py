@@ -34,7 +34,6 @@ FORWARDED = re.compile(r"(FER|MLFLOW|AWS|GOOGLE|HF|HUGGING_FACE|FSSPEC|NCCL)_\w+
 """Environment variables that a job gets, on all of its nodes."""
 EXCLUDED = [".git"]
 MIB = 2**20
-ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 class ClusterOptions(Options):
@@ -203,6 +202,11 @@ def find(client: JobSubmissionClient, job_id: str) -> JobDetails:
         if job.submission_id == job_id:
             return job
     raise UserError(f"no job {job_id!r}; jobs: {', '.join(sorted(str(job.submission_id) for job in jobs)) or 'none'}")
+
+
+def is_running(job: JobDetails) -> bool:
+    """Whether a job has not ended, or not started yet."""
+    return str(job.status.value) in ("PENDING", "RUNNING")
 
 
 def new_name(job: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cluster.persistent import StartConfig
 from cluster.submission import ClusterOptions
-from fer.errors import UserError
 from fer.options import Options
 from jobs.commands import Subcommand
 
@@ -57,8 +56,6 @@ SUBCOMMANDS = {
     "stop": Subcommand("End this machine's node", StopConfig, stop),
     "status": Subcommand("Show the cluster's nodes", StatusConfig, status),
 }
-
-__all__ = ["SUBCOMMANDS", "UserError"]
 
 if __name__ == "__main__":
     import sys

@@ -1,6 +1,6 @@
 """Writing the shards of a listing: one task per shard, in this process or on a Ray cluster.
 
-A task reads and checks the images of its rows, cuts faces out if it is told to, and writes one file. A record of it
+A task reads and checks the images of its rows, cuts faces out if the plan says so, and writes one file. A record of it
 follows; the shards that have one when an interrupted job starts again are kept.
 """
 

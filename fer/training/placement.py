@@ -27,8 +27,7 @@ class Bundle(NamedTuple):
 def check_placement(bundles: Sequence[Bundle], nodes: Mapping[str, Mapping[str, float]]) -> None:
     """Raise UserError that names what does not fit, and what the nodes (address: resources) offer.
 
-    Places the largest processes first, each on the node that has the least left over, as Ray's packing does. A cluster
-    that can grow (see `fer.training.launch`) is not checked by what it has now.
+    Places the largest processes first, each on the node that has the least left over, as Ray's packing does.
     """
     free = {address: dict(resources) for address, resources in nodes.items()}
     for bundle in sorted(bundles, key=_size, reverse=True):
