@@ -32,6 +32,9 @@ SPEC, WEIGHTS, GRAPH, OPENVINO_GRAPH = "model.json", "model.safetensors", "model
 """Files of a model folder; a graph is there if the model was exported to ONNX or OpenVINO. Vision-language models have
 a spec, but store their weights as transformers does."""
 
+CANARY = "canary"
+"""Tag of a registered version: the share of the clients that it answers as a challenger."""
+
 
 def register(
     options: TrackingOptions,
@@ -78,6 +81,26 @@ def promote(
         old = client.get_registered_model(name).aliases.get(alias)
         client.set_registered_model_alias(name, alias, str(new))
     return (str(old) if old is not None else None), str(new)
+
+
+def set_canary(name: str, share: float, tracking: TrackingOptions, alias: str = "challenger") -> str:
+    """Give the version with ``alias`` this share of the clients, 0 to 1, on servers whose challenger it is.
+
+    Returns the version, whose tag `canary` it becomes.
+    """
+    uri = tracking_uri(tracking)
+    version = str(_find_version(uri, name, alias=alias).version)
+    with mlflow_client(uri) as client:
+        client.set_model_version_tag(name, version, CANARY, str(share))
+    return version
+
+
+def canary_share(reference: str, tracking: TrackingOptions) -> float | None:
+    """The share of `set_canary`; None if it was not set, and for a model that is not registered."""
+    if not reference.startswith("models:/"):
+        return None
+    share = _version(reference, tracking).tags.get(CANARY)
+    return None if share is None else float(share)
 
 
 def resolve_model(reference: str, tracking: TrackingOptions) -> Path:

@@ -26,6 +26,13 @@ class Config(TrackingOptions):
     version: int | None = Field(None, ge=1, description="Version to promote; unset: the one with the alias of --from")
     alias: str = Field("champion", description="Alias to set")
     source: str = Field("challenger", alias="from", description="Alias of the version to promote")
+    canary: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Promote nothing; give the version with the alias --from this share of the clients, on servers "
+        "whose --challenger it is",
+    )
     rule: str | None = Field(
         None,
         alias="if",
@@ -40,14 +47,20 @@ class Config(TrackingOptions):
     def _check_rule(self) -> Config:
         if (self.rule is None) != (self.endpoint is None):
             raise ValueError("--if and --endpoint need each other")
+        if self.canary is not None and self.rule is not None:
+            raise ValueError("--canary promotes nothing; leave out --if")
         return self
 
 
 def main(config: Config) -> None:
-    """Move the alias, and print its old and its new version; end with exit code 1 if the rule is not met."""
-    from fer.registry import promote
+    """Move the alias, or set the challenger's share, and print it; end with exit code 1 if the rule is not met."""
+    from fer.registry import promote, set_canary
     from fer.tracking import tracking_uri
 
+    if config.canary is not None:
+        challenger = set_canary(config.name, config.canary, config, config.source)
+        print(f"version {challenger} of {config.name} now answers {config.canary:.0%} of the clients as the challenger")
+        return
     version = None if config.version is None else str(config.version)
     if config.rule is not None:
         version = checked_version(config, config.rule)

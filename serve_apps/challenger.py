@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 
+from fer.registry import canary_share
 from serve_apps.options import ServeConfig
 from serve_apps.reloadable_model import LoadModel, ReloadableModel
 from serve_apps.schema import InvalidInput, PredictResponse, Role
+
+log = logging.getLogger("ray.serve")
 
 MAX_SHADOW_BATCHES = 2
 """Batches that wait for the challenger in shadow, at most; a replica that is busier than that compares fewer."""
@@ -20,9 +25,37 @@ class Challenger:
 
     def __init__(self, config: ServeConfig, load: LoadModel) -> None:
         assert config.challenger
+        self.config = config
         self.model = ReloadableModel(config.challenger, config, load)
         self.share, self.shadow = config.canary, config.shadow
+        self.share_error: str | None = None
         self.waiting = 0
+        self.update_share()
+
+    async def follow(self, seconds: float) -> None:
+        """Every ``seconds``, look up the model's alias and its share. Never returns."""
+
+        async def follow_share() -> None:
+            while True:
+                await asyncio.sleep(seconds)
+                await asyncio.to_thread(self.update_share)
+
+        await asyncio.gather(self.model.follow(seconds), follow_share())
+
+    def update_share(self) -> None:
+        """Take the share that `fer promote --canary` has set for this version, else that of the options."""
+        if self.shadow:
+            return
+        try:
+            share = canary_share(self.model.reference, self.config)
+            share = self.config.canary if share is None else share
+            if share != self.share:
+                log.warning("the challenger now answers %.0f%% of the clients", 100 * share)
+            self.share, self.share_error = share, None
+        except Exception as error:  # an unreachable registry: nothing may take the server down
+            if str(error) != self.share_error:
+                log.exception("could not look up the challenger's share; it stays %s", self.share)
+            self.share_error = str(error)
 
     def role(self, client: str) -> Role:
         """Who answers a client; always the same one while the share does not change."""

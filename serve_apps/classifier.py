@@ -80,7 +80,7 @@ class Classifier(ReportingReplica):
         super().__init__(config, keys, load)
         self.challenger = Challenger(config, load) if config.challenger else None
         if self.challenger:
-            self.followed.append(self.challenger.model)
+            self.followed.append(self.challenger.follow)
         others = {name: each for name, each in by_name(config.models).items() if name != name_of(config.model)}
         self.named = NamedModels(others, config.max_loaded_models, config, load)
         self.detector = open_detector(config)

@@ -3,7 +3,7 @@
 # Annotations stay objects here: Serve ships the routes without this module's names, so strings could not be resolved.
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import cv2
@@ -39,8 +39,8 @@ class ModelReplica:
         open_request_log(config)
         self.config, self.gate = config, Gate(keys)
         self.model = ReloadableModel(config.model, config, load)
-        self.followed = [self.model]
-        """Models whose aliases are to be followed, from the first `reconfigure` on."""
+        self.followed: list[Callable[[float], Coroutine[Any, Any, None]]] = [self.model.follow]
+        """What follows the registry, given the seconds between two look-ups, from the first `reconfigure` on."""
         self.tasks: set[asyncio.Task[None]] = set()
         """Background work; the set keeps it from being collected."""
         self.started = time.monotonic()
@@ -51,7 +51,7 @@ class ModelReplica:
         if self.followed:
             self.start_task(self.gate.follow_replicas())
         while self.followed:
-            self.start_task(self.followed.pop().follow(self.config.reload_seconds))
+            self.start_task(self.followed.pop()(self.config.reload_seconds))
 
     def start_task(self, work: Coroutine[Any, Any, None]) -> None:
         """Run in the background."""

@@ -14,7 +14,7 @@ import pytest
 
 from fer.errors import UserError
 from fer.mlflow_buffer import flush
-from fer.registry import model_version, promote, register, register_variant, resolve_model
+from fer.registry import canary_share, model_version, promote, register, register_variant, resolve_model
 from fer.tracking import Run, TrackingOptions, start_run, tracking_uri
 
 
@@ -238,5 +238,9 @@ def test_the_command_prints_the_promoted_version(
     assert "models:/commanded@champion is now version 1 (a new alias)" in capsys.readouterr().out
     assert run_job("promote", ["commanded", "--from", "challenger", *where]) == 0
     assert "is now version 2 (before: 1)" in capsys.readouterr().out
+    assert run_job("promote", ["commanded", "--canary", "0.3", *where]) == 0
+    assert "version 2 of commanded now answers 30% of the clients" in capsys.readouterr().out
+    assert canary_share("models:/commanded@champion", tracking) == 0.3
+    assert canary_share("models:/commanded/1", tracking) is None
     assert run_job("promote", ["commanded", "--from", "nobody", *where]) == 2
     assert "no alias 'nobody'; versions: 1, 2" in capsys.readouterr().err

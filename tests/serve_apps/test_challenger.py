@@ -11,6 +11,7 @@ import pytest
 from fer.data.images import encode_png
 from fer.errors import UserError
 from fer.options import parse
+from fer.registry import set_canary
 from fer.tracking import TrackingOptions
 from serve_apps.challenger import Challenger, agreement
 from serve_apps.classifier import BatchItem, Classifier
@@ -61,6 +62,23 @@ def test_a_share_of_the_clients_gets_the_challenger_and_keeps_it(config: ServeCo
     assert roles == [challenger.role(client) for client in CLIENTS]
     stayed = [larger.role(client) for client, role in zip(CLIENTS, roles, strict=True) if role == "challenger"]
     assert set(stayed) == {"challenger"}
+
+
+def test_the_share_follows_the_registry(config: ServeConfig, caplog: pytest.LogCaptureFixture) -> None:
+    def share(challenger: Challenger) -> float:
+        challenger.update_share()
+        return sum(challenger.role(client) == "challenger" for client in CLIENTS) / len(CLIENTS)
+
+    challenger = Challenger(config, lambda *_: None)  # type: ignore[arg-type, return-value]
+    assert 0.25 < share(challenger) < 0.35
+    assert set_canary("face", 0.6, config) == "2"
+    try:
+        assert 0.55 < share(challenger) < 0.65
+        challenger.config = config.model_copy(update={"tracking_uri": "sqlite:////nowhere/mlflow.db"})
+        assert 0.55 < share(challenger) < 0.65
+        assert "could not look up the challenger's share" in caplog.text
+    finally:
+        set_canary("face", config.canary, config)
 
 
 def test_both_versions_answer_in_one_batch_and_say_so(config: ServeConfig) -> None:
