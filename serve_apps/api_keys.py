@@ -33,7 +33,7 @@ KEYS = TypeAdapter(list[ApiKey])
 
 
 def digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()  # a client's JSON may have surrogates
 
 
 def read_keys(file: Path) -> list[ApiKey]:

@@ -11,7 +11,6 @@ import asyncio
 import json
 import time
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 from fastapi import HTTPException, WebSocket, WebSocketDisconnect
 from pydantic import Field
@@ -73,7 +72,7 @@ class LatestFrame:
 def same_origin(socket: WebSocket) -> bool:
     """Whether the page that opened the connection is this server's. Clients other than browsers name no page."""
     origin = socket.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == socket.headers.get("host")
+    return origin is None or origin.partition("://")[2] == socket.headers.get("host")
 
 
 api = new_api("Ferry: live", "Faces in live video")
@@ -123,7 +122,7 @@ class Live:
         """The key in the first message, if one is needed. Raises HTTPException 401 or 403."""
         secret = ""
         if self.gate.keys:
-            with suppress(TimeoutError, ValueError, KeyError, TypeError):
+            with suppress(TimeoutError, ValueError, KeyError, TypeError, RecursionError):
                 message = json.loads(await asyncio.wait_for(socket.receive_text(), TOKEN_SECONDS))
                 secret = str(message["token"])
         return self.gate.identify(secret, "live")
