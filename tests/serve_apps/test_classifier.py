@@ -207,6 +207,8 @@ def test_an_overloaded_server_returns_503_and_recovers(client: httpx.Client) -> 
     for response in responses:
         if response.status_code == 503:
             assert response.headers["Retry-After"] == "1"
+            assert "busy" in response.json()["detail"]
+            assert response.headers["X-Request-ID"]
     assert client.get("/healthz").status_code == 200
 
 

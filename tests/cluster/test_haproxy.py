@@ -1,0 +1,163 @@
+"""HAProxy as cluster/haproxy.sh starts it for Ray Serve, in front of a server of the test's own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from cluster.serve import HAPROXY, serve_settings
+
+pytestmark = pytest.mark.skipif(
+    "FERRY_HAPROXY" not in serve_settings() or shutil.which("setpriv") is None,
+    reason="HAProxy and setpriv are on Linux",
+)
+
+CONFIG = """
+global
+    stats socket {folder}/admin.sock mode 666 level admin expose-fd listeners
+defaults
+    mode http
+    option httplog
+    timeout connect 5s
+    timeout client 60s
+    errorfile 502 {folder}/500.http
+    errorfile 503 {folder}/500.http
+frontend http_frontend
+    bind 127.0.0.1:{port}
+    default_backend replicas
+backend replicas
+    server one 127.0.0.1:{replica}
+listen stats
+  bind *:8404
+"""
+MANAGER = 'echo $$ >"$2.manager"; "$1" -db -f "$2" & echo $! >"$2.first"; wait; sleep 100'
+RAY = 'echo $$ >"$2.ray"; sh -c "$0" manager "$1" "$2" & wait'
+
+
+class Replica(BaseHTTPRequestHandler):
+    """Answers with the headers that have reached it; at /full and /other with 503."""
+
+    def do_GET(self) -> None:
+        self.send_response(503 if self.path in ("/full", "/other") else 200)
+        if self.path == "/full":
+            self.send_header("Retry-After", "7")
+            self.send_header("X-Request-ID", "the request")
+        self.send_header("Content-Type", "text/plain")
+        body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def replica() -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Replica) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def config(replica: ThreadingHTTPServer, tmp_path: Path) -> Iterator[Path]:
+    """HAProxy's configuration, once it runs; beside it are files with the numbers of the processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (folder := tmp_path / "node").mkdir()
+    config = folder / "haproxy.cfg"
+    config.write_text(CONFIG.format(folder=folder, port=port, replica=replica.server_port))
+    (tmp_path / "port").write_text(str(port))
+    with subprocess.Popen(
+        ["sh", "-c", RAY, MANAGER, str(HAPROXY), str(config)], env=os.environ | serve_settings(), start_new_session=True
+    ) as process:
+        until(lambda: (folder / "second.pid").exists() and is_open(port))
+        yield config
+        os.killpg(process.pid, signal.SIGKILL)
+    until(lambda: not is_open(port))
+
+
+def test_headers_that_control_serve_do_not_reach_a_replica(config: Path) -> None:
+    _, headers, _ = get(
+        config, "/", ("X-Request-Timeout-Seconds", b"inf"), ("Serve_Multiplexed-Model-Id", b"\xff"),
+        ("X-Session-Id", b"1"), ("X-Request-Disconnect-Disabled", b"?1"), ("X-Request-ID", b"\xff"),
+        ("X-Client-ID", b"me"),
+    )  # fmt: skip
+    assert set(headers) == {"host", "accept-encoding", "x-client-id", "x-forwarded-for"}
+    assert get(config, "/", ("X-Request-ID", b"a-b.1"))[1]["x-request-id"] == "a-b.1"
+
+
+def test_every_503_of_a_busy_server_is_json(config: Path, replica: ThreadingHTTPServer) -> None:
+    status, body, answer = get(config, "/full")
+    assert (status, answer["Retry-After"], answer["X-Request-ID"]) == (503, "7", "the request")
+    assert "busy" in body["detail"]
+    assert "detail" not in get(config, "/other")[1], "an answer of the application itself"
+    replica.shutdown()
+    replica.socket.close()
+    status, body, answer = get(config, "/")
+    assert (status, answer["Retry-After"]) == (503, "1")
+    assert "no replica" in body["detail"]
+
+
+def test_the_second_haproxy_takes_over_and_ends_with_ray(config: Path) -> None:
+    os.kill(number(config, "first"), signal.SIGKILL)
+    assert {get(config, "/")[0] for _ in range(50)} == {200}
+    time.sleep(2.5)  # it waits for Serve, which replaces the manager
+    os.kill(number(config, "manager"), signal.SIGKILL)
+    time.sleep(1.5)
+    assert get(config, "/")[0] == 200
+    os.kill(number(config, "ray"), signal.SIGKILL)
+    until(lambda: not is_open(port(config)))
+    until(lambda: not config.parent.exists())
+
+
+def test_the_second_haproxy_ends_when_serve_stops(config: Path) -> None:
+    os.kill(number(config, "manager"), signal.SIGKILL)  # with it ends the first one, at once
+    until(lambda: not is_open(port(config)))
+
+
+def number(config: Path, name: str) -> int:
+    return int(Path(f"{config}.{name}").read_text())
+
+
+def port(config: Path) -> int:
+    return int((config.parents[1] / "port").read_text())
+
+
+def get(config: Path, path: str, *headers: tuple[str, bytes]) -> tuple[int, dict, http.client.HTTPMessage]:
+    """The status, the body, and the headers of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port(config), timeout=10)
+    connection.putrequest("GET", path)
+    for name, value in headers:
+        connection.putheader(name, value)
+    connection.endheaders()
+    response = connection.getresponse()
+    body = json.loads(response.read())
+    connection.close()
+    return response.status, body, response.headers
+
+
+def is_open(number: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", number)) == 0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
