@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.serve import HAPROXY, serve_settings
@@ -43,7 +44,7 @@ listen stats
   bind *:8404
 """
 MANAGER = 'echo $$ >"$2.manager"; "$1" -db -f "$2" & echo $! >"$2.first"; wait; sleep 100'
-RAY = 'echo $$ >"$2.ray"; sh -c "$0" manager "$1" "$2" & wait'
+RAY = 'echo $$ >"$2.ray"; sh -c "$0" manager "$1" "$2" & wait; sleep 100'
 
 
 class Replica(BaseHTTPRequestHandler):
@@ -85,10 +86,10 @@ def config(replica: ThreadingHTTPServer, tmp_path: Path) -> Iterator[Path]:
     with subprocess.Popen(
         ["sh", "-c", RAY, MANAGER, str(HAPROXY), str(config)], env=os.environ | serve_settings(), start_new_session=True
     ) as process:
-        until(lambda: (folder / "second.pid").exists() and is_open(port))
+        until(lambda: listeners(port) == 2)
         yield config
         os.killpg(process.pid, signal.SIGKILL)
-    until(lambda: not is_open(port))
+    until(lambda: not listeners(port))
 
 
 def test_headers_that_control_serve_do_not_reach_a_replica(config: Path) -> None:
@@ -115,19 +116,20 @@ def test_every_503_of_a_busy_server_is_json(config: Path, replica: ThreadingHTTP
 
 def test_the_second_haproxy_takes_over_and_ends_with_ray(config: Path) -> None:
     os.kill(number(config, "first"), signal.SIGKILL)
+    until(lambda: listeners(port(config)) == 1)
     assert {get(config, "/")[0] for _ in range(50)} == {200}
     time.sleep(2.5)  # it waits for Serve, which replaces the manager
     os.kill(number(config, "manager"), signal.SIGKILL)
     time.sleep(1.5)
     assert get(config, "/")[0] == 200
     os.kill(number(config, "ray"), signal.SIGKILL)
-    until(lambda: not is_open(port(config)))
+    until(lambda: not listeners(port(config)))
     until(lambda: not config.parent.exists())
 
 
 def test_the_second_haproxy_ends_when_serve_stops(config: Path) -> None:
     os.kill(number(config, "manager"), signal.SIGKILL)  # with it ends the first one, at once
-    until(lambda: not is_open(port(config)))
+    until(lambda: not listeners(port(config)))
 
 
 def number(config: Path, name: str) -> int:
@@ -151,9 +153,10 @@ def get(config: Path, path: str, *headers: tuple[str, bytes]) -> tuple[int, dict
     return response.status, body, response.headers
 
 
-def is_open(number: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", number)) == 0
+def listeners(port: int) -> int:
+    """How many sockets listen on the port."""
+    found = psutil.net_connections("tcp4")
+    return sum(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found)
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -98,6 +98,7 @@ def test_a_killed_server_frees_its_port_and_a_second_one_stops_cleanly(certifica
         for child in psutil.Process(process.pid).children(recursive=True):
             if child.name() == "haproxy" and child.cmdline()[3].endswith("/haproxy.cfg"):
                 child.kill()
+                child.wait(30)
         answers = [httpx.get(f"http://localhost:{port}/healthz") for _ in range(50)]
         assert [answer.status_code for answer in answers] == [200] * 50, "the second HAProxy takes all"
         assert is_open(port)
