@@ -6,7 +6,9 @@
 # - with FERRY_TLS_CERTIFICATE, a file with a certificate and its key, it speaks HTTPS;
 # - nothing is spliced: with that, one in four clients that went away was not noticed, and its request went on;
 # - without a replica it answers 503 and Retry-After, not 500;
-# - a client that does not send its headers in time is answered 408; without that, it could keep a connection for ever;
+# - a request has to arrive in time, at most FERRY_UPLOAD_SECONDS, or it is answered 408: without that, a client could
+#   keep a connection for ever. It is sent to a replica when it has arrived, as far as the buffer holds it, and to
+#   another one if that dies;
 # - requests and responses follow the rules in cluster/haproxy_rules.cfg;
 # - a second HAProxy listens on the same port (cluster/haproxy_second.sh): the service outlives the first one;
 # - it ends with the process that started it. Otherwise it survives a killed server, and keeps the port.
@@ -14,16 +16,25 @@ set -eu
 config=$3
 folder=$(dirname "$config") here=$(dirname "$0")
 chmod 700 "$folder"
-sed -i -e 's/^    option httplog$/&\n    option forwardfor\n    timeout http-request 30s/' \
+sed -i -e 's/^    option httplog$/&\n    option forwardfor/' \
+    -e "s|^    option abortonclose|&\n    option http-buffer-request\n    timeout http-request ${FERRY_UPLOAD_SECONDS:-30}s|" \
+    -e "s|^    errorfile 503 .*|&\n    errorfile 408 $folder/408.http|" \
     -e '/^frontend prometheus/,/no log/d' -e '/^listen stats/,$d' -e '/option splice-/d' \
     -e "/^frontend http_frontend/,/^    bind/{ /^    bind/r $here/haproxy_rules.cfg
     }" "$config"
 if [ -n "${FERRY_TLS_CERTIFICATE:-}" ]; then
     sed -i "/^frontend http_frontend/,/^    bind/s|^    bind.*|& ssl crt $FERRY_TLS_CERTIFICATE alpn http/1.1|" "$config"
 fi
-body='{"detail":"no replica is ready; try again"}'
-printf 'HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' \
-    ${#body} "$body" >"$folder/500.http"
+
+# A response of HAProxy itself: status, reason, further header, detail.
+response() {
+    body="{\"detail\":\"$4\"}"
+    printf 'HTTP/1.1 %s\r\nContent-Type: application/json\r\n%s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' \
+        "$1 $2" "$3" ${#body} "$body"
+}
+response 503 "Service Unavailable" "Retry-After: 1" "no replica is ready; try again" >"$folder/500.http"
+response 408 "Request Timeout" "Cache-Control: no-cache" "the request took too long to arrive" >"$folder/408.http"
+
 if command -v setpriv >/dev/null; then
     echo $$ >"$folder/first.pid"
     sed "s|/admin.sock |/second.sock |" "$config" >"$folder/second.cfg"

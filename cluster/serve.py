@@ -17,6 +17,8 @@ from pathlib import Path
 from fer.cpus import cpu_count
 
 HAPROXY = Path(__file__).with_name("haproxy.sh")
+RETRIED_BYTES = 128 * 1024
+"""Largest request that HAProxy holds until it is answered."""
 DRAIN_SECONDS = 3
 """How long a replica that stops still takes requests. HAProxy stops sending them after half a second."""
 
@@ -49,6 +51,10 @@ def serve_settings() -> dict[str, str]:
         "FERRY_HAPROXY": str(Path(package.origin).with_name("bin") / "haproxy"),
         "SERVE_SOCKET_REUSE_PORT_ENABLED": "1",  # for the second HAProxy
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",  # a client that takes nothing for so long; by default an hour
+        # A request of up to this size is sent to another replica if its own one dies.
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(RETRIED_BYTES),
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_MAXCONN": "2048",  # each may take two buffers
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, cpu_count() // 4)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),

@@ -45,7 +45,7 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
     from fer.errors import UserError
     from serve_apps.applications import cpus_needed
     from serve_apps.auth import choose_token
-    from serve_apps.server import check_port, deploy, use_certificate, wait_for_routes
+    from serve_apps.server import check_port, deploy, limit_uploads, use_certificate, wait_for_routes
 
     if not os.environ.get("RAY_ADDRESS"):
         check_port(config.host, config.port)
@@ -54,6 +54,7 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
             "--metrics-port needs a Ray of this command; on a cluster, `ray start` sets the port of each node"
         )
     use_certificate(config.tls_certificate)
+    limit_uploads(apps)
     local_cpus = cpus_needed(apps, replicas=cpu_count()) + 1
     connect(cpus=cpus_needed(apps) + 1, local_cpus=local_cpus, serves=True, metrics_port=config.metrics_port)
     keys = any(app.args.api_keys for app in apps)

@@ -159,6 +159,8 @@ async def _read_form(request: Request, limits: LimitOptions) -> tuple[list[bytes
     except MultiPartException as error:
         too_many = "Too many files" in error.message
         raise HTTPException(413 if too_many else 400, f"multipart form: {error.message}") from None
+    except UnicodeError:  # a charset such as `undefined`, which Python knows as a name only
+        raise HTTPException(400, "multipart form: its charset can't be decoded") from None
     files = [await value.read() for _, value in form.multi_items() if isinstance(value, UploadFile)]
     fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
     await form.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
 import ssl
@@ -16,6 +17,7 @@ from urllib.request import urlopen
 
 from fer.errors import UserError
 from serve_apps.applications import App
+from serve_apps.options import LimitOptions
 
 ROUTES_SECONDS = 60
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
@@ -92,6 +94,13 @@ def use_certificate(file: str | None) -> None:
     except OSError as error:
         raise UserError(f"{file} has no certificate with its private key: {error.strerror or error}") from None
     os.environ["FERRY_TLS_CERTIFICATE"] = str(Path(file).absolute())
+
+
+def limit_uploads(apps: Sequence[App]) -> None:
+    """Let HAProxy, which this process is about to start with Ray, wait for a request as long as the applications do."""
+    limits = [app.args.max_upload_seconds for app in apps if isinstance(app.args, LimitOptions)]
+    if limits:
+        os.environ["FERRY_UPLOAD_SECONDS"] = str(math.ceil(max(limits)))
 
 
 def check_port(host: str, port: int) -> None:

@@ -28,9 +28,13 @@ pytestmark = pytest.mark.skipif(
 CONFIG = """
 global
     stats socket {folder}/admin.sock mode 666 level admin expose-fd listeners
+    tune.bufsize 131072
 defaults
     mode http
     option httplog
+    option abortonclose
+    option redispatch 1
+    retry-on conn-failure empty-response
     timeout connect 5s
     timeout client 60s
     errorfile 502 {folder}/500.http
@@ -48,7 +52,16 @@ RAY = 'echo $$ >"$2.ray"; sh -c "$0" manager "$1" "$2" & wait; sleep 100'
 
 
 class Replica(BaseHTTPRequestHandler):
-    """Answers with the headers that have reached it; at /full and /other with 503."""
+    """Answers with the headers that have reached it; at /full and /other with 503, at /dying at the second time."""
+
+    died = 0
+
+    def do_POST(self) -> None:
+        if self.path == "/dying" and not Replica.died:
+            Replica.died = len(self.rfile.read(int(self.headers["Content-Length"])))
+            self.close_connection = True
+        else:
+            self.do_GET()
 
     def do_GET(self) -> None:
         self.send_response(503 if self.path in ("/full", "/other") else 200)
@@ -84,7 +97,9 @@ def config(replica: ThreadingHTTPServer, tmp_path: Path) -> Iterator[Path]:
     config.write_text(CONFIG.format(folder=folder, port=port, replica=replica.server_port))
     (tmp_path / "port").write_text(str(port))
     with subprocess.Popen(
-        ["sh", "-c", RAY, MANAGER, str(HAPROXY), str(config)], env=os.environ | serve_settings(), start_new_session=True
+        ["sh", "-c", RAY, MANAGER, str(HAPROXY), str(config)],
+        env=os.environ | serve_settings() | {"FERRY_UPLOAD_SECONDS": "1"},
+        start_new_session=True,
     ) as process:
         until(lambda: listeners(port) == 2)
         yield config
@@ -112,6 +127,32 @@ def test_every_503_of_a_busy_server_is_json(config: Path, replica: ThreadingHTTP
     status, body, answer = get(config, "/")
     assert (status, answer["Retry-After"]) == (503, "1")
     assert "no replica" in body["detail"]
+
+
+def test_a_request_is_sent_to_another_replica_if_its_own_dies(config: Path) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port(config), timeout=10)
+    for path in ("/", "/dying"):  # a second request of a connection: HAProxy would close that without an answer
+        connection.request("POST", path, b"x" * 10_000)
+        response = connection.getresponse()
+        assert response.status == 200
+        response.read()
+    assert Replica.died == 10_000
+    connection.close()
+
+
+def test_slow_requests_and_huge_headers_get_an_answer(config: Path) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+    huge = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20_000 + b"\r\n\r\n"
+    for sent, status, body in (
+        (head, b"408", b""),
+        (head + b"\r\nx", b"408", b'{"detail"'),
+        (huge, b"431", b'{"detail"'),
+    ):
+        with socket.create_connection(("127.0.0.1", port(config)), timeout=10) as connection:
+            connection.sendall(sent)
+            answer = connection.recv(10_000)
+        assert answer.split()[1] == status
+        assert body in answer
 
 
 def test_the_second_haproxy_takes_over_and_ends_with_ray(config: Path) -> None:

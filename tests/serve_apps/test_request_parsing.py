@@ -125,6 +125,7 @@ def test_analyze_accepts_deepface_requests() -> None:
         (form(("files", b"x" * 1001)), FORM, 413),
         (form(("files", b"x" * 4000)), FORM, 413),
         (b"no boundary here", FORM, 400),
+        (form(("files", b"1")), {"content-type": FORM["content-type"] + "; charset=undefined"}, 400),
         (b"", {"content-type": "multipart/form-data"}, 400),
     ],
 )
