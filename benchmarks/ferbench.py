@@ -82,7 +82,7 @@ def generate_one_by_one(
     from fer.vlm.model import load_model, load_processor, resolve_vlm
     from fer.vlm.options import VlmModelOptions
 
-    path = resolve_vlm(model, TrackingOptions(out_dir=scratch))
+    path = resolve_vlm(model, TrackingOptions(storage=scratch))
     processor = load_processor(path)
     network = load_model(path, VlmModelOptions(precision="fp32")).eval()
     if torch.cuda.is_available():
@@ -118,7 +118,7 @@ def in_batches(config: FerbenchBenchmark, file: Path, scratch: Path) -> tuple[in
         "--max-new-tokens",
         str(config.max_new_tokens),
     ]
-    subprocess.run([*command, "--out-dir", str(scratch)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "--storage", str(scratch)], check=True, stdout=subprocess.DEVNULL)
     usage = json.loads((out / "model" / "run.json").read_text())["usage"]
     return usage["responses"], usage["engine_seconds"], usage["completion_tokens"]
 

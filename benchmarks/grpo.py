@@ -84,7 +84,7 @@ def grpo_config(config: GrpoBenchmark, root: Path, **options: Any) -> Any:
         data=str(root / "grpo.jsonl"),
         val_split=0,
         model=str(root / "model"),
-        out_dir=str(root / "runs"),
+        storage=str(root / "runs"),
         train=["projector", "language"],
         precision="fp32",
         device="cpu",

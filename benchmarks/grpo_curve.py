@@ -95,7 +95,7 @@ def train_format(root: Path, per_label: int) -> None:
     from jobs.__main__ import run_job
 
     write_questions(root, per_label)
-    paths = f"--data {root / 'sft.jsonl'} --out-dir {root / 'runs'} --name format"
+    paths = f"--data {root / 'sft.jsonl'} --storage {root / 'runs'} --name format"
     options = "--config tiny-cpu --epochs 6 --eval-generations 0 --checkpoint-every 0"
     assert run_job("sft", f"{paths} {options}".split()) == 0
 
@@ -106,7 +106,7 @@ def train_grpo(root: Path, seed: int, config: CurveBenchmark) -> list[dict[str, 
 
     arguments = [
         *("--config", "tiny-cpu", "--model", f"{root / 'runs/format'}", "--data", f"{root / 'grpo.jsonl'}"),
-        *("--val-split", "0", "--out-dir", f"{root / 'runs'}", "--name", f"seed-{seed}", "--seed", str(seed)),
+        *("--val-split", "0", "--storage", f"{root / 'runs'}", "--name", f"seed-{seed}", "--seed", str(seed)),
         *("--epochs", str(config.epochs), "--async-level", str(config.async_level), "--rewards", '{"format": 1}'),
     ]
     assert run_job("grpo", arguments) == 0

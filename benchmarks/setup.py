@@ -48,6 +48,6 @@ def train_with_ferry(shards: Path, out: Path, name: str, **options: Any) -> list
     from fer.classifier.options import TrainConfig
     from jobs.train import main
 
-    config = TrainConfig(data=str(shards), out_dir=str(out), name=name, **options)
+    config = TrainConfig(data=str(shards), storage=str(out), name=name, **options)
     main(config)
     return json.loads((out / name / "history.json").read_text())

@@ -131,7 +131,7 @@ def run_ferry(config: SftBenchmark, root: Path, name: str, workers: int, buckets
     options = SftConfig(
         data=str(root / "shards"),
         model=str(root / "model"),
-        out_dir=str(root / "runs"),
+        storage=str(root / "runs"),
         name=name,
         train=["vision", "projector", "language"],
         workers=workers,

@@ -43,16 +43,16 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command(
-        "train --data DATA --out-dir OUT --name run --epochs 1 --batch-size 32 --img-size 48 --in-chans 1 "
+        "train --data DATA --storage OUT --name run --epochs 1 --batch-size 32 --img-size 48 --in-chans 1 "
         f"--backbone resnet18 --model-kwargs {NETWORK}",
         {"prepare, Ray, MLflow": "run run:", "workers, one epoch": r".*epoch 1/1", "export": "Trained 1 epochs"},
     ),
     "evaluate": Command(
-        "evaluate MODEL --data DATA --out-dir OUT --out OUT/evaluation",
+        "evaluate MODEL --data DATA --storage OUT --out OUT/evaluation",
         {"everything": "Evaluated"},
     ),
     "tune": Command(
-        "tune --space classifier_cpu --data DATA --out-dir OUT --name sweep --num-trials 2 --set epochs=1 "
+        "tune --space classifier_cpu --data DATA --storage OUT --name sweep --num-trials 2 --set epochs=1 "
         "--set img_size=48 --set batch_size=32",
         {"prepare, Ray, MLflow": "sweep sweep:", "two trials": r"\[2/2\]", "report": "2 trials:"},
     ),

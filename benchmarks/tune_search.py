@@ -71,7 +71,7 @@ def sweep_records(
         Config(
             space="classifier_cpu",
             data=str(shards),
-            out_dir=str(out / "runs"),
+            storage=str(out / "runs"),
             name=name,
             seed=seed,
             num_trials=500,

@@ -38,7 +38,7 @@ def connect_for(job: LaunchOptions, meanwhile: Sequence[str] = (), also: Sequenc
     )
     if not is_local():
         wait_for_room(bundles, job.start_timeout)
-        check_nodes(job.out_dir)
+        check_nodes(job.storage)
 
 
 def wait_for_room(bundles: Sequence[Bundle], seconds: float) -> None:

@@ -1,6 +1,6 @@
 #!/bin/bash
 # One Ray over the nodes of a Slurm job; the first node runs the command:
-#   sbatch --nodes 2 --gpus-per-node 8 cluster/slurm.sh train --data /shared/shards --out-dir /shared/runs --name face
+#   sbatch --nodes 2 --gpus-per-node 8 cluster/slurm.sh train --data /shared/shards --storage /shared/runs --name face
 # Submit from a folder that all nodes share. A job that is requeued goes on from its latest checkpoint, thanks to --name.
 #SBATCH --job-name=ferry
 #SBATCH --ntasks-per-node=1

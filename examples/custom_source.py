@@ -61,7 +61,7 @@ def main() -> None:
 
     train.main(
         train.Config(
-            data=str(folder), format="custom_source:ListSource", out_dir=str(OUT), name="small", backbone="resnet18",
+            data=str(folder), format="custom_source:ListSource", storage=str(OUT), name="small", backbone="resnet18",
             model_kwargs={"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128]}, img_size=48, epochs=2, batch_size=16,
         )
     )  # fmt: skip

@@ -127,7 +127,7 @@ def locate_model(reference: str, tracking: TrackingOptions) -> str:
     folder = reference.rstrip("/")
     tried = [folder, f"{folder}/{MODEL}"]
     if not is_uri(reference):
-        tried += [f"{tracking.out_dir.rstrip('/')}/{folder}/{MODEL}", str(BUNDLED / reference)]
+        tried += [f"{tracking.storage.rstrip('/')}/{folder}/{MODEL}", str(BUNDLED / reference)]
     for location in tried:
         fs, path = get_filesystem(location)
         check_access(location)

@@ -38,11 +38,13 @@ FULL_SERIES = 100_000
 class TrackingOptions(Options):
     """Where runs, metrics and registered models are stored."""
 
-    out_dir: str = Field(
-        "runs", description="Folder of runs, checkpoints and MLflow's database: a path or URI that every node can reach"
+    storage: str = Field(
+        "runs",
+        description="Storage of runs, checkpoints, models, evaluations and sweeps: a path that every node can reach, "
+        "or a URI (s3://, gs://)",
     )
     tracking_uri: str | None = Field(
-        None, description="MLflow server or database; unset: MLFLOW_TRACKING_URI, else SQLite in --out-dir"
+        None, description="MLflow server or database; unset: MLFLOW_TRACKING_URI, else SQLite in --storage"
     )
 
 
@@ -51,9 +53,9 @@ def tracking_uri(options: TrackingOptions) -> str:
     given = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if given:
         return given
-    if "://" in options.out_dir:
-        raise UserError(f"--out-dir {options.out_dir} can't hold a database: name an MLflow server with --tracking-uri")
-    folder = Path(options.out_dir).absolute()
+    if "://" in options.storage:
+        raise UserError(f"--storage {options.storage} can't hold a database: name an MLflow server with --tracking-uri")
+    folder = Path(options.storage).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{folder / 'mlflow.db'}"
 

@@ -18,7 +18,7 @@ CHAMPION = f"models:/{MODEL}@champion"
 class DemoConfig(TrackingOptions):
     """Train, evaluate, register and serve a classifier of rendered faces; then show the bundled model a portrait."""
 
-    out_dir: str = Field("runs/demo", description="Output folder")
+    storage: str = Field("runs/demo", description="Output folder")
     faces_per_class: int = Field(250, ge=20, description="Rendered training faces of each of the seven expressions")
     epochs: int = Field(14, ge=1, description="Passes over the training faces")
     workers: int = Field(2, ge=1, description="Training workers")
@@ -37,8 +37,8 @@ def main(config: DemoConfig) -> None:
     from jobs import evaluate, prepare, promote, train
 
     started = time.monotonic()
-    out = Path(config.out_dir)
-    tracking = {"out_dir": config.out_dir, "tracking_uri": config.tracking_uri}
+    out = Path(config.storage)
+    tracking = {"storage": config.storage, "tracking_uri": config.tracking_uri}
 
     step(1, "Render faces: synthetic, only to try Ferry on")
     faces = out / "faces"
@@ -100,7 +100,7 @@ def request_prediction(config: DemoConfig, image: Path) -> dict:
         model=CHAMPION,
         port=config.port or free_port(),
         detector="none",
-        out_dir=config.out_dir,
+        storage=config.storage,
         tracking_uri=config.tracking_uri,
     )
     with serve.running(options) as url, image.open("rb") as file:
@@ -152,13 +152,13 @@ Done in {seconds / 60:.1f} minutes.
   The server's prediction    {face["label"]} ({face["confidence"]:.0%}) for a face rendered as {image.parent.name}
   {DEFAULT_MODEL} on the portrait   {portrait["label"]} ({portrait["confidence"]:.0%})
 
-  Report      {config.out_dir}/evaluation/report.html
-  Plots       {config.out_dir}/evaluation/*.png
-  Portrait    {config.out_dir}/annotated/portrait.jpg
-  MLflow      {config.out_dir}/mlflow.db  (mlflow ui --backend-store-uri sqlite:///{config.out_dir}/mlflow.db)
+  Report      {config.storage}/evaluation/report.html
+  Plots       {config.storage}/evaluation/*.png
+  Portrait    {config.storage}/annotated/portrait.jpg
+  MLflow      {config.storage}/mlflow.db  (mlflow ui --backend-store-uri sqlite:///{config.storage}/mlflow.db)
   Model       {CHAMPION}
 
-Next:  fer serve --model {CHAMPION} --out-dir {config.out_dir}{tracking}
+Next:  fer serve --model {CHAMPION} --storage {config.storage}{tracking}
   or:  fer predict YOUR_PHOTO.jpg --draw annotated
   or:  fer train --data YOUR_FACES --backbone resnet18   (fer train --help)"""
     )

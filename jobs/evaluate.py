@@ -52,7 +52,7 @@ def main(config: EvaluateConfig) -> None:
         run = partial(evaluate_on_ray, location, *model)
     else:
         run = partial(evaluate, Predictor([folder], *model))
-    dataset = open_dataset(config, cache=f"{config.out_dir}/data")
+    dataset = open_dataset(config, cache=f"{config.storage}/data")
     split = config.split or default_split(dataset)
     with tempfile.TemporaryDirectory() as scratch, PredictionsFile(Path(scratch) / "predictions.csv") as predictions:
         evaluation = run(
@@ -65,7 +65,7 @@ def main(config: EvaluateConfig) -> None:
             sink=predictions.write,
         )
         predictions.close()
-        history = find_history(location, spec, config.out_dir)
+        history = find_history(location, spec, config.storage)
         settings = config.model_dump(include=SETTINGS) | {"device": evaluation.device}
         setup = EvaluationSetup(config.model, folder, spec, config.data, dataset, settings, history)
         out = output_folder(config, location, split)
@@ -88,7 +88,7 @@ def on_cluster() -> bool:
 
 
 def output_folder(config: EvaluateConfig, model: str, split: str) -> str:
-    """``--out``, else a folder named by data and split: beside the model, or in ``--out-dir`` if it is not of a run."""
+    """``--out``, else a folder named by data and split: beside the model, or in ``--storage`` if it is not of a run."""
     from fer.registry import BUNDLED
 
     if config.out is not None:
@@ -96,7 +96,7 @@ def output_folder(config: EvaluateConfig, model: str, split: str) -> str:
     parts = ["evaluation", Path(config.data.rstrip("/")).stem, split, config.filter or "", "tta" if config.tta else ""]
     name = "-".join(filter(None, (re.sub(UNNAMEABLE, "-", part).strip("-.") for part in parts)))
     if config.model.startswith(("models:/", "runs:/")) or Path(model).parent == BUNDLED:
-        return f"{config.out_dir}/{re.sub(UNNAMEABLE, '-', config.model)}/{name}"
+        return f"{config.storage}/{re.sub(UNNAMEABLE, '-', config.model)}/{name}"
     return f"{model.rpartition('/')[0] or '.'}/{name}"
 
 

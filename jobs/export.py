@@ -33,7 +33,7 @@ class ExportConfig(TrackingOptions):
     )
     max_loss: float = Field(0.3, ge=0, description="Largest loss of validation accuracy, in points")
     out: str | None = Field(
-        None, description="Output folder; unset: beside the model (in --out-dir for a registered model)"
+        None, description="Output folder; unset: beside the model (in --storage for a registered model)"
     )
 
     @model_validator(mode="after")
@@ -95,11 +95,11 @@ def find_dataset(config: ExportConfig, folder: Path) -> ShardedDataset | None:
             raise UserError(f"--precision {config.precision} is checked on a labelled data set: name one with --data")
     if not data:
         return None
-    return open_dataset(split_as_trained(DataOptions(data=data), spec.data), cache=f"{config.out_dir}/data")
+    return open_dataset(split_as_trained(DataOptions(data=data), spec.data), cache=f"{config.storage}/data")
 
 
 def output_folder(config: ExportConfig, model: str) -> str:
-    """``--out``, else a folder named by format and precision: beside the model, or in ``--out-dir`` (no run)."""
+    """``--out``, else a folder named by format and precision: beside the model, or in ``--storage`` (no run)."""
     from fer.registry import BUNDLED
 
     if config.out is not None:
@@ -107,7 +107,7 @@ def output_folder(config: ExportConfig, model: str) -> str:
     variant = f"-{config.format}-{config.precision}"
     if config.model.startswith(("models:/", "runs:/")) or Path(model).parent == BUNDLED:
         name = re.sub(r"[^\w.]+", "-", config.model)
-        return f"{config.out_dir}/{name}{variant}"
+        return f"{config.storage}/{name}{variant}"
     return model + variant
 
 

@@ -25,7 +25,7 @@ def main(config: GrpoConfig) -> None:
     from fer.vlm.model import resolve_vlm
     from jobs.summary import print_summary
 
-    dataset = open_questions(config, cache=f"{config.out_dir}/data")
+    dataset = open_questions(config, cache=f"{config.storage}/data")
     model = resolve_vlm(config.model, config)
     longest_prompt = preflight_check(config, model, dataset)
     if config.dry_run:

@@ -21,7 +21,7 @@ def main(config: SftConfig) -> None:
     from fer.vlm.sft import train_sft
     from jobs.summary import print_summary
 
-    dataset = open_questions(config, cache=f"{config.out_dir}/data")
+    dataset = open_questions(config, cache=f"{config.storage}/data")
     model = resolve_vlm(config.model, config)
     preflight_check(config, model, dataset)
     connect_for(config)

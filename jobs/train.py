@@ -12,7 +12,7 @@ def main(config: TrainConfig) -> None:
     from cluster.preflight import connect_for
     from fer.data.prepare import open_dataset
 
-    dataset = open_dataset(config, cache=f"{config.out_dir}/data")
+    dataset = open_dataset(config, cache=f"{config.storage}/data")
     connect_for(config, meanwhile=["fer.classifier.preflight", "mlflow.tracking"])
 
     from fer.classifier.export import export_model, training_history

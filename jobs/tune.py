@@ -139,10 +139,10 @@ def read_warm_start(config: TuneConfig, space: SearchSpace) -> list[TrialRecord]
     from fer.tuning.trial_record import read_records
 
     folders = [config.warm_start]
-    folders += [] if is_uri(config.warm_start) else [f"{config.out_dir}/{config.warm_start}"]
+    folders += [] if is_uri(config.warm_start) else [f"{config.storage}/{config.warm_start}"]
     records = next((found for folder in folders if (found := read_records(open_path(folder)))), [])
     if not records:
-        raise UserError(f"--warm-start: no sweep {config.warm_start!r} in {config.out_dir}")
+        raise UserError(f"--warm-start: no sweep {config.warm_start!r} in {config.storage}")
     usable = [record for record in records if record.best and contains(space, record.point)]
     if config.second_objective:
         usable = [record for record in usable if record.best and config.second_objective in record.best]

@@ -129,7 +129,7 @@ def resolve_paths(config: S) -> S:
         update={
             **models,
             "tracking_uri": tracking_uri(config) if registered else config.tracking_uri,
-            "out_dir": absolute(config.out_dir),
+            "storage": absolute(config.storage),
         }
     )
 

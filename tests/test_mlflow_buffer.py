@@ -107,7 +107,7 @@ def test_sqlite_written_from_several_nodes_is_refused_with_the_way_out() -> None
 @pytest.fixture
 def run(running_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # of the client, which take 15 seconds
-    options = TrackingOptions(out_dir=str(tmp_path), tracking_uri=running_server.uri)
+    options = TrackingOptions(storage=str(tmp_path), tracking_uri=running_server.uri)
     return start_run(options, "buffer", "a-run", buffer=str(tmp_path / "run" / "mlflow"))
 
 

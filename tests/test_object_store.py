@@ -43,7 +43,7 @@ class Machine:
             "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         database = f"sqlite:///{folder.parent / 'mlflow.db'}"  # stands for an MLflow server
-        self.storage = ["--out-dir", "s3://bucket/runs", "--tracking-uri", database]
+        self.storage = ["--storage", "s3://bucket/runs", "--tracking-uri", database]
 
     def close(self) -> None:
         shutil.rmtree(self.scratch, ignore_errors=True)

@@ -76,5 +76,5 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_missing_data_set_is_a_user_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--data", str(tmp_path / "nowhere"), "--out-dir", str(tmp_path)]) == 2
+    assert main(["train", "--data", str(tmp_path / "nowhere"), "--storage", str(tmp_path)]) == 2
     assert "nowhere" in capsys.readouterr().err

@@ -99,7 +99,7 @@ def test_a_model_is_found_and_downloaded_once(
 ) -> None:
     monkeypatch.setattr("fer.storage.CACHE", tmp_path / "cache")
     upload_folder(make_classifier(tmp_path / "model", "basic"), "s3://bucket/runs/first/model")
-    tracking = TrackingOptions(out_dir="s3://bucket/runs")
+    tracking = TrackingOptions(storage="s3://bucket/runs")
     for reference in ("first", "s3://bucket/runs/first", "s3://bucket/runs/first/model/"):
         assert locate_model(reference, tracking) == "s3://bucket/runs/first/model"
     folder = resolve_model("first", tracking)

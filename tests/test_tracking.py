@@ -21,7 +21,7 @@ from fer.tracking import Run, TrackingOptions, start_run, tracking_uri
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> TrackingOptions:
     """One database for the module: creating one takes seconds."""
-    return TrackingOptions(out_dir=str(tmp_path_factory.mktemp("tracking") / "runs"))
+    return TrackingOptions(storage=str(tmp_path_factory.mktemp("tracking") / "runs"))
 
 
 @pytest.fixture(autouse=True)
@@ -52,16 +52,16 @@ def test_uri_is_the_option_then_the_environment_then_sqlite_in_the_output_folder
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "new" / "runs"
-    assert tracking_uri(TrackingOptions(out_dir=str(out))) == f"sqlite:///{out}/mlflow.db"
+    assert tracking_uri(TrackingOptions(storage=str(out))) == f"sqlite:///{out}/mlflow.db"
     assert out.is_dir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
-    assert tracking_uri(TrackingOptions(out_dir=str(out))) == "http://server:5000"
+    assert tracking_uri(TrackingOptions(storage=str(out))) == "http://server:5000"
     assert tracking_uri(TrackingOptions(tracking_uri="http://other:5000")) == "http://other:5000"
 
 
 def test_a_remote_output_folder_needs_a_tracking_uri() -> None:
     with pytest.raises(UserError, match="--tracking-uri"):
-        tracking_uri(TrackingOptions(out_dir="s3://bucket/runs"))
+        tracking_uri(TrackingOptions(storage="s3://bucket/runs"))
 
 
 def test_a_run_stores_params_metrics_tags_and_artifacts(run: Run, tracking: TrackingOptions, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_run_stores_params_metrics_tags_and_artifacts(run: Run, tracking: Trac
     assert kept.data.metrics == {"loss": 0.5, "accuracy": 0.25}
     assert kept.data.tags["device"] == "cpu"
     assert kept.info.status == "FINISHED"
-    assert (Path(tracking.out_dir) / "mlartifacts" / run.run_id / "artifacts" / "plots" / "curve.txt").is_file()
+    assert (Path(tracking.storage) / "mlartifacts" / run.run_id / "artifacts" / "plots" / "curve.txt").is_file()
 
 
 def test_a_pickled_run_is_resumed_by_its_id(run: Run, tracking: TrackingOptions) -> None:
@@ -178,7 +178,7 @@ def test_promoting_an_unknown_version_lists_the_alternatives(
 
 
 def test_folders_of_models_runs_and_checkpoints_are_found(tmp_path: Path) -> None:
-    tracking = TrackingOptions(out_dir=str(tmp_path / "runs"))
+    tracking = TrackingOptions(storage=str(tmp_path / "runs"))
     folder = model_folder(tmp_path / "runs" / "first" / "model")
     for reference in (str(folder), str(folder.parent), "first"):
         assert resolve_model(reference, tracking) == folder
@@ -198,7 +198,7 @@ def test_a_new_database_is_the_one_that_mlflow_makes_with_few_writes(tmp_path: P
 
     process = psutil.Process()
     before = process.io_counters().write_count
-    start_run(TrackingOptions(out_dir=str(tmp_path)), "tests", "a-run")
+    start_run(TrackingOptions(storage=str(tmp_path)), "tests", "a-run")
     ours = process.io_counters().write_count - before
     (tmp_path / "theirs").mkdir()
     mlflow.tracking.MlflowClient(f"sqlite:///{tmp_path}/theirs/mlflow.db")
@@ -220,7 +220,7 @@ def schema(file: Path) -> list[tuple[str, ...]]:
 def test_creating_a_database_prints_nothing(tmp_path: Path) -> None:
     code = (
         "from fer.tracking import start_run\nfrom fer.tracking import TrackingOptions\n"
-        f"start_run(TrackingOptions(out_dir={str(tmp_path / 'runs')!r}), 'quiet', 'run').finish()"
+        f"start_run(TrackingOptions(storage={str(tmp_path / 'runs')!r}), 'quiet', 'run').finish()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
@@ -233,7 +233,7 @@ def test_the_command_prints_the_promoted_version(
 
     for number in ("1", "2"):
         register(tracking, run.run_id, model_folder(tmp_path / number), "commanded", "challenger")
-    where = ["--out-dir", tracking.out_dir]
+    where = ["--storage", tracking.storage]
     assert run_job("promote", ["commanded", "--version", "1", *where]) == 0
     assert "models:/commanded@champion is now version 1 (a new alias)" in capsys.readouterr().out
     assert run_job("promote", ["commanded", "--from", "challenger", *where]) == 0

@@ -25,7 +25,7 @@ REPLICA, PROXY = "ray::ServeReplica:classifier", "haproxy -db"
 
 def registry(folder: Path) -> TrackingOptions:
     """A registry with the bundled model three times: version 1 is the champion, version 3 the challenger."""
-    tracking = TrackingOptions(out_dir=str(folder / "runs"), tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    tracking = TrackingOptions(storage=str(folder / "runs"), tracking_uri=f"sqlite:///{folder}/mlflow.db")
     run = start_run(tracking, "soak", "bundled")
     for alias in ("champion", None, "challenger"):
         register(tracking, run.run_id, BUNDLED / DEFAULT_MODEL, "face", alias)
@@ -39,7 +39,7 @@ class RegisteredServer:
         self.url, self.port, self.log = f"http://127.0.0.1:{port}", port, log
         self.command = [
             *(sys.executable, "-m", "jobs", "serve", "--model", "models:/face@champion"),
-            *("--detector", "none", "--port", str(port), "--out-dir", tracking.out_dir),
+            *("--detector", "none", "--port", str(port), "--storage", tracking.storage),
             *("--tracking-uri", str(tracking.tracking_uri), *options),
         ]
         self.process: subprocess.Popen[bytes] | None = None

@@ -30,12 +30,12 @@ def load_model(
     detector: DetectorName = "auto",
     detector_model: str | None = None,
     tta: bool = False,
-    out_dir: str = "runs",
+    storage: str = "runs",
     tracking_uri: str | None = None,
 ) -> ExpressionClassifier:
     """Load a trained classifier; by default the one that comes with Ferry.
 
-    ``reference`` is the folder of a model or run, the name of a run in ``out_dir`` or of
+    ``reference`` is the folder of a model or run, the name of a run in ``storage`` or of
     a bundled model, ``models:/NAME@ALIAS``,
     ``models:/NAME/VERSION`` or ``runs:/RUN_ID/model``; registered models are looked up at ``tracking_uri``. The other
     arguments are the options of `fer predict`; with ``detector="none"``, each image is one face. Raises UserError if
@@ -45,7 +45,7 @@ def load_model(
         >>> model.labels
         ('anger', 'disgust', 'fear', 'happiness', 'neutral', 'sadness', 'surprise')
     """
-    folder = resolve_model(str(reference), TrackingOptions(out_dir=out_dir, tracking_uri=tracking_uri))
+    folder = resolve_model(str(reference), TrackingOptions(storage=storage, tracking_uri=tracking_uri))
     options = PredictConfig(
         model=str(reference),
         paths=["."],

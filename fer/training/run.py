@@ -29,7 +29,7 @@ MUTABLE_OPTIONS = {
     "min_workers",
     "checkpoint_every",
     "tracking_uri",
-    "out_dir",
+    "storage",
     "decode_threads",
     "threads",
     "resume",
@@ -42,7 +42,7 @@ MUTABLE_OPTIONS = {
 
 
 class RunFolder:
-    """``<out_dir>/<name>``, on local disk or any fsspec URI."""
+    """``<storage>/<name>``, on local disk or any fsspec URI."""
 
     def __init__(self, options: ExperimentOptions, job: str, default_name: str) -> None:
         """Create the run's folder, or open the existing one to resume its run.
@@ -50,8 +50,8 @@ class RunFolder:
         Raises UserError if the existing run has other options: its checkpoints belong to another experiment.
         """
         self.name = options.name or f"{default_name}-{datetime.now():%Y%m%d-%H%M%S}"
-        check_access(options.out_dir)
-        self.storage = absolute(options.out_dir)
+        check_access(options.storage)
+        self.storage = absolute(options.storage)
         self.root = f"{self.storage}/{self.name}"
         config = options.model_dump(mode="json")
         filesystem, path = get_filesystem(f"{self.root}/{RECORD_FILE}")

@@ -92,7 +92,7 @@ def plan_sweep(config: TuneConfig, space: SearchSpace, base: Mapping[str, Any], 
     for number, point in enumerate(points, 1):
         check_point(space, point, f"--points, point {number}")
     fixed_options = nest_options({name: value for name, value in config.set.items() if name not in space.params})
-    fixed_options |= {"data": config.data, "out_dir": config.out_dir}
+    fixed_options |= {"data": config.data, "storage": config.storage}
     free_space = fix_params(space, fixed)
     first = [free_space.default]
     for point in ({name: point[name] for name in point if name in free_space.params} for point in points):

@@ -37,10 +37,10 @@ def part_of(name: str) -> str:
 def resolve_vlm(name: str, tracking: TrackingOptions) -> str:
     """The folder of a model, or its hub name unchanged. Registered models are downloaded, tiny models are created."""
     if name.startswith(PREFIX):
-        return str(build_tiny(name.removeprefix(PREFIX), Path(tracking.out_dir).absolute() / "tiny"))
+        return str(build_tiny(name.removeprefix(PREFIX), Path(tracking.storage).absolute() / "tiny"))
     if name.startswith(("models:/", "runs:/")):
         return str(resolve_model(name, tracking))
-    for folder in (Path(name), Path(name) / "model", Path(tracking.out_dir) / name / "model"):
+    for folder in (Path(name), Path(name) / "model", Path(tracking.storage) / name / "model"):
         if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
             return str(folder.absolute())
     return name

@@ -55,7 +55,7 @@ def train(
     def run(name: str, **options: Any) -> TrainedRun:
         defaults = {"backbone": "test_resnet", "img_size": 32, "batch_size": 8, "mixup": 0.2, "epochs": 2, "lr": 1e-3}
         config = TrainConfig(
-            data=dataset.root, out_dir=str(tmp_path), name=name, checkpoint_every=4, device="cpu", **defaults | options
+            data=dataset.root, storage=str(tmp_path), name=name, checkpoint_every=4, device="cpu", **defaults | options
         )
         trained = TrainedRun(start_run(config, "test", name))
 

@@ -60,7 +60,7 @@ def run_training(
         "ema": 0.9,
         "device": "cpu",
     }
-    config = TrainConfig(data=str(shards), out_dir=str(out), name=name, **{**settings, **options})
+    config = TrainConfig(data=str(shards), storage=str(out), name=name, **{**settings, **options})
     dataset = ShardedDataset(config.data)
     run = RunFolder(config, "train", "x")
     tracking = start_run(config, "test", name, run.record.get("mlflow_run_id"))

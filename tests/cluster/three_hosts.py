@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 S3 = f"http://{HERE}:9000"
 EPOCHS = 12
 TRAIN = [
-    *("train", "--data", "s3://ferry/shards", "--out-dir", "s3://ferry/runs", "--tracking-uri", f"http://{HERE}:5000"),
+    *("train", "--data", "s3://ferry/shards", "--storage", "s3://ferry/runs", "--tracking-uri", f"http://{HERE}:5000"),
     *("--backbone", "resnet18", "--img-size", "32", "--workers", "2", "--epochs", str(EPOCHS)),
 ]
 

@@ -43,7 +43,7 @@ def make_config(sequences: Path, out: Path, tiny_network: dict[str, Any]) -> Mak
     def make(name: str, **changes: Any) -> DynamicsConfig:
         stages = {f"stage_{stage}": {"epochs": 2 if stage == "2b" else 1} for stage in STAGES}
         options = {"pretrained": False, "batch_size": 8, "workers": 1, "device": "cpu", **tiny_network, **stages}
-        return DynamicsConfig(data=str(sequences), out_dir=str(out), name=name, **{**options, **changes})
+        return DynamicsConfig(data=str(sequences), storage=str(out), name=name, **{**options, **changes})
 
     return make
 
@@ -51,7 +51,7 @@ def make_config(sequences: Path, out: Path, tiny_network: dict[str, Any]) -> Mak
 def test_sixty_videos_five_stages(tmp_path: Path, ray_cluster: None) -> None:
     """With the small recipe. The split is by video, so the validation people are new to the model."""
     write_sequences(tmp_path / "frames", videos=60, frames=12, jitter=0.005)
-    argv = ["--config", "small-cpu", "--data", str(tmp_path / "frames"), "--out-dir", str(tmp_path), "--name", "sixty"]
+    argv = ["--config", "small-cpu", "--data", str(tmp_path / "frames"), "--storage", str(tmp_path), "--name", "sixty"]
     config = parse(DynamicsConfig, argv, "dynamics", RECIPES / "dynamics")
     started = time.monotonic()
     run(config)
@@ -140,7 +140,7 @@ def test_changed_data_is_refused(
     label = sequences / "smile" / "01_001" / "expression_g_column.json"
     before = label.read_text()
     label.write_text(json.dumps({"dynamics": 5, "synkinesis": 3}))
-    options = ["--config", "small-cpu", "--data", str(sequences), "--out-dir", str(out), "--batch-size", "8"]
+    options = ["--config", "small-cpu", "--data", str(sequences), "--storage", str(out), "--batch-size", "8"]
     try:
         assert main(["dynamics", *options, "--name", "interrupted"]) == 2
         assert "exists with other options" in capsys.readouterr().err

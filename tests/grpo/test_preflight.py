@@ -96,7 +96,7 @@ def test_a_dry_run_starts_nothing(
     tiny_models: Path, question_shards: ShardedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--data", question_shards.root, "--model", str(tiny_models / "qwen2.5-vl"), "--dry-run"]
-    assert run_job("grpo", [*arguments, "--out-dir", str(tmp_path)]) == 0
+    assert run_job("grpo", [*arguments, "--storage", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert all(heading in out for heading in ("Placement", "Batches", "Estimated memory", "trainer: total"))
     assert not list(tmp_path.iterdir())

@@ -57,7 +57,7 @@ def undisturbed(
     config = GrpoConfig(
         data=question_shards.root,
         model=str(sft_model),
-        out_dir=str(out),
+        storage=str(out),
         name="undisturbed",
         deepspeed="zero3",
         loss="dapo",
@@ -172,7 +172,7 @@ def test_engine_trainer_and_driver_are_killed(
     settings = COMMON | {
         "data": few_questions.root,
         "model": str(sft_model),
-        "out_dir": str(tmp_path / "runs"),
+        "storage": str(tmp_path / "runs"),
         "name": "killed",
         "lora": "lora",
         "beta": 0.04,

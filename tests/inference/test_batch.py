@@ -144,7 +144,7 @@ def test_an_adapter_is_merged_once(merged_model: Path, tmp_path: Path) -> None:
 
 
 def test_kinds_of_models(tiny_models: Path, make_classifier: Callable[..., Path], tmp_path: Path) -> None:
-    tracking = TrackingOptions(out_dir=str(tmp_path))
+    tracking = TrackingOptions(storage=str(tmp_path))
     assert resolve_kind(BenchmarkModel(model="gpt", endpoint="http://x"), tracking) == ("endpoint", "gpt")
     assert resolve_kind(BenchmarkModel(model=str(tiny_models / "smolvlm")), tracking)[0] == "vllm"
     assert resolve_kind(BenchmarkModel(model="tiny:smolvlm"), tracking) == ("vllm", str(tmp_path / "tiny/smolvlm"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "jobs", "demo", "--out-dir", "demo", "--faces-per-class", "20", "--epochs", "1"]
+COMMAND = [sys.executable, "-m", "jobs", "demo", "--storage", "demo", "--faces-per-class", "20", "--epochs", "1"]
 
 
 @pytest.mark.slow

@@ -94,7 +94,7 @@ def test_a_loss_of_accuracy_is_refused_unless_allowed(
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(image)
     arguments = ["export", str(trained / "run"), "--precision", "int8", "--data", str(tmp_path / "faces")]
-    arguments += ["--out", str(tmp_path / "out"), "--out-dir", str(tmp_path / "runs")]
+    arguments += ["--out", str(tmp_path / "out"), "--storage", str(tmp_path / "runs")]
     assert main(arguments) == 2
     assert "points worse" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -119,11 +119,11 @@ def test_a_registered_model_gets_a_version_with_tags_and_no_alias_moves(
 ) -> None:
     from mlflow.tracking import MlflowClient
 
-    tracking = TrackingOptions(out_dir=str(tmp_path / "runs"))
+    tracking = TrackingOptions(storage=str(tmp_path / "runs"))
     run = start_run(tracking, "tests", "a-run")
     shutil.copytree(trained / "run" / "model", tmp_path / "copy")
     register(tracking, run.run_id, tmp_path / "copy", "face", "champion")
-    arguments = ["--precision", "fp16", "--out-dir", tracking.out_dir]
+    arguments = ["--precision", "fp16", "--storage", tracking.storage]
     assert main(["export", "models:/face@champion", *arguments]) == 0
     assert "Registered: as version 2 of the same model" in capsys.readouterr().out
 

@@ -59,7 +59,7 @@ def test_training_goes_on_without_mlflow_and_loses_no_metric(
 ) -> None:
     config = TrainConfig(
         data=str(small_shards),
-        out_dir=str(tmp_path),
+        storage=str(tmp_path),
         name="run",
         tracking_uri=running_server.uri,
         register_as="sturdy",

@@ -43,7 +43,7 @@ def trials(sweep: Path) -> dict[str, dict[str, Any]]:
 def run(shards: Path, out: Path, **options: Any) -> dict[str, dict[str, Any]]:
     fixed = SMALL | options.pop("set", {})
     settings = {"space": "classifier_cpu", "max_concurrent": 1, "name": "c", **options}
-    main(Config(data=str(shards), out_dir=str(out), set=fixed, **settings))
+    main(Config(data=str(shards), storage=str(out), set=fixed, **settings))
     return trials(out / "c")
 
 
@@ -54,7 +54,7 @@ def test_a_killed_sweep_keeps_ended_trials_and_resumes_the_rest(shards: Path, tm
     (tmp_path / "points.yaml").write_text(
         "- {batch_size: 128}\n- {batch_size: 32}\n- {batch_size: 64, photometric: 0.5}\n"
     )
-    arguments = ["--space", "classifier_cpu", "--data", str(shards), "--name", "c", "--out-dir", str(tmp_path)]
+    arguments = ["--space", "classifier_cpu", "--data", str(shards), "--name", "c", "--storage", str(tmp_path)]
     arguments += ["--points", str(tmp_path / "points.yaml"), "--num-trials", "4", "--max-concurrent", "1"]
     arguments += ["--search", "random", "--scheduler", "none"]
     arguments += [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
@@ -133,7 +133,7 @@ def test_dynamics_trials_are_compared_at_the_ends_of_stages(tmp_path: Path) -> N
     fixed = {f"stage_{stage}.epochs": 2 if stage == "1" else 1 for stage in ("1", "2a", "2b", "3", "4")}
     fixed |= {"flow_width": 8, "batch_size": 16, "pretrained": False, "threads": 1}
     fixed |= {"model_kwargs": {"layers": [1, 1, 1, 1]}, "seed": 0}
-    options = {"space": "fusion", "data": str(tmp_path / "sequences"), "out_dir": str(tmp_path), "name": "c"}
+    options = {"space": "fusion", "data": str(tmp_path / "sequences"), "storage": str(tmp_path), "name": "c"}
     main(Config(num_trials=4, max_concurrent=1, points=str(tmp_path / "points.yaml"), set=fixed, **options))
     found = trials(tmp_path / "c")
     assert {trial["state"] for trial in found.values()} <= {"finished", "stopped"}

@@ -22,7 +22,7 @@ YUNET = SHARED_DATA / "models" / "face_detection_yunet_2026may.onnx"
 def registry(make_classifier: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> TrackingOptions:
     """The model `face`: version 1 is the champion, version 2 the challenger (with valence-arousal), 3 is broken."""
     folder = tmp_path_factory.mktemp("registry")
-    tracking = TrackingOptions(out_dir=str(folder / "runs"), tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    tracking = TrackingOptions(storage=str(folder / "runs"), tracking_uri=f"sqlite:///{folder}/mlflow.db")
     run = start_run(tracking, "tests", "tiny")
     register(tracking, run.run_id, make_classifier(folder / "one", "basic"), "face", "champion")
     register(tracking, run.run_id, make_classifier(folder / "two", "basic", head="both"), "face", "challenger")

@@ -55,7 +55,7 @@ def url(
         **server_options,
         model=str(model),
         landmarker=str(BUNDLE) if VIDEOS else None,
-        out_dir=str(tmp_path_factory.mktemp("runs")),
+        storage=str(tmp_path_factory.mktemp("runs")),
         max_request_bytes=2_000_000,
         max_frames=100,
         device="cpu",

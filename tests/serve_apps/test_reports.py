@@ -47,7 +47,7 @@ REFERENCE = Reference(labels=[100] * 7, confidence_edges=[0.5], confidence=[350,
 def tracking(make_classifier: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> TrackingOptions:
     """The model `watched`: version 1 is the champion; version 2, the challenger, has the same weights."""
     folder = tmp_path_factory.mktemp("reports")
-    tracking = TrackingOptions(out_dir=str(folder / "runs"), tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    tracking = TrackingOptions(storage=str(folder / "runs"), tracking_uri=f"sqlite:///{folder}/mlflow.db")
     run = start_run(tracking, "tests", "watched")
     for alias in ("champion", "challenger"):
         update_spec(make_classifier(folder / alias, "basic"), ModelSpec, reference=REFERENCE)

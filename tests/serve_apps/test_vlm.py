@@ -47,7 +47,7 @@ def url(
     """A server of the model, and of an adapter of its language model and projector."""
     config = VlmServeConfig(
         **server_options, model=str(model), adapters={"chain": str(merged_model.parent / "adapter")}, device="cpu",
-        out_dir=str(tmp_path_factory.mktemp("runs")), cpus_per_replica=0.5, max_batch_size=2, max_queued_requests=2,
+        storage=str(tmp_path_factory.mktemp("runs")), cpus_per_replica=0.5, max_batch_size=2, max_queued_requests=2,
     )  # fmt: skip
     return start([App("vlm", "/", build_app, ready_args(config))], config)
 

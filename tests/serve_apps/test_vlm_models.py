@@ -26,7 +26,7 @@ def adapter(merged_model: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def config(tiny_models: Path, adapter: Path, tmp_path: Path) -> VlmServeConfig:
     return VlmServeConfig(
-        model=str(tiny_models / "qwen2.5-vl"), adapters={"chain": str(adapter)}, out_dir=str(tmp_path / "runs")
+        model=str(tiny_models / "qwen2.5-vl"), adapters={"chain": str(adapter)}, storage=str(tmp_path / "runs")
     )
 
 
@@ -56,7 +56,7 @@ def test_an_adapter_as_model_is_merged(config: VlmServeConfig, adapter: Path) ->
 
 
 def test_an_alias_means_the_version_that_it_has_now(config: VlmServeConfig, adapter: Path, tmp_path: Path) -> None:
-    tracking = TrackingOptions(out_dir=config.out_dir)
+    tracking = TrackingOptions(storage=config.storage)
     write_model_card(adapter, base=config.model, config={}, run={}, metrics={})
     run = start_run(tracking, "tests", "tiny")
     assert register(tracking, run.run_id, adapter, "chain", "champion") == "1"

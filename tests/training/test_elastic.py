@@ -23,7 +23,7 @@ sys.exit(main(sys.argv[1:]))
 def test_a_group_grows_and_shrinks_with_the_cluster(
     start_nodes: Callable[..., Any], small_shards: Path, tmp_path: Path
 ) -> None:
-    words = ["train", "--data", str(small_shards), "--out-dir", str(tmp_path), "--name", "elastic", "--img-size", "40"]
+    words = ["train", "--data", str(small_shards), "--storage", str(tmp_path), "--name", "elastic", "--img-size", "40"]
     words += ["--backbone", "test_resnet", "--batch-size", "32", "--epochs", str(EPOCHS), "--workers", "1..2"]
     words += ["--threads", "1", "--checkpoint-every", "5", "--start-timeout", "200"]
     with start_nodes() as nodes:

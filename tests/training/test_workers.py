@@ -60,7 +60,7 @@ def test_too_few_gpus_are_never_replaced_by_cpus(words: list[str], monkeypatch: 
 
 
 def test_a_run_does_not_go_on_without_its_gpus(tmp_path: Path) -> None:
-    config = parsed("--out-dir", str(tmp_path), "--name", "run")
+    config = parsed("--storage", str(tmp_path), "--name", "run")
     keep_device(RunFolder(config, "train", "x"), "cpu")
     keep_device(RunFolder(config, "train", "x"), "gpu")
     with pytest.raises(UserError, match="run 'run' has trained on GPUs, and the cluster has none now"):

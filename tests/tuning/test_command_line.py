@@ -36,7 +36,7 @@ def test_any_point_of_any_space(name: str) -> None:
     space = find_space(name)
     sweep = plan_sweep(TuneConfig(space=name, data="my faces/it's"), space, {"seed": 3, "val_split": 0.25}, [])
     for point in [space.default, *sample_points(space.params, [], 25, seed=0)]:
-        # out_dir is an option of the run, so the command leaves it at its default, as it is here.
+        # storage is an option of the run, so the command leaves it at its default, as it is here.
         check_round_trip(sweep.trainable.job, sweep.job_config(point))
 
 

@@ -17,7 +17,7 @@ EPOCHS = 12
 def test_a_trial_goes_on_from_its_checkpoint_on_another_node(
     start_nodes: Callable[..., Any], small_shards: Path, tmp_path: Path
 ) -> None:
-    words = ["-m", "jobs", "tune", "--space", "classifier_cpu", "--data", str(small_shards), "--out-dir", str(tmp_path)]
+    words = ["-m", "jobs", "tune", "--space", "classifier_cpu", "--data", str(small_shards), "--storage", str(tmp_path)]
     words += ["--name", "spot", "--num-trials", "1", "--search", "random", "--scheduler", "none"]
     fixed = {"img_size": 40, "backbone": "narrow", "epochs": EPOCHS, "decode_threads": 1, "batch_size": 32}
     words += [word for name, value in fixed.items() for word in ("--set", f"{name}={value}")]

@@ -61,7 +61,7 @@ def test_a_wrong_file_or_name_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "points.yaml").write_text("lr: 1")
     with pytest.raises(UserError, match="not a list of points"):
         read_points(str(tmp_path / "points.yaml"))
-    config = TuneConfig(space="classifier_cpu", data="faces", warm_start="old", out_dir=str(tmp_path))
+    config = TuneConfig(space="classifier_cpu", data="faces", warm_start="old", storage=str(tmp_path))
     with pytest.raises(UserError, match="no sweep 'old'"):
         read_warm_start(config, find_space("classifier_cpu"))
 

@@ -57,13 +57,13 @@ def test_an_unknown_model_is_a_one_line_error_with_a_suggestion(tmp_path: Path) 
         load_processor("nobody/nothing")
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match=r"no tiny model .* tiny:smolvlm"):
-        resolve_vlm("tiny:gpt", TrackingOptions(out_dir=str(tmp_path)))
+        resolve_vlm("tiny:gpt", TrackingOptions(storage=str(tmp_path)))
     with pytest.raises(UserError, match="can't be loaded"):
         load_model(str(tmp_path), FP32)
 
 
 def test_a_tiny_model_is_created_once_and_deterministically(tmp_path: Path, tiny_models: Path) -> None:
-    folder = resolve_vlm("tiny:qwen2.5-vl", TrackingOptions(out_dir=str(tmp_path)))
-    assert resolve_vlm("tiny:qwen2.5-vl", TrackingOptions(out_dir=str(tmp_path))) == folder
+    folder = resolve_vlm("tiny:qwen2.5-vl", TrackingOptions(storage=str(tmp_path)))
+    assert resolve_vlm("tiny:qwen2.5-vl", TrackingOptions(storage=str(tmp_path))) == folder
     one, other = (load_model(str(path), FP32).state_dict() for path in (folder, tiny_models / "qwen2.5-vl"))
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -41,7 +41,7 @@ COMMON: dict[str, Any] = {
 
 def fine_tune(data: ShardedDataset, model: Path, out: Path, name: str, **options: Any) -> tuple[Path, Run]:
     """Run the job; return its folder and its MLflow run."""
-    config = SftConfig(data=data.root, model=str(model), out_dir=str(out), name=name, **(COMMON | options))
+    config = SftConfig(data=data.root, model=str(model), storage=str(out), name=name, **(COMMON | options))
     job.main(config)
     record = json.loads((out / name / "run.json").read_text())
     return out / name, Run(f"sqlite:///{out / 'mlflow.db'}", record["mlflow_run_id"])
@@ -157,7 +157,7 @@ def test_full_fine_tuning_saves_the_full_model(full_model: tuple[Path, Run], tin
 def test_the_registered_adapter_is_found_by_its_alias(undisturbed: tuple[Path, Run], out: Path) -> None:
     from fer.vlm.model import resolve_vlm
 
-    folder = resolve_vlm("models:/tiny@challenger", TrackingOptions(out_dir=str(out)))
+    folder = resolve_vlm("models:/tiny@challenger", TrackingOptions(storage=str(out)))
     assert (Path(folder) / "adapter_config.json").is_file()
 
 

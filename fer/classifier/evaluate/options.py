@@ -38,7 +38,7 @@ class EvaluateConfig(DataOptions, TrackingOptions):
     out: str | None = Field(
         None,
         description="Output folder; unset: evaluation-DATA-SPLIT beside the model "
-        "(in --out-dir for a registered model)",
+        "(in --storage for a registered model)",
     )
     thumbnails: bool = Field(
         True, description="Show images of the worst mistakes in the report; turn this off before you share it"

@@ -104,9 +104,9 @@ def write_results(
     return out / "report.html"
 
 
-def find_history(model: str, spec: ModelSpec, out_dir: str) -> list[dict[str, float]]:
+def find_history(model: str, spec: ModelSpec, storage: str) -> list[dict[str, float]]:
     """`history.json` of the training run: in the model folder, beside it, or in the run's folder; else empty."""
-    run = f"{out_dir.rstrip('/')}/{spec.training.get('run', '')}"
+    run = f"{storage.rstrip('/')}/{spec.training.get('run', '')}"
     for location in (open_path(model), open_path(model).parent, open_path(run)):
         if (location / "history.json").is_file():
             return json.loads((location / "history.json").read_text())

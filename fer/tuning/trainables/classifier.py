@@ -23,7 +23,7 @@ class ClassifierTrainable:
     def prepare_data(self, config: TrainConfig) -> Settings:
         from fer.data.prepare import open_dataset
 
-        dataset = open_dataset(config, cache=f"{config.out_dir}/data")
+        dataset = open_dataset(config, cache=f"{config.storage}/data")
         dataset.split("val")
         return {"data": dataset.root}
 

@@ -224,7 +224,7 @@ def test_output_files(model: Path, make_rows: Make, make_shards: Make, tmp_path:
     ],
 )
 def test_the_output_folder(options: dict[str, Any], folder: str) -> None:
-    config = EvaluateConfig(**{"model": "m", "data": "sets/fer2013.zip", "out_dir": "results"} | options)
+    config = EvaluateConfig(**{"model": "m", "data": "sets/fer2013.zip", "storage": "results"} | options)
     assert output_folder(config, "runs/first/model", "test") == folder
 
 
@@ -241,7 +241,7 @@ def test_the_command(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     make_classifier(tmp_path / "runs/first/model")
     dataset = make_shards({"val": make_rows(FER2013.labels, 30)}, FER2013)
-    common = ["evaluate", str(tmp_path / "runs" / "first"), "--data", dataset.root, "--out-dir", str(tmp_path / "runs")]
+    common = ["evaluate", str(tmp_path / "runs" / "first"), "--data", dataset.root, "--storage", str(tmp_path / "runs")]
     assert main([*common, "--device", "cpu", "--tta"]) == 0
     output = capsys.readouterr().out
     report = tmp_path / "runs" / "first" / "evaluation-faces-val-tta" / "report.html"
@@ -268,7 +268,7 @@ def test_on_a_cluster_the_model_runs_in_a_task(
     from jobs.__main__ import main
 
     dataset = make_shards({"train": make_rows(FER2013.labels, 30), "test": make_rows(FER2013.labels, 200)}, FER2013)
-    common = ["evaluate", str(model), "--data", dataset.root, "--out-dir", str(tmp_path / "runs"), "--batch-size", "16"]
+    common = ["evaluate", str(model), "--data", dataset.root, "--storage", str(tmp_path / "runs"), "--batch-size", "16"]
     assert main([*common, "--out", str(tmp_path / "here"), "--device", "cpu"]) == 0
     monkeypatch.setattr(cluster.local, "is_local", lambda: False)
     monkeypatch.setattr(Predictor, "__init__", None)

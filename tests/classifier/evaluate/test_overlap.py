@@ -44,7 +44,7 @@ def evaluate(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
     def run(data: Path, *options: str, model: str = "") -> tuple[int, str]:
-        arguments = ["--data", str(data), "--out", str(tmp_path / "out"), "--out-dir", str(root / "runs")]
+        arguments = ["--data", str(data), "--out", str(tmp_path / "out"), "--storage", str(root / "runs")]
         code = main(["evaluate", model or str(root / "run"), *arguments, "--device", "cpu", *options])
         streams = capsys.readouterr()
         lines = (streams.out if code == 0 else streams.err).splitlines()
@@ -134,7 +134,7 @@ def test_the_test_split_that_chose_the_weights_is_named(
 
 def test_an_export_is_checked_on_the_validation_split_of_the_training(root: Path) -> None:
     folder = root / "run" / "model"
-    dataset = find_dataset(ExportConfig(model=str(folder), precision="int8", out_dir=str(root / "runs")), folder)
+    dataset = find_dataset(ExportConfig(model=str(folder), precision="int8", storage=str(root / "runs")), folder)
     record = read_spec(folder, ModelSpec).data
     assert dataset is not None
     assert record is not None
