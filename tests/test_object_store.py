@@ -113,7 +113,7 @@ def machines(s3: ObjectStore, tmp_path: Path) -> Iterator[tuple[Machine, Machine
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(800)
 def test_everything_on_s3(s3: ObjectStore, tmp_path: Path, machines: tuple[Machine, Machine]) -> None:
     from fer.data.synthetic import write_faces
     from fer.storage import upload_folder

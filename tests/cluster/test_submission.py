@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,18 +147,19 @@ def test_a_stopped_job_is_resumed_under_its_name(fer: Fer, home: Path) -> None:
     options = ["--data", "faces", "--backbone", "resnet18", "--img-size", "32", "--epochs", "200", "--name", "long"]
     submitted = fer("submit", "train", "--no-wait", "--", *options)
     assert submitted.returncode == 0, submitted.stderr
-    for _ in range(60):
+    deadline = time.monotonic() + 240
+    listed = ""
+    while not re.search(r"epoch (?!1/)", listed) and time.monotonic() < deadline:  # the first one has been saved
+        time.sleep(2)
         listed = fer("jobs", "list", "--price-per-hour", "2").stdout
-        if "epoch" in listed:
-            break
     assert re.search(r"long .* train .* running .* epoch \d+/200", listed), listed
     assert "still runs" in fer("jobs", "resume", "long").stderr
     assert "checkpoints stay" in fer("jobs", "stop", "long").stdout
     assert "stopped" in fer("jobs", "logs", "long").stdout
     assert fer("jobs", "resume", "long", "--no-wait").returncode == 0
-    for _ in range(60):
-        log = fer("jobs", "logs", "long-2", "--no-follow").stdout
-        if epochs := re.findall(r"epoch (\d+)/200", log):
-            break
+    epochs: list[str] = []
+    while not epochs and time.monotonic() < deadline:
+        time.sleep(2)
+        epochs = re.findall(r"epoch (\d+)/200", fer("jobs", "logs", "long-2", "--no-follow").stdout)
     assert int(epochs[0]) > 1
     fer("jobs", "stop", "long-2")

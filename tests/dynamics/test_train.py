@@ -38,11 +38,14 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def make_config(sequences: Path, out: Path, tiny_network: dict[str, Any]) -> MakeConfig:
-    """Makes the config of a run on the sequences: one epoch per stage, and two for 2b."""
+    """Makes the config of a run on the sequences: one epoch per stage, and two for 2b.
+
+    One thread: this process, in which an engine may have run, does not have those of a worker by default.
+    """
 
     def make(name: str, **changes: Any) -> DynamicsConfig:
         stages = {f"stage_{stage}": {"epochs": 2 if stage == "2b" else 1} for stage in STAGES}
-        options = {"pretrained": False, "batch_size": 8, "workers": 1, "device": "cpu", **tiny_network, **stages}
+        options = {"pretrained": False, "batch_size": 8, "workers": 1, "threads": 1, "device": "cpu", **tiny_network, **stages}
         return DynamicsConfig(data=str(sequences), storage=str(out), name=name, **{**options, **changes})
 
     return make
