@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-EPOCHS = 12
+EPOCHS = 8
 
 
 @pytest.mark.slow
