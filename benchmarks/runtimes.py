@@ -23,13 +23,13 @@ import torch
 from pydantic import Field
 
 from fer.classifier.evaluate.evaluator import Evaluation, evaluate
-from fer.classifier.export_graph import export_graph
+from fer.classifier.export.graph import export_graph
 from fer.classifier.model import build_model, new_spec, save_model
 from fer.classifier.options import ModelOptions
 from fer.classifier.predictor import Predictor
-from fer.classifier.runtime import Runtime
-from fer.classifier.runtime_torch import TorchRuntime
-from fer.classifier.runtimes import open_runtime
+from fer.classifier.runtimes.base import Runtime
+from fer.classifier.runtimes.choice import open_runtime
+from fer.classifier.runtimes.torch import TorchRuntime
 from fer.data.manifest import ShardedDataset
 from fer.data.options import DataOptions
 from fer.data.prepare import open_dataset

@@ -50,8 +50,8 @@ def main(config: ExportConfig) -> None:
     """Write the model folder if it is as good as the original, and register it beside a registered original."""
     import tempfile
 
-    from fer.classifier.export_check import check_scores, compare_outputs
-    from fer.classifier.export_graph import export_graph
+    from fer.classifier.export.check import check_scores, compare_outputs
+    from fer.classifier.export.graph import export_graph
     from fer.classifier.predictor import Predictor
     from fer.classifier.spec import ModelSpec
     from fer.models.folder import update_spec

@@ -15,7 +15,7 @@ def main(config: TrainConfig) -> None:
     dataset = open_dataset(config, cache=f"{config.storage}/data")
     connect_for(config, meanwhile=["fer.classifier.preflight", "mlflow.tracking"])
 
-    from fer.classifier.export import export_model, training_history
+    from fer.classifier.export.model import export_model, training_history
     from fer.classifier.model import new_spec
     from fer.classifier.preflight import preflight_check
     from fer.classifier.pretrained import share_pretrained

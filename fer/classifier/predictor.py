@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from fer.classifier.preprocess import to_input
-from fer.classifier.runtime import Runtime
-from fer.classifier.runtimes import open_runtime
+from fer.classifier.runtimes.base import Runtime
+from fer.classifier.runtimes.choice import open_runtime
 from fer.classifier.spec import ModelSpec
 from fer.cpus import cpu_count
 from fer.errors import UserError

@@ -141,7 +141,7 @@ def scale_only(pixels: Tensor, spec: ModelSpec) -> Tensor:
 BROKEN = [
     ("predictor.to_input", swap_channels),
     ("predictor.to_input", crop_too_tightly),
-    ("runtime_torch.normalize", scale_only),
+    ("runtimes.torch.normalize", scale_only),
 ]
 
 

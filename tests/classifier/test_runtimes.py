@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fer.classifier import runtimes
-from fer.classifier.export_onnx import export_onnx
-from fer.classifier.runtime_onnx import OnnxRuntime
-from fer.classifier.runtime_torch import TorchRuntime
-from fer.classifier.runtimes import open_runtime
+from fer.classifier.export.onnx import export_onnx
+from fer.classifier.runtimes import choice
+from fer.classifier.runtimes.choice import open_runtime
+from fer.classifier.runtimes.onnx import OnnxRuntime
+from fer.classifier.runtimes.torch import TorchRuntime
 from fer.classifier.spec import ModelSpec
 from fer.errors import UserError
 from fer.models.folder import read_spec
@@ -67,14 +67,14 @@ def test_a_cpu_without_the_instructions_is_named(
     exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rewrite_spec(exported, precision="int8")
-    monkeypatch.setattr(runtimes, "lacks_instructions", lambda precision: precision == "int8")
+    monkeypatch.setattr(choice, "lacks_instructions", lambda precision: precision == "int8")
     open_runtime(exported, "auto")
     assert capsys.readouterr().err == "this CPU has no instructions for int8: a model in fp32 is faster here\n"
 
 
 def test_openvino_sends_no_usage_statistics(tmp_path: Path) -> None:
     """Its package for them notes each import in the home folder, and tells a web service."""
-    program = "from fer.classifier.runtime_openvino import import_openvino; import_openvino().Core()"
+    program = "from fer.classifier.runtimes.openvino import import_openvino; import_openvino().Core()"
     environment = {**os.environ, "HOME": str(tmp_path)}
     environment.pop("CI", None)  # where they are off
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)

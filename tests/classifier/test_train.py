@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from cluster.logs import log_file
 from fer.classifier.data_loader import FaceDataLoader
-from fer.classifier.export import training_history
+from fer.classifier.export.model import training_history
 from fer.classifier.model import build_model, load_model, new_spec
 from fer.classifier.options import TrainConfig
 from fer.classifier.preprocess import normalize

@@ -45,7 +45,15 @@ def make_config(sequences: Path, out: Path, tiny_network: dict[str, Any]) -> Mak
 
     def make(name: str, **changes: Any) -> DynamicsConfig:
         stages = {f"stage_{stage}": {"epochs": 2 if stage == "2b" else 1} for stage in STAGES}
-        options = {"pretrained": False, "batch_size": 8, "workers": 1, "threads": 1, "device": "cpu", **tiny_network, **stages}
+        options = {
+            "pretrained": False,
+            "batch_size": 8,
+            "workers": 1,
+            "threads": 1,
+            "device": "cpu",
+            **tiny_network,
+            **stages,
+        }
         return DynamicsConfig(data=str(sequences), storage=str(out), name=name, **{**options, **changes})
 
     return make

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from fer.classifier.evaluate.evaluator import Evaluation, evaluate
-from fer.classifier.export_graph import input_batches
+from fer.classifier.export.graph import input_batches
 from fer.classifier.predictor import Predictor
 from fer.classifier.reference import Reference, reference_of
-from fer.classifier.runtime import RawOutputs
+from fer.classifier.runtimes.base import RawOutputs
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
 

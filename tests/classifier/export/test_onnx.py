@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer.classifier.export_onnx import TOLERANCE, export_onnx
+from fer.classifier.export.onnx import TOLERANCE, export_onnx
 from fer.classifier.predictor import Predictor
-from fer.classifier.runtime_onnx import OnnxRuntime
-from fer.classifier.runtime_torch import TorchRuntime
+from fer.classifier.runtimes.onnx import OnnxRuntime
+from fer.classifier.runtimes.torch import TorchRuntime
 
 Make = Callable[..., Path]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from fer.classifier.runtime import RawOutputs
+from fer.classifier.runtimes.base import RawOutputs
 from fer.classifier.spec import ModelSpec
 from fer.cpus import cpu_count
 from fer.models.folder import read_spec

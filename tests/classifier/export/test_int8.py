@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 
-from fer.classifier.export_int8 import quantize
-from fer.classifier.export_onnx import export_onnx
-from fer.classifier.runtime_onnx import OnnxRuntime
+from fer.classifier.export.int8 import quantize
+from fer.classifier.export.onnx import export_onnx
+from fer.classifier.runtimes.onnx import OnnxRuntime
 from fer.registry import GRAPH
 
 CNN = {"backbone": "test_resnet", "img_size": 32}

@@ -1,4 +1,4 @@
-"""What a runtime offers: `runtime_torch` and `runtime_onnx` compute the outputs of a classifier."""
+"""What a runtime offers: `torch`, `onnx` and `openvino` compute the outputs of a classifier."""
 
 from __future__ import annotations
 

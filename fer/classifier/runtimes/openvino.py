@@ -10,7 +10,7 @@ from types import ModuleType
 
 import numpy as np
 
-from fer.classifier.runtime import RawOutputs
+from fer.classifier.runtimes.base import RawOutputs
 from fer.classifier.spec import ModelSpec
 from fer.cpus import cpu_count
 from fer.errors import UserError

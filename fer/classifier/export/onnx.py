@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fer.classifier.model import FaceModel, load_model, save_model
 from fer.classifier.preprocess import normalize
-from fer.classifier.runtime_onnx import OnnxRuntime
+from fer.classifier.runtimes.onnx import OnnxRuntime
 from fer.classifier.spec import ModelSpec
 from fer.registry import GRAPH, WEIGHTS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fer.classifier.runtime import Runtime
+from fer.classifier.runtimes.base import Runtime
 from fer.classifier.spec import ModelSpec
 from fer.models.cpu import lacks_instructions
 from fer.models.folder import read_spec
@@ -20,15 +20,15 @@ def open_runtime(folder: Path, device: str) -> Runtime:
     """
     spec = read_spec(folder, ModelSpec)
     if device not in ("auto", "cpu") or spec.format == "torch":
-        from fer.classifier.runtime_torch import TorchRuntime
+        from fer.classifier.runtimes.torch import TorchRuntime
 
         return TorchRuntime(folder, device)
     if lacks_instructions(spec.precision):
         print(f"this CPU has no instructions for {spec.precision}: a model in fp32 is faster here", file=sys.stderr)
     if spec.format == "openvino":
-        from fer.classifier.runtime_openvino import OpenVinoRuntime
+        from fer.classifier.runtimes.openvino import OpenVinoRuntime
 
         return OpenVinoRuntime(folder)
-    from fer.classifier.runtime_onnx import OnnxRuntime
+    from fer.classifier.runtimes.onnx import OnnxRuntime
 
     return OnnxRuntime(folder)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from fer.classifier.evaluate.rows import read_batches
-from fer.classifier.export_onnx import export_onnx
+from fer.classifier.export.onnx import export_onnx
 from fer.classifier.preprocess import to_input
-from fer.classifier.runtime_openvino import import_openvino
+from fer.classifier.runtimes.openvino import import_openvino
 from fer.classifier.spec import Format, ModelSpec, Precision
 from fer.data.images import decode_rgb
 from fer.data.manifest import ShardedDataset
@@ -30,7 +30,7 @@ def export_graph(folder: Path, out: Path, form: Format, precision: Precision, da
     """
     export_onnx(folder, out, half=precision == "fp16")
     if precision == "int8":
-        from fer.classifier.export_int8 import quantize
+        from fer.classifier.export.int8 import quantize
 
         assert dataset is not None, "INT8 needs calibration images"
         quantize(out / GRAPH, islice(input_batches(dataset, "train", read_spec(out, ModelSpec)), CALIBRATION_BATCHES))

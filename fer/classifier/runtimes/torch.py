@@ -9,7 +9,7 @@ import torch
 
 from fer.classifier.model import load_model
 from fer.classifier.preprocess import normalize
-from fer.classifier.runtime import RawOutputs
+from fer.classifier.runtimes.base import RawOutputs
 from fer.models.device import amp_dtype, torch_device
 
 

@@ -1,0 +1,1 @@
+"""Writing models: after training, and as graphs for runtimes without PyTorch."""
