@@ -1,6 +1,6 @@
 #!/bin/sh
 # Starts HAProxy for Ray Serve, as `haproxy -db -f CONFIG ...`, with what Serve's configuration lacks:
-# - its folder, with the socket that controls it, is closed to other users;
+# - its folder, with the socket that controls it, is closed to other users, and its parent folder is the user's own;
 # - its pages of statistics and metrics are left out: they would listen on fixed ports, on every address;
 # - replicas learn the client's address, for requests that stay with one version of a model;
 # - with FERRY_TLS_CERTIFICATE, a file with a certificate and its key, it speaks HTTPS;
@@ -15,6 +15,11 @@
 set -eu
 config=$3
 folder=$(dirname "$config") here=$(dirname "$0")
+parent=$(dirname "$folder")
+if [ -L "$parent" ] || [ ! -O "$parent" ]; then
+    echo "$parent is not this user's own folder: remove it, or set TMPDIR" >&2
+    exit 1
+fi
 chmod 700 "$folder"
 sed -i -e 's/^    option httplog$/&\n    option forwardfor/' \
     -e "s|^    option abortonclose|&\n    option http-buffer-request\n    timeout http-request ${FERRY_UPLOAD_SECONDS:-30}s|" \
@@ -23,7 +28,7 @@ sed -i -e 's/^    option httplog$/&\n    option forwardfor/' \
     -e "/^frontend http_frontend/,/^    bind/{ /^    bind/r $here/haproxy_rules.cfg
     }" "$config"
 if [ -n "${FERRY_TLS_CERTIFICATE:-}" ]; then
-    sed -i "/^frontend http_frontend/,/^    bind/s|^    bind.*|& ssl crt $FERRY_TLS_CERTIFICATE alpn http/1.1|" "$config"
+    sed -i '/^frontend http_frontend/,/^    bind/s|^    bind.*|& ssl crt "${FERRY_TLS_CERTIFICATE}" alpn http/1.1|' "$config"
 fi
 
 # A response of HAProxy itself: status, reason, further header, detail.

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from cluster.serve import HAPROXY, serve_settings
+from tests.processes import running
 
 pytestmark = pytest.mark.skipif(
     "FERRY_HAPROXY" not in serve_settings() or shutil.which("setpriv") is None,
@@ -47,6 +48,7 @@ backend replicas
 listen stats
   bind *:8404
 """
+ENVIRONMENT = os.environ | serve_settings() | {"FERRY_UPLOAD_SECONDS": "1"}
 MANAGER = 'echo $$ >"$2.manager"; "$1" -db -f "$2" & echo $! >"$2.first"; wait; sleep 100'
 RAY = 'echo $$ >"$2.ray"; sh -c "$0" manager "$1" "$2" & wait; sleep 100'
 
@@ -96,14 +98,9 @@ def config(replica: ThreadingHTTPServer, tmp_path: Path) -> Iterator[Path]:
     config = folder / "haproxy.cfg"
     config.write_text(CONFIG.format(folder=folder, port=port, replica=replica.server_port))
     (tmp_path / "port").write_text(str(port))
-    with subprocess.Popen(
-        ["sh", "-c", RAY, MANAGER, str(HAPROXY), str(config)],
-        env=os.environ | serve_settings() | {"FERRY_UPLOAD_SECONDS": "1"},
-        start_new_session=True,
-    ) as process:
+    with running(["sh", "-c", RAY, MANAGER, str(HAPROXY), str(config)], env=ENVIRONMENT, start_new_session=True):
         until(lambda: listeners(port) == 2)
         yield config
-        os.killpg(process.pid, signal.SIGKILL)
     until(lambda: not listeners(port))
 
 
@@ -169,8 +166,38 @@ def test_the_second_haproxy_takes_over_and_ends_with_ray(config: Path) -> None:
 
 
 def test_the_second_haproxy_ends_when_serve_stops(config: Path) -> None:
-    os.kill(number(config, "manager"), signal.SIGKILL)  # with it ends the first one, at once
+    for process in ("first", "manager"):
+        os.kill(number(config, process), signal.SIGKILL)
+        time.sleep(0.2)  # the manager ends its HAProxy, and is then ended itself
     until(lambda: not listeners(port(config)))
+
+
+def test_a_killed_second_haproxy_is_started_again(config: Path) -> None:
+    os.kill(int(config.with_name("second.pid").read_text()), signal.SIGKILL)
+    until(lambda: listeners(port(config)) == 1)
+    until(lambda: listeners(port(config)) == 2)
+
+
+@pytest.mark.parametrize("socket_is_there", [True, False])
+def test_a_new_second_haproxy_replaces_the_old_one(config: Path, socket_is_there: bool) -> None:
+    second = config.with_name("second.pid")
+    old = int(second.read_text())
+    if not socket_is_there:  # the old one can't hand its socket over, as while it starts
+        config.with_name("second.sock").unlink()
+    command = ["sh", str(HAPROXY.with_name("haproxy_second.sh")), str(config.parent), str(number(config, "manager"))]
+    with running(command, env=ENVIRONMENT, start_new_session=True):
+        until(lambda: not runs(old))
+        until(lambda: listeners(port(config)) == 2)
+        assert int(second.read_text()) != old
+        assert {get(config, "/")[0] for _ in range(50)} == {200}
+
+
+def test_haproxy_refuses_a_folder_of_another_user(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(config.parent)
+    command = ["sh", str(HAPROXY), "-db", "-f", str(tmp_path / "link" / "node" / "haproxy.cfg")]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "is not this user's own folder" in done.stderr
 
 
 def number(config: Path, name: str) -> int:
@@ -192,6 +219,10 @@ def get(config: Path, path: str, *headers: tuple[str, bytes]) -> tuple[int, dict
     body = json.loads(response.read())
     connection.close()
     return response.status, body, response.headers
+
+
+def runs(process: int) -> bool:
+    return psutil.pid_exists(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE
 
 
 def listeners(port: int) -> int:
