@@ -33,7 +33,7 @@ SPEC, WEIGHTS, GRAPH, OPENVINO_GRAPH = "model.json", "model.safetensors", "model
 a spec, but store their weights as transformers does."""
 
 CANARY = "canary"
-"""Tag of a registered version: the share of the clients that it answers as a challenger."""
+"""Tag of a registered version: the share of the clients, 0 to 1, that it answers as a challenger."""
 
 
 def register(
@@ -84,9 +84,9 @@ def promote(
 
 
 def set_canary(name: str, share: float, tracking: TrackingOptions, alias: str = "challenger") -> str:
-    """Give the version with ``alias`` this share of the clients, 0 to 1, on servers whose challenger it is.
+    """Let the version with ``alias`` answer this share of the clients, 0 to 1, on servers whose challenger it is.
 
-    Returns the version, whose tag `canary` it becomes.
+    The share becomes the version's tag `CANARY`. Returns the version. Raises UserError if there is none.
     """
     uri = tracking_uri(tracking)
     version = str(_find_version(uri, name, alias=alias).version)
@@ -96,7 +96,7 @@ def set_canary(name: str, share: float, tracking: TrackingOptions, alias: str = 
 
 
 def canary_share(reference: str, tracking: TrackingOptions) -> float | None:
-    """The share of `set_canary`; None if it was not set, and for a model that is not registered."""
+    """The share that `set_canary` has given to a version; None if it was not set, or the model is not registered."""
     if not reference.startswith("models:/"):
         return None
     share = _version(reference, tracking).tags.get(CANARY)

@@ -47,8 +47,8 @@ class Config(TrackingOptions):
     def _check_rule(self) -> Config:
         if (self.rule is None) != (self.endpoint is None):
             raise ValueError("--if and --endpoint need each other")
-        if self.canary is not None and self.rule is not None:
-            raise ValueError("--canary promotes nothing; leave out --if")
+        if self.canary is not None and (self.rule is not None or self.version is not None):
+            raise ValueError("--canary is a share for the version with the alias --from; leave out --if and --version")
         return self
 
 
@@ -59,7 +59,7 @@ def main(config: Config) -> None:
 
     if config.canary is not None:
         challenger = set_canary(config.name, config.canary, config, config.source)
-        print(f"version {challenger} of {config.name} now answers {config.canary:.0%} of the clients as the challenger")
+        print(f"version {challenger} of {config.name} now answers {config.canary:.0%} of the clients as a challenger")
         return
     version = None if config.version is None else str(config.version)
     if config.rule is not None:

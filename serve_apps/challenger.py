@@ -32,22 +32,18 @@ class Challenger:
         self.waiting = 0
         self.update_share()
 
-    async def follow(self, seconds: float) -> None:
-        """Every ``seconds``, look up the model's alias and its share. Never returns."""
-
-        async def follow_share() -> None:
-            while True:
-                await asyncio.sleep(seconds)
-                await asyncio.to_thread(self.update_share)
-
-        await asyncio.gather(self.model.follow(seconds), follow_share())
+    async def follow_share(self, seconds: float) -> None:
+        """Every ``seconds``, look up the share. Never returns."""
+        while True:
+            await asyncio.sleep(seconds)
+            await asyncio.to_thread(self.update_share)
 
     def update_share(self) -> None:
-        """Take the share that `fer promote --canary` has set for this version, else that of the options."""
+        """Take the share that `fer promote --canary` has set for the version in memory, else that of the options."""
         if self.shadow:
             return
         try:
-            share = canary_share(self.model.reference, self.config)
+            share = canary_share(self.model.pinned, self.config)
             share = self.config.canary if share is None else share
             if share != self.share:
                 log.warning("the challenger now answers %.0f%% of the clients", 100 * share)

@@ -43,6 +43,11 @@ class ReloadableModel:
         self.error: str | None = None
         """Why the newest version could not be loaded."""
 
+    @property
+    def pinned(self) -> str:
+        """A reference to the version in memory, which stays the same when an alias moves."""
+        return pin(self.reference, self.current.info.version)
+
     def switch(self, reference: str) -> None:
         """Serve the model of another reference; if it can't be loaded, the old one stays and ``error`` says why."""
         try:
@@ -61,7 +66,7 @@ class ReloadableModel:
         """Every ``seconds``, look up the alias and load its version if it has moved, in a thread. Never returns."""
         while True:
             await asyncio.sleep(seconds)
-            if "@" in self.reference:
+            if self.reference.startswith("models:/") and "@" in self.reference:
                 await asyncio.to_thread(self.switch, self.reference)
 
     def _load(self, reference: str) -> LoadedModel[Any, Any]:
@@ -70,6 +75,10 @@ class ReloadableModel:
 
 def locate(reference: str, tracking: TrackingOptions) -> tuple[Path, str, str]:
     """The folder of the version that a reference points to now, the model's name, and the version."""
-    name, version = model_name(reference), model_version(reference, tracking)
-    pinned = f"models:/{name}/{version}" if "@" in reference else reference
-    return resolve_model(pinned, tracking), name, version
+    version = model_version(reference, tracking)
+    return resolve_model(pin(reference, version), tracking), model_name(reference), version
+
+
+def pin(reference: str, version: str) -> str:
+    """The reference, with the version in place of an alias."""
+    return f"models:/{model_name(reference)}/{version}" if reference.startswith("models:/") else reference

@@ -242,5 +242,7 @@ def test_the_command_prints_the_promoted_version(
     assert "version 2 of commanded now answers 30% of the clients" in capsys.readouterr().out
     assert canary_share("models:/commanded@champion", tracking) == 0.3
     assert canary_share("models:/commanded/1", tracking) is None
+    assert run_job("promote", ["commanded", "--canary", "0.3", "--version", "1", *where]) == 2
+    assert "leave out --if and --version" in capsys.readouterr().err
     assert run_job("promote", ["commanded", "--from", "nobody", *where]) == 2
     assert "no alias 'nobody'; versions: 1, 2" in capsys.readouterr().err

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,10 @@ import pytest
 from fer.data.images import encode_png
 from fer.errors import UserError
 from fer.options import parse
-from fer.registry import set_canary
+from fer.registry import promote, set_canary
 from fer.tracking import TrackingOptions
 from serve_apps.challenger import Challenger, agreement
-from serve_apps.classifier import BatchItem, Classifier
+from serve_apps.classifier_replica import BatchItem, Classifier
 from serve_apps.observations import Observations
 from serve_apps.options import ServeConfig
 from serve_apps.schema import InvalidInput, PredictResponse
@@ -52,11 +54,13 @@ def observe(config: ServeConfig, clients: list[str]) -> tuple[list[PredictRespon
     return responses, observations
 
 
+def load_info(folder: object, name: str, version: str) -> Any:
+    """A model without weights."""
+    return SimpleNamespace(info=SimpleNamespace(version=version))
+
+
 def test_a_share_of_the_clients_gets_the_challenger_and_keeps_it(config: ServeConfig) -> None:
-    challenger, larger = (
-        Challenger(config.model_copy(update={"canary": share}), lambda *_: None)  # type: ignore[arg-type, return-value]
-        for share in (0.3, 0.6)
-    )
+    challenger, larger = (Challenger(config.model_copy(update={"canary": share}), load_info) for share in (0.3, 0.6))
     roles = [challenger.role(client) for client in CLIENTS]
     assert 0.25 < Counter(roles)["challenger"] / len(roles) < 0.35
     assert roles == [challenger.role(client) for client in CLIENTS]
@@ -69,15 +73,23 @@ def test_the_share_follows_the_registry(config: ServeConfig, caplog: pytest.LogC
         challenger.update_share()
         return sum(challenger.role(client) == "challenger" for client in CLIENTS) / len(CLIENTS)
 
-    challenger = Challenger(config, lambda *_: None)  # type: ignore[arg-type, return-value]
+    challenger = Challenger(config, load_info)
     assert 0.25 < share(challenger) < 0.35
     assert set_canary("face", 0.6, config) == "2"
     try:
         assert 0.55 < share(challenger) < 0.65
+        promote("face", "1", "challenger", config)
+        assert 0.55 < share(challenger) < 0.65, "version 2 is still in memory"
+        challenger.model.switch(challenger.model.reference)
+        assert 0.25 < share(challenger) < 0.35
+        promote("face", "2", "challenger", config)
+        challenger.model.switch(challenger.model.reference)
         challenger.config = config.model_copy(update={"tracking_uri": "sqlite:////nowhere/mlflow.db"})
-        assert 0.55 < share(challenger) < 0.65
+        challenger.share = 0.5
+        assert 0.45 < share(challenger) < 0.55
         assert "could not look up the challenger's share" in caplog.text
     finally:
+        promote("face", "2", "challenger", config)
         set_canary("face", config.canary, config)
 
 

@@ -13,7 +13,7 @@ from fer.data.images import encode_png
 from fer.errors import UserError
 from fer.tracking import TrackingOptions
 from serve_apps.applications import resolve_paths
-from serve_apps.classifier import BatchItem, Classifier
+from serve_apps.classifier_replica import BatchItem, Classifier
 from serve_apps.named_models import NamedModels, by_name, expand, name_of
 from serve_apps.options import ServeConfig
 from serve_apps.reloadable_model import LoadedModel
