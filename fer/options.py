@@ -78,6 +78,18 @@ def parse(config_class: type[C], argv: Sequence[str], job: str, recipes: Path | 
     return config_class.model_validate(values)
 
 
+def read_yaml(file: Path) -> Any:
+    """The content of a file of YAML (or JSON, which is YAML too). Raises UserError if it can't be read."""
+    import yaml
+
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+
+
 def describe_errors(error: ValidationError) -> str:
     """All errors of a validation in one line, each with the name of its option."""
     return "; ".join(_describe_error(item) for item in error.errors())

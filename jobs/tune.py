@@ -9,6 +9,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from fer.errors import UserError
+from fer.options import read_yaml
 from fer.plugins import Registry
 from fer.training.options import ExperimentOptions
 from fer.tuning.options import TuneConfig
@@ -119,15 +120,6 @@ def read_points(file: str | None) -> list[Point]:
     if not isinstance(points, list) or not all(isinstance(point, Mapping) for point in points):
         raise UserError(f"--points {file}: not a list of points, each a mapping of hyperparameters to values")
     return [dict(point) for point in points]
-
-
-def read_yaml(file: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def read_warm_start(config: TuneConfig, space: SearchSpace) -> list[TrialRecord]:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fer.errors import UserError
-from fer.options import Options, describe_errors
+from fer.options import Options, describe_errors, read_yaml
 
 Scope = Literal["predict", "live", "vlm", "dynamics", "feedback", "metadata"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -39,11 +39,7 @@ def digest(secret: str) -> str:
 def read_keys(file: Path) -> list[ApiKey]:
     """The entries of a file of YAML or JSON. Raises UserError if it is missing or has a mistake."""
     try:
-        keys = KEYS.validate_python(yaml.safe_load(file.read_text()) or [])
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from None
+        keys = KEYS.validate_python(read_yaml(file) or [])
     except ValidationError as error:
         raise UserError(f"{file} is not a list of API keys: {describe_errors(error)}") from None
     for what in ("name", "digest"):

@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
 
-import yaml
-
 from fer.errors import UserError
 from fer.faces.options import FaceOptions
-from fer.options import describe_errors
+from fer.options import describe_errors, read_yaml
 from fer.plugins import import_object
 from serve_apps.api_keys import read_keys
 from serve_apps.options import APPS, DynamicsServeConfig, KeyOptions, ServeConfig, ServerOptions
@@ -55,11 +53,7 @@ def read_apps(file: Path, names: Sequence[str] | None) -> list[App]:
     from ray.serve.schema import ServeDeploySchema
 
     try:
-        schema = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text()))
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+        schema = ServeDeploySchema.model_validate(read_yaml(file))
     except ValidationError as error:
         raise UserError(f"{file} is not a Serve config: {describe_errors(error)}") from None
     found = {app.name: app for app in schema.applications}

@@ -7,12 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from fer.errors import UserError
 from fer.ferbench.options import BenchmarkModel, FerbenchRunConfig
-from fer.options import describe_errors
+from fer.options import describe_errors, read_yaml
 from fer.registry import resolve_model
 from fer.tracking import TrackingOptions
 
@@ -23,10 +22,7 @@ def list_models(config: FerbenchRunConfig) -> list[BenchmarkModel]:
     if config.models is None:
         entries = [config.model_dump(include=set(BenchmarkModel.model_fields))]
     else:
-        try:
-            document = yaml.safe_load(Path(config.models).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"--models {config.models}: {str(error).splitlines()[0]}") from None
+        document = read_yaml(Path(config.models))
         entries = document.get("models") if isinstance(document, dict) else None
         if not isinstance(entries, list) or not entries:
             raise UserError(f"--models {config.models} has no list `models`")

@@ -153,7 +153,7 @@ def test_a_new_key_is_printed_once_and_stored_as_its_digest(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[", "neither YAML nor JSON"),
+        ("[", "is not YAML"),
         ("keys: 3", "not a list of API keys"),
         ("- {name: a, digest: abc, scopes: [predict]}", "--0.digest: string should match"),
         ("- {name: a, digest: %s, scopes: [all]}", "--0.scopes.0: input should be 'predict', 'live'"),
