@@ -20,6 +20,7 @@ import numpy as np
 CLIENTS = 100
 """The requests come from so many clients, by their X-Client-ID."""
 TIMEOUT = 60
+"""Seconds that a request may take."""
 OK = "200"
 
 
@@ -30,11 +31,11 @@ class Sent:
     due: float
     """When it was to be sent."""
     started: float
+    photo: int
     done: float = 0.0
     result: str = ""
     """The status, or how the connection failed."""
     version: str = ""
-    role: str = ""
     label: str = ""
 
     @property
@@ -79,20 +80,17 @@ class OpenLoop:
     async def send(self, due: float) -> None:
         """Send one request."""
         number = len(self.sent)
-        sent = Sent(due, time.monotonic())
+        sent = Sent(due, time.monotonic(), number % len(self.photos))
         self.sent.append(sent)
         self.ongoing += 1
         headers = {"Content-Type": "image/jpeg", "X-Client-ID": f"client {number % CLIENTS}"}
         try:
-            async with self.session.post(
-                self.url, data=self.photos[number % len(self.photos)], headers=headers
-            ) as response:
+            async with self.session.post(self.url, data=self.photos[sent.photo], headers=headers) as response:
                 body = await response.read()
             sent.result = str(response.status)
             if sent.answered:
                 answer = json.loads(body)
-                sent.version, sent.role = answer["model"]["version"], answer["role"]
-                sent.label = answer["images"][0]["faces"][0]["label"]
+                sent.version, sent.label = answer["model"]["version"], answer["images"][0]["faces"][0]["label"]
         except aiohttp.ClientConnectorError:
             sent.result = "refused"
         except TimeoutError:
@@ -124,6 +122,7 @@ def split(sent: Sequence[Sent], phases: list[Phase]) -> list[Phase]:
 
 
 def print_phases(phases: Sequence[Phase]) -> None:
+    """A table of what became of the requests; below it, whether each photograph always got the same label."""
     columns = ("", "sent", "answered", "failed", "in flight", "longest gap", "p50", "p99", "most", "versions")
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     for phase in phases:
@@ -143,5 +142,8 @@ def print_phases(phases: Sequence[Phase]) -> None:
             f"| {phase.name} | {len(phase.sent)} | {len(answers)} | {failed or 0} | {phase.in_flight} | {gap:.2f} s "
             f"| {p50:.0f} ms | {p99:.0f} ms | {most:.0f} ms | {versions} |"
         )
-    late = max(1000 * (each.started - each.due) for phase in phases for each in phase.sent)
+    sent = [each for phase in phases for each in phase.sent]
+    labels = {(each.photo, each.label) for each in sent if each.answered}
+    print(f"{len({photo for photo, _ in labels})} photographs with {len(labels)} labels")
+    late = max(1000 * (each.started - each.due) for each in sent)
     print(f"the client itself was at most {late:.0f} ms late", flush=True)

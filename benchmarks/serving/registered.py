@@ -19,8 +19,9 @@ from fer.tracking import TrackingOptions, start_run
 
 HERE = Path(__file__).parents[2]
 READY = "Serving at"
-START_SECONDS = 180
-REPLICA, PROXY = "ray::ServeReplica:classifier", "haproxy -db"
+START_SECONDS, STOP_SECONDS = 180, 60
+REPLICA, PROXY = "ray::ServeReplica:classifier", "/haproxy.cfg"
+"""What is in the command line of a replica, and of HAProxy, but not in that of the second HAProxy."""
 
 
 def registry(folder: Path) -> TrackingOptions:
@@ -33,7 +34,7 @@ def registry(folder: Path) -> TrackingOptions:
 
 
 class RegisteredServer:
-    """A server that can be killed and started again on its port."""
+    """A server that can be started, killed and started again on its port, in a ``with`` block that ends it."""
 
     def __init__(self, tracking: TrackingOptions, port: int, log: Path, *options: str) -> None:
         self.url, self.port, self.log = f"http://127.0.0.1:{port}", port, log
@@ -45,6 +46,12 @@ class RegisteredServer:
         self.process: subprocess.Popen[bytes] | None = None
         self.killed: list[psutil.Process] = []
         """Processes of a server that was killed."""
+
+    def __enter__(self) -> RegisteredServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> float:
         """Start it; return the seconds until it says that it is ready."""
@@ -72,7 +79,7 @@ class RegisteredServer:
         return found
 
     def kill(self, name: str) -> None:
-        """kill -9 the newest process with ``name``: of HAProxy's, older ones finish what they have."""
+        """kill -9 the newest process with ``name``: older HAProxies only finish what they have."""
         max(self.processes(name), key=psutil.Process.create_time).send_signal(signal.SIGKILL)
 
     def kill_driver(self) -> float:
@@ -87,10 +94,13 @@ class RegisteredServer:
         return time.monotonic() - started
 
     def stop(self) -> None:
-        """Ctrl-C, for a server that still runs."""
+        """Ctrl-C, for a server that still runs; kill -9 if that does not end it. Raises TimeoutExpired then."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(60)
+            try:
+                self.process.wait(STOP_SECONDS)
+            finally:
+                self.process.kill()
 
     def memory(self) -> float:
         """Memory of all processes in GB."""
@@ -99,7 +109,7 @@ class RegisteredServer:
 
 
 def is_taken(port: int) -> bool:
-    """Whether a server can't listen on the port."""
+    """Whether another server listens on the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

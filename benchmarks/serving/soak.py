@@ -13,7 +13,8 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,8 @@ from jobs.demo import free_port
 
 CONNECTIONS = 16
 """Connections with which saturation is measured."""
-SHARE = 0.8
+LOAD = 0.8
+"""The load, as a share of saturation."""
 FIRST_SECONDS = 20
 SCALING_SECONDS, SCALING_CONNECTIONS = 120, 32
 START_UP = 15
@@ -54,10 +56,15 @@ class Bench(NamedTuple):
     tracking: TrackingOptions
     log: Path
 
-    def server(self, *options: str) -> tuple[RegisteredServer, OpenLoop]:
-        """A server that is not started yet, and its client."""
-        server = RegisteredServer(self.tracking, free_port(), self.log, *options)
-        return server, OpenLoop(f"{server.url}/v1/predict", self.photos)
+    @asynccontextmanager
+    async def server(self, *options: str) -> AsyncIterator[tuple[RegisteredServer, OpenLoop]]:
+        """A server that is not started yet, and its client; both end with the ``with`` block."""
+        with RegisteredServer(self.tracking, free_port(), self.log, *options) as server:
+            load = OpenLoop(f"{server.url}/v1/predict", self.photos)
+            try:
+                yield server, load
+            finally:
+                await load.session.close()
 
     async def saturation(self, load: OpenLoop) -> float:
         """Requests per second at saturation."""
@@ -77,44 +84,42 @@ async def main(config: SoakBenchmark) -> None:
 
 async def soak(bench: Bench) -> None:
     """Every change under load, and what it did to the requests."""
-    server, load = bench.server(
-        "--min-replicas", str(bench.config.replicas), "--challenger", "models:/face@challenger", "--canary", "0.1"
-    )
-    server.start()
-    memories = {"start": server.memory()}
-    best = await bench.saturation(load)
-    print(f"saturation: {best:.0f} requests/s; the load: {SHARE * best:.0f} requests/s", flush=True)
-    memories["after saturation"] = server.memory()
-    marks: list[Phase] = []
+    options = ["--min-replicas", str(bench.config.replicas)]
+    options += ["--challenger", "models:/face@challenger", "--canary", "0.1"]
+    async with bench.server(*options) as (server, load):
+        server.start()
+        memories = {"start": server.memory()}
+        best = await bench.saturation(load)
+        print(f"saturation: {best:.0f} requests/s; the load: {LOAD * best:.0f} requests/s", flush=True)
+        memories["after saturation"] = server.memory()
+        marks: list[Phase] = []
 
-    def mark(name: str) -> None:
-        marks.append(Phase(name, time.monotonic(), load.ongoing))
+        def mark(name: str) -> None:
+            marks.append(Phase(name, time.monotonic(), load.ongoing))
 
-    def restart() -> None:
-        print(f"the killed server's port is free after {server.kill_driver():.1f} s")
-        print(f"started again within {server.start():.1f} s", flush=True)
-        mark("running again")
+        def restart() -> None:
+            print(f"the killed server's port is free after {server.kill_driver():.1f} s")
+            print(f"started again within {server.start():.1f} s", flush=True)
+            mark("running again")
 
-    events: dict[str, Callable[[], object]] = {
-        "steady": lambda: None,
-        "promotion": lambda: promote("face", "2", "champion", bench.tracking),
-        "canary 0.1 to 0.3": lambda: set_canary("face", 0.3, bench.tracking),
-        "replica killed": lambda: server.kill(REPLICA),
-        "HAProxy killed": lambda: server.kill(PROXY),
-        "server killed": restart,
-    }
-    length = 60 * bench.config.minutes / len(events)
-    sending = asyncio.create_task(load.run(SHARE * best, 60 * bench.config.minutes))
-    for name, event in events.items():
-        if event is restart:
-            memories["before the server was killed"] = server.memory()
-        mark(name)
-        await asyncio.gather(asyncio.to_thread(event), asyncio.sleep(length))
-    await sending
-    memories["end"] = server.memory()
-    left = [each.name() for each in server.killed if each.is_running()]
-    await load.session.close()
-    server.stop()
+        events: dict[str, Callable[[], object]] = {
+            "steady": lambda: None,
+            "promotion": lambda: promote("face", "2", "champion", bench.tracking),
+            "canary 0.1 to 0.3": lambda: set_canary("face", 0.3, bench.tracking),
+            "replica killed": lambda: server.kill(REPLICA),
+            "HAProxy killed": lambda: server.kill(PROXY),
+            "server killed": restart,
+        }
+        length = 60 * bench.config.minutes / len(events)
+        sending = asyncio.create_task(load.run(LOAD * best, 60 * bench.config.minutes))
+        for name, event in events.items():
+            if event is restart:
+                memories["before the server was killed"] = server.memory()
+            mark(name)
+            await asyncio.gather(asyncio.to_thread(event), asyncio.sleep(length))
+        await sending
+        memories["end"] = server.memory()
+        left = [each.name() for each in server.killed if each.is_running()]
     print_phases(split(load.sent, marks))
     print(f"processes of the killed server that still run: {left}")
     print("memory, GB: " + ", ".join(f"{name} {used:.2f}" for name, used in memories.items()), flush=True)
@@ -122,40 +127,37 @@ async def soak(bench: Bench) -> None:
 
 async def starts(bench: Bench) -> None:
     """The first seconds of a server with two replicas, from the moment when it says that it is ready."""
-    server, load = bench.server("--min-replicas", "2")
-    server.start()
-    rate = SHARE * await bench.saturation(load)
-    server.stop()
     seconds, marks = [], []
-    for number in range(bench.config.starts):
-        seconds.append(server.start())
-        marks.append(Phase(f"start {number + 1}", time.monotonic(), 0))
-        await load.run(rate, FIRST_SECONDS)
+    async with bench.server("--min-replicas", "2") as (server, load):
+        server.start()
+        rate = LOAD * await bench.saturation(load)
         server.stop()
-    await load.session.close()
+        for number in range(bench.config.starts):
+            seconds.append(server.start())
+            marks.append(Phase(f"start {number + 1}", time.monotonic(), 0))
+            await load.run(rate, FIRST_SECONDS)
+            server.stop()
     print(f"ready after {min(seconds):.1f} to {max(seconds):.1f} s; {rate:.0f} requests/s for {FIRST_SECONDS} s each")
     print_phases(split(load.sent, marks))
 
 
 async def scaling(bench: Bench) -> None:
     """More clients than one replica is meant for, until there is a second one."""
-    server, load = bench.server("--min-replicas", "1", "--max-replicas", "2")
-    server.start()
-    await load.saturate(CONNECTIONS, 3)
-    marks = [Phase("one replica", time.monotonic(), 0)]
+    async with bench.server("--min-replicas", "1", "--max-replicas", "2") as (server, load):
+        server.start()
+        await load.saturate(CONNECTIONS, 3)
+        marks = [Phase("one replica", time.monotonic(), 0)]
 
-    async def watch() -> None:
-        while len(server.processes(REPLICA)) < 2:
-            await asyncio.sleep(0.5)
-        marks.append(Phase("while the second one starts", time.monotonic(), load.ongoing))
-        await asyncio.sleep(START_UP)
-        marks.append(Phase("two replicas", time.monotonic(), load.ongoing))
+        async def watch() -> None:
+            while len(server.processes(REPLICA)) < 2:
+                await asyncio.sleep(0.5)
+            marks.append(Phase("while the second one starts", time.monotonic(), load.ongoing))
+            await asyncio.sleep(START_UP)
+            marks.append(Phase("two replicas", time.monotonic(), load.ongoing))
 
-    watching = asyncio.create_task(watch())
-    await load.saturate(SCALING_CONNECTIONS, SCALING_SECONDS)
-    assert watching.done(), "no second replica has started"
-    await load.session.close()
-    server.stop()
+        watching = asyncio.create_task(watch())
+        await load.saturate(SCALING_CONNECTIONS, SCALING_SECONDS)
+        assert watching.done(), "no second replica has started"
     print_phases(split(load.sent, marks))
 
 
