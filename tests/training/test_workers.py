@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -12,6 +13,7 @@ from fer.errors import UserError
 from fer.options import parse
 from fer.training.launch import keep_device, use_gpu
 from fer.training.run import RunFolder
+from fer.tuning import trial
 from fer.vlm.options import SftConfig
 
 
@@ -65,3 +67,14 @@ def test_a_run_does_not_go_on_without_its_gpus(tmp_path: Path) -> None:
     keep_device(RunFolder(config, "train", "x"), "gpu")
     with pytest.raises(UserError, match="run 'run' has trained on GPUs, and the cluster has none now"):
         keep_device(RunFolder(config, "train", "x"), "cpu")
+
+
+@pytest.mark.parametrize(("words", "threads"), [([], 8), (["--workers", "2"], 6), (["--cpus-per-worker", "3"], 16)])
+def test_a_trial_computes_with_its_part_of_the_node(
+    words: list[str], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container of 16 CPUs, of which Ray counts 4."""
+    monkeypatch.setattr(trial, "cpu_count", lambda: 16)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "a", "Resources": {"CPU": 4.0}}])
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "a"))
+    assert trial.threads_per_worker(parsed(*words)) == threads
