@@ -103,23 +103,25 @@ def test_memory_does_not_grow_with_rows() -> None:
 
 
 def resample_rows(true: np.ndarray, probabilities: np.ndarray, groups: list[str] | None) -> dict[str, np.ndarray]:
-    """Metrics of 2,000 resamples of the rows (or groups) themselves, by scikit-learn and torchmetrics."""
+    """Metrics of 2,000 resamples of the rows (or groups) themselves, by their definitions."""
     random = np.random.default_rng(1)
-    predicted = probabilities.argmax(axis=1)
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    cell = true * 4 + predicted
+    in_two = (np.argsort(-probabilities, axis=1)[:, :2] == true[:, None]).any(axis=1)
+    bins, excess = np.minimum((confidence * BINS).astype(int), BINS - 1), confidence - (predicted == true)
     names = np.arange(len(true)) if groups is None else np.unique(groups, return_inverse=True)[1]
     members = np.split(np.argsort(names, kind="stable"), np.cumsum(np.bincount(names))[:-1])
     found: dict[str, list[float]] = {name: [] for name in HEADLINES}
     for _ in range(2000):
-        rows = np.concatenate([members[unit] for unit in random.integers(0, len(members), len(members))])
-        t, p = true[rows], predicted[rows]
-        counts = np.bincount(t * 4 + p, minlength=16).reshape(4, 4)
+        units = random.integers(0, len(members), len(members))
+        rows = units if groups is None else np.concatenate([members[unit] for unit in units])
+        counts = np.bincount(cell[rows], minlength=16).reshape(4, 4)
         hits, support = counts.diagonal(), counts.sum(axis=1)
         f1 = 2 * hits / (support + counts.sum(axis=0))
-        bins = np.minimum((probabilities[rows].max(axis=1) * BINS).astype(int), BINS - 1)
-        excess = np.bincount(bins, probabilities[rows].max(axis=1) - (t == p), BINS)
-        in_two = (np.argsort(-probabilities[rows], axis=1)[:, :2] == t[:, None]).any(axis=1)
-        values = hits.sum() / len(rows), f1.mean(), f1 @ support / len(rows), (hits / support).mean(), in_two.mean()
-        for name, value in zip(HEADLINES, (*values, np.abs(excess).sum() / len(rows)), strict=True):
+        error = np.abs(np.bincount(bins[rows], excess[rows], BINS)).sum() / len(rows)
+        accuracy, weighted_f1, uar = hits.sum() / len(rows), f1 @ support / len(rows), (hits / support).mean()
+        values = accuracy, f1.mean(), weighted_f1, uar, in_two[rows].mean(), error
+        for name, value in zip(HEADLINES, values, strict=True):
             found[name].append(value)
     return {name: np.array(values) for name, values in found.items()}
 
