@@ -11,7 +11,7 @@ def main(config: Config) -> None:
     """Serve until Ctrl-C or SIGTERM."""
     import_serve()
     from serve_apps.applications import App, ready_args
-    from serve_apps.dynamics import build_app
+    from serve_apps.dynamics.app import build_app
 
     apps = [App("dynamics", "/", build_app, ready_args(config))]
     url = start(apps, config)

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from fer.options import Options
-from serve_apps.api_keys import SCOPES, Scope, add_key
+from serve_apps.access.api_keys import SCOPES, Scope, add_key
 
 
 class Config(Options):

@@ -11,7 +11,7 @@ from pydantic_settings import CliPositionalArg
 from fer.tracking import TrackingOptions
 
 if TYPE_CHECKING:
-    from serve_apps.comparison import Comparison
+    from serve_apps.monitoring.comparison import Comparison
 
 NOT_MET = 1
 """Exit code of a rule that is not met."""
@@ -73,7 +73,7 @@ def checked_version(config: Config, rule: str) -> str:
     """The version to promote, if it is the server's challenger and meets the rule; else this process ends."""
     from fer.errors import UserError
     from fer.registry import model_version
-    from serve_apps.promotion_rule import check_rule, parse_rule
+    from serve_apps.monitoring.promotion_rule import check_rule, parse_rule
 
     clauses = parse_rule(rule)
     reference = (
@@ -106,7 +106,7 @@ def fetch_comparison(config: Config) -> Comparison:
     from pydantic import ValidationError
 
     from fer.errors import UserError
-    from serve_apps.comparison import Comparison
+    from serve_apps.monitoring.comparison import Comparison
 
     url = f"{str(config.endpoint).rstrip('/')}/v1/comparison"
     headers = {"Authorization": f"Bearer {config.token}"} if config.token else {}

@@ -43,8 +43,8 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
     from cluster.local import connect, is_local, metrics_url
     from fer.cpus import cpu_count
     from fer.errors import UserError
+    from serve_apps.access.auth import choose_token
     from serve_apps.applications import cpus_needed
-    from serve_apps.auth import choose_token
     from serve_apps.server import check_port, deploy, limit_uploads, use_certificate, wait_for_routes
 
     if not os.environ.get("RAY_ADDRESS"):
@@ -72,7 +72,7 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
 @contextmanager
 def printed_request_logs(apps: Sequence[App]) -> Iterator[None]:
     """Print the lines of --log-format that replicas on this machine write, while the ``with`` block runs."""
-    from serve_apps.request_log import log_folder, print_request_logs
+    from serve_apps.monitoring.request_log import log_folder, print_request_logs
 
     if not any(getattr(app.args, "log_format", None) for app in apps):
         yield

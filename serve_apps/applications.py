@@ -10,9 +10,9 @@ from fer.errors import UserError
 from fer.faces.options import FaceOptions
 from fer.options import describe_errors, read_yaml
 from fer.plugins import import_object
-from serve_apps.api_keys import read_keys
+from serve_apps.access.api_keys import read_keys
 from serve_apps.options import APPS, DynamicsServeConfig, KeyOptions, ServeConfig, ServerOptions
-from serve_apps.vlm_options import VlmServeConfig
+from serve_apps.vlm.options import VlmServeConfig
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -82,7 +82,7 @@ def ready_args(config: C) -> C:
     if not isinstance(config, ServerOptions):  # that of `live`, which has no model
         return config
     if isinstance(config, VlmServeConfig):
-        from serve_apps.vlm_models import fetch_models, pin_models
+        from serve_apps.vlm.models import fetch_models, pin_models
 
         config = pin_models(config)  # type: ignore[assignment]
         fetch_models(config)
@@ -92,7 +92,7 @@ def ready_args(config: C) -> C:
         from fer.faces.detectors import choose_detector, open_detector
 
         if isinstance(config, ServeConfig):
-            from serve_apps.classifier_inference import cut_as_in_training
+            from serve_apps.classifier.inference import cut_as_in_training
 
             config = cut_as_in_training(config)
         config = choose_detector(config)
@@ -109,7 +109,7 @@ def resolve_paths(config: S) -> S:
     """The config with absolute paths. Raises UserError for a missing model, and for two of one name."""
     from fer.storage import absolute
     from fer.tracking import tracking_uri
-    from serve_apps.named_models import by_name
+    from serve_apps.classifier.named_models import by_name
 
     models: dict[str, Any] = {"model": _absolute(config.model, config)}
     references = [models["model"]]

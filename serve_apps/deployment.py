@@ -17,11 +17,11 @@ from fer.cpus import cpu_count
 from fer.errors import UserError
 from fer.models.folder import read_format
 from fer.registry import resolve_model
-from serve_apps.api_keys import ApiKey, Scope
-from serve_apps.auth import Gate, accepted_keys
+from serve_apps.access.api_keys import ApiKey, Scope
+from serve_apps.access.auth import Gate, accepted_keys
+from serve_apps.monitoring.request_log import open_request_log
 from serve_apps.options import ServerOptions
 from serve_apps.reloadable_model import LoadModel, ReloadableModel
-from serve_apps.request_log import open_request_log
 from serve_apps.responses import RETRY_AFTER_SECONDS
 from serve_apps.schema import Health
 

@@ -16,9 +16,9 @@ APPS = Registry(
     "--apps",
     "fer.serve_apps",
     {
-        "classifier": "serve_apps.classifier:build_app",
-        "live": "serve_apps.live:build_app",
-        "vlm": "serve_apps.vlm:build_app",
+        "classifier": "serve_apps.classifier.app:build_app",
+        "live": "serve_apps.live.app:build_app",
+        "vlm": "serve_apps.vlm.app:build_app",
     },
 )
 """Functions that build the Ray Serve applications of `fer serve` from their configs."""

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from serve_apps.deepface import AnalyzeRequest
+from serve_apps.classifier.deepface import AnalyzeRequest
 from serve_apps.options import DynamicsServeConfig, LimitOptions
 from serve_apps.schema import DynamicsRequest, PredictRequest
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from fer import __version__
+from serve_apps.monitoring.request_log import RequestLog
 from serve_apps.page.routes import docs_router
-from serve_apps.request_log import RequestLog
 from serve_apps.schema import ErrorResponse
 
 RETRY_AFTER_SECONDS = 1

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from serve_apps.monitoring import ClassifierMetrics
+from serve_apps.monitoring.metrics import ClassifierMetrics
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 DASHBOARD = json.loads((CLUSTER / "grafana/dashboards/ferry.json").read_text())

@@ -150,10 +150,10 @@ def test_applications_of_a_serve_config() -> None:
         ("applications: 3", "is not a Serve config"),
         ("applications: [{name: a, import_path: 'serve_apps.nothing:build_app'}]", "cannot be imported"),
         (
-            "applications: [{name: a, import_path: 'serve_apps.classifier:build_app', args: {nothing: m}}]",
+            "applications: [{name: a, import_path: 'serve_apps.classifier.app:build_app', args: {nothing: m}}]",
             "application a: .*unknown option --nothing",
         ),
-        ("applications: [{name: b, import_path: 'serve_apps.classifier:build_app'}]", "no application a; it has b"),
+        ("applications: [{name: b, import_path: 'serve_apps.classifier.app:build_app'}]", "no application a; it has b"),
     ],
 )
 def test_a_serve_config_with_a_mistake_is_a_user_error(tmp_path: Path, text: str, message: str) -> None:

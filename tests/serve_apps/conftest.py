@@ -12,7 +12,7 @@ import pytest
 from fer.registry import register
 from fer.tracking import TrackingOptions, start_run
 from jobs.demo import free_port
-from serve_apps.api_keys import SCOPES, add_key
+from serve_apps.access.api_keys import SCOPES, add_key
 from tests.conftest import SHARED_DATA
 
 YUNET = SHARED_DATA / "models" / "face_detection_yunet_2026may.onnx"
@@ -95,7 +95,7 @@ def start_live(
 
     from jobs.serve import start
     from serve_apps.applications import chosen_apps
-    from serve_apps.live_options import LiveConfig
+    from serve_apps.live.options import LiveConfig
     from serve_apps.options import ServeConfig
 
     other = make_classifier(tmp_path_factory.mktemp("models") / "other", "basic")

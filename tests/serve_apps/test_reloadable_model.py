@@ -14,7 +14,7 @@ import pytest
 from fer.errors import UserError
 from fer.registry import promote
 from fer.tracking import TrackingOptions
-from serve_apps.classifier_inference import load_classifier
+from serve_apps.classifier.inference import load_classifier
 from serve_apps.options import ServeConfig
 from serve_apps.reloadable_model import ReloadableModel
 

@@ -14,7 +14,7 @@ from fastapi import HTTPException, Request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_apps.deepface import to_deepface
+from serve_apps.classifier.deepface import to_deepface
 from serve_apps.options import DynamicsServeConfig, LimitOptions
 from serve_apps.request_parsing import parse_analyze, parse_dynamics, parse_predict
 from serve_apps.schema import Box, FacePrediction, ImageFaces

@@ -1,0 +1,1 @@
+"""Faces in live video, over a WebSocket."""

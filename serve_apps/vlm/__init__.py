@@ -1,0 +1,1 @@
+"""OpenAI's chat API for vision-language models."""

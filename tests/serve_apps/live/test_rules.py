@@ -1,0 +1,71 @@
+"""Who may open a live stream: odd origins and tokens are refused, and break nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+import pytest
+from fastapi import HTTPException, WebSocket
+
+from serve_apps.access.api_keys import ApiKey, digest
+from serve_apps.access.auth import Gate
+from serve_apps.live.app import Live, same_origin
+
+TOKEN = "a token for the tests"
+
+
+async def send_nothing(message: object) -> None:
+    pass
+
+
+def opened(message: dict[str, object], **headers: bytes) -> WebSocket:
+    """A connection whose client sends one message."""
+    messages = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", **message}])
+
+    async def receive() -> dict[str, object]:
+        return next(messages)
+
+    scope = {"type": "websocket", "headers": [(name.encode(), value) for name, value in headers.items()]}
+    return WebSocket(scope, receive, send_nothing)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        (b"http://faces.example:8000", True),
+        (b"https://faces.example:8000", True),
+        (b"https://other.example", False),
+        (b"http://[", False),
+        (b"null", False),
+        (b"\xff", False),
+    ],
+)
+def test_only_the_servers_own_page_may_connect(origin: bytes, allowed: bool) -> None:
+    assert same_origin(opened({}, host=b"faces.example:8000", origin=origin)) is allowed
+
+
+@pytest.mark.parametrize(
+    ("message", "allowed"),
+    [
+        ({"text": json.dumps({"token": TOKEN})}, True),
+        ({"text": json.dumps({"token": "wrong"})}, False),
+        ({"text": "[" * 100_000}, False),
+        ({"text": '{"token": "\\ud800"}'}, False),
+        ({"text": "3"}, False),
+        ({"bytes": b"x"}, False),
+    ],
+)
+def test_the_first_message_is_the_token(message: dict[str, object], allowed: bool) -> None:
+    async def main() -> ApiKey | None:
+        socket = opened(message)
+        await socket.accept()
+        live = SimpleNamespace(gate=Gate([ApiKey(name="token", digest=digest(TOKEN), scopes=["live"])]))
+        return await Live.func_or_class.authenticate(live, socket)  # type: ignore[attr-defined]
+
+    if allowed:
+        assert asyncio.run(main())
+    else:
+        with pytest.raises(HTTPException, match="401"):
+            asyncio.run(main())
