@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from threading import Thread
 from typing import Any
 
+import psutil
 import ray
-from ray.autoscaler.sdk import request_resources
 from ray.exceptions import AuthenticationError
 
 from cluster.logs import redirect_logs
@@ -30,63 +29,56 @@ def connect(
     cpus: float,
     meanwhile: Sequence[str] = (),
     *,
-    gpus: int = 0,
     local_cpus: float = 0,
-    start_timeout: float = 0,
+    serves: bool = False,
+    metrics_port: int | None = None,
+) -> None:
+    """`start_or_join` with the same arguments. Raises UserError for a cluster with fewer CPUs.
+
+    The job would wait for its workers forever.
+    """
+    start_or_join(cpus, meanwhile, local_cpus=local_cpus, serves=serves, metrics_port=metrics_port)
+    if problem := find_missing_cpus(cpus):
+        raise UserError(problem)
+
+
+def start_or_join(
+    cpus: float,
+    meanwhile: Sequence[str] = (),
+    *,
+    local_cpus: float = 0,
     serves: bool = False,
     metrics_port: int | None = None,
 ) -> None:
     """Connect to the cluster in ``RAY_ADDRESS``, or start Ray on this machine with at least ``cpus`` CPUs.
 
-    A cluster that has fewer, or fewer than ``gpus`` GPUs, is asked for more nodes, and waited for ``start_timeout``
-    seconds at most. CPUs of a local Ray are logical: it gets as many as the job needs and ``local_cpus``, even if the
-    machine has fewer. The modules ``meanwhile`` are imported while Ray starts, on a thread. ``serves``: for Ray Serve.
-    Prometheus finds the metrics of a local Ray at ``metrics_port``, by default any free port.
-    Raises UserError if the cluster can't be reached, or does not get that many; the job would wait for its workers
-    forever.
+    CPUs of a local Ray are logical: it gets as many as the job needs and ``local_cpus``, even if the machine has fewer.
+    The modules ``meanwhile`` are imported while Ray starts, on a thread. ``serves``: for Ray Serve. Prometheus finds
+    the metrics of a local Ray at ``metrics_port``, by default any free port.
+    Raises UserError if the cluster can't be reached.
     """
-    if not ray.is_initialized():
-        with _importing(meanwhile):
-            set_up = set_up_serve_process if serves else set_up_process
-            if os.environ.get("RAY_ADDRESS"):
-                _join(set_up)
-            else:
-                if serves:
-                    choose_fallback_port()
-                _start(max(cpus, local_cpus), set_up, metrics_port)
-        set_up_process()
-    needed = {"CPU": cpus, "GPU": gpus}
-    if start_timeout and not is_local() and _missing(needed):
-        _wait_for(needed, start_timeout)
-    for name, there in _missing(needed).items():
-        if name == "CPU":
-            raise UserError(
-                f"the job needs {cpus:g} CPUs (some are left for reading data) but the cluster has {there:g}; "
-                "use fewer --workers or a lower --cpus-per-worker"
-            )
-        raise UserError(
-            f"the job needs {gpus} GPUs but the cluster has {there:g}; use fewer --workers, or --device cpu"
-        )
+    if ray.is_initialized():
+        return
+    with _importing(meanwhile):
+        set_up = set_up_serve_process if serves else set_up_process
+        if os.environ.get("RAY_ADDRESS"):
+            _join(set_up)
+        else:
+            if serves:
+                choose_fallback_port()
+            _start(max(cpus, local_cpus), set_up, metrics_port)
+    set_up_process()
 
 
-def _missing(needed: Mapping[str, float]) -> dict[str, float]:
-    """The resources that the cluster has too little of, and how much it has."""
-    has = ray.cluster_resources()
-    return {name: has.get(name, 0) for name, number in needed.items() if has.get(name, 0) < number}
-
-
-def _wait_for(needed: Mapping[str, float], seconds: float) -> None:
-    """Ask the autoscaler for what a job needs, and wait until it is there, or ``seconds`` have passed."""
-    started = time.monotonic()
-    missing = " and ".join(f"{there:g} of {needed[name]:g} {name}s" for name, there in _missing(needed).items())
-    print(f"the cluster has {missing}: waiting {seconds:g} s at most for more nodes (--start-timeout)", flush=True)
-    bundles = [{name: 1.0} for name, number in needed.items() for _ in range(math.ceil(number))]
-    while _missing(needed) and time.monotonic() < started + seconds:
-        request_resources(bundles=bundles)  # again and again: another job's request replaces it
-        time.sleep(1)
-    request_resources(bundles=[])  # Ray Train asks for what it needs itself
-    if not _missing(needed):
-        print(f"the nodes are there after {time.monotonic() - started:.0f} s", flush=True)
+def find_missing_cpus(cpus: float) -> str | None:
+    """That the cluster has fewer CPUs, and what to do; None if it has as many."""
+    there = ray.cluster_resources().get("CPU", 0)
+    if there >= cpus:
+        return None
+    return (
+        f"the cluster has {there:g} of the {cpus:g} CPUs that the job needs (some are for reading data); use fewer "
+        "--workers or a lower --cpus-per-worker, or add nodes"
+    )
 
 
 def disconnect() -> None:
@@ -110,6 +102,15 @@ def set_up_process() -> None:
     os.environ.update(serve_settings())
     # Tools that look for the cluster of this machine find ours, even if another one runs on it.
     os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    # Gloo would use the address of the host's name, which on many hosts is a loopback address.
+    if interface := find_interface(ray.util.get_node_ip_address()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+
+
+def find_interface(address: str) -> str | None:
+    """The network interface of this host that has an address."""
+    interfaces = psutil.net_if_addrs().items()
+    return next((name for name, own in interfaces if address in (each.address for each in own)), None)
 
 
 def set_up_serve_process() -> None:

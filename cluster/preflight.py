@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 import uuid
@@ -12,7 +13,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.local import connect, is_local
+from cluster.local import find_missing_cpus, is_local, start_or_join
 from fer import __version__
 from fer.errors import UserError
 from fer.storage import get_filesystem
@@ -24,47 +25,51 @@ SECONDS = 120
 
 
 def connect_for(job: LaunchOptions, meanwhile: Sequence[str] = (), also: Sequence[Bundle] = ()) -> None:
-    """Connect to a cluster, or start Ray on this machine (see `connect`), for a job and processes that run beside it.
+    """Connect to a cluster, or start Ray on this machine, for a job and processes that run beside it.
 
     Raises UserError if the cluster can't be reached, does not get room for them within ``start_timeout`` seconds, or
     has nodes that can't run the job.
     """
-    bundles = [job.worker_bundle, *also]
-    connect(
-        job.required_cpus + sum(bundle.number * bundle.resources["CPU"] for bundle in also),
-        meanwhile,
-        gpus=round(sum(bundle.number * bundle.resources.get("GPU", 0) for bundle in bundles)),
-        start_timeout=job.start_timeout,
-    )
+    cpus = job.required_cpus + cpus_of(also)
+    start_or_join(cpus, meanwhile)
+    wait_for_room(cpus, [job.worker_bundle, *also], 0 if is_local() else job.start_timeout)
     if not is_local():
-        wait_for_room(bundles, job.start_timeout)
         check_nodes(job.storage)
 
 
-def wait_for_room(bundles: Sequence[Bundle], seconds: float) -> None:
-    """Ask the autoscaler for nodes on which the processes fit, and wait for them. Raises UserError if none come."""
-    problem = find_problem(bundles)
-    if problem is None:
-        return
-    print(f"{problem}: waiting {seconds:g} s at most for more nodes (--start-timeout)", flush=True)
-    deadline = time.monotonic() + seconds
-    while problem and time.monotonic() < deadline:
-        request_resources(bundles=[dict(bundle.resources) for bundle in bundles for _ in range(bundle.number)])
-        time.sleep(1)
-        problem = find_problem(bundles)
-    request_resources(bundles=[])  # Ray Train asks for what it needs itself
+def wait_for_room(cpus: float, bundles: Sequence[Bundle], seconds: float) -> None:
+    """Ask the autoscaler for nodes with ``cpus`` in all, on which the processes fit, and wait for them.
+
+    Raises UserError if they are not there after ``seconds``.
+    """
+    problem, started = find_problem(cpus, bundles), time.monotonic()
+    if problem and seconds:
+        print(f"{problem}: waiting {seconds:g} s at most for more nodes (--start-timeout)", flush=True)
+        wanted = [dict(bundle.resources) for bundle in bundles for _ in range(bundle.number)]
+        wanted += [{"CPU": 1.0}] * math.ceil(cpus - cpus_of(bundles))
+        while problem and time.monotonic() < started + seconds:
+            request_resources(bundles=wanted)  # again and again: another job's request replaces it
+            time.sleep(1)
+            problem = find_problem(cpus, bundles)
+        request_resources(bundles=[])  # Ray Train asks for what it needs itself
+        if not problem:
+            print(f"the nodes are there after {time.monotonic() - started:.0f} s", flush=True)
     if problem:
         raise UserError(problem)
 
 
-def find_problem(bundles: Sequence[Bundle]) -> str | None:
+def find_problem(cpus: float, bundles: Sequence[Bundle]) -> str | None:
     """What does not fit on the nodes that run now; None if all does."""
     nodes = {f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})": node["Resources"] for node in alive_nodes()}
     try:
         check_placement(bundles, nodes)
     except UserError as error:
         return str(error)
-    return None
+    return find_missing_cpus(cpus)
+
+
+def cpus_of(bundles: Sequence[Bundle]) -> float:
+    return sum(bundle.number * bundle.resources["CPU"] for bundle in bundles)
 
 
 def alive_nodes() -> list[dict[str, Any]]:

@@ -13,10 +13,12 @@ pytestmark = pytest.mark.slow
 
 CONNECT = """
 import sys
-from cluster.local import connect
+from cluster.local import start_or_join
+from cluster.preflight import wait_for_room
 from fer.errors import UserError
 try:
-    connect(cpus=2, start_timeout=float(sys.argv[1]))
+    start_or_join(cpus=2)
+    wait_for_room(2, [], float(sys.argv[1]))
     print("connected", flush=True)
 except UserError as error:
     print(error, flush=True)
@@ -31,8 +33,9 @@ def nodes(start_nodes: Callable[..., Any]) -> Iterator[Nodes]:
 
 def test_a_cluster_without_cpus_is_refused_when_the_time_is_over(nodes: Nodes) -> None:
     output, _ = nodes.run("-c", CONNECT, "2").communicate(timeout=120)
-    assert "the cluster has 0 of 2 CPUs: waiting 2 s at most for more nodes (--start-timeout)" in output
-    assert "the job needs 2 CPUs (some are left for reading data) but the cluster has 0; use fewer --workers" in output
+    waiting, refused = [line for line in output.splitlines() if "has 0 of the 2 CPUs that the job needs" in line]
+    assert waiting.endswith("or add nodes: waiting 2 s at most for more nodes (--start-timeout)")
+    assert refused.endswith("use fewer --workers or a lower --cpus-per-worker, or add nodes")
 
 
 def test_nodes_that_start_later_are_waited_for(nodes: Nodes) -> None:

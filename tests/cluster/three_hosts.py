@@ -1,141 +1,211 @@
-"""A cluster of three hosts that share no folder, only an S3 server: jobs on it, and a host that is cut off in mid-run.
+"""Jobs on a cluster of three hosts that share no folder, only an S3 server, and a host that is cut off in mid-run.
 
     unshare --user --map-root-user --net --mount --pid --fork --kill-child --mount-proc \
-        python -m tests.cluster.three_hosts
+        python -m tests.cluster.three_hosts            # or some of its parts: train sft tune serve
 
-The first host is the head, without CPUs for jobs. Prints what was seen.
+The first host is the head, without CPUs for jobs. Takes about ten minutes on two cores, and prints what was seen.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import socket
-import subprocess
+import json
 import sys
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from urllib.request import Request, urlopen
 
-from tests.fixtures.hosts import HERE, Host, make_hosts
+from tests.fixtures.hosts import Host, make_hosts
+from tests.fixtures.hosts_cluster import BUCKET, MLFLOW, HostsCluster, run_on, start_servers
 
-ROOT = Path(__file__).parents[2]
-S3 = f"http://{HERE}:9000"
 EPOCHS = 12
+STORAGE = ["--storage", "s3://ferry/runs"]
 TRAIN = [
-    *("train", "--data", "s3://ferry/shards", "--storage", "s3://ferry/runs", "--tracking-uri", f"http://{HERE}:5000"),
-    *("--backbone", "resnet18", "--img-size", "32", "--workers", "2", "--epochs", str(EPOCHS)),
+    *("--data", "s3://ferry/shards", *STORAGE, "--backbone", "test_resnet", "--img-size", "40", "--threads", "1"),
+    *("--epochs", str(EPOCHS), "--batch-size", "16", "--checkpoint-every", "4"),
+    *("--workers", "2", "--cpus-per-worker", "1.5"),  # a host of two CPUs has room for one
 ]
+PARTS = ["train", "sft", "tune", "serve"]
+SERVE_TOKEN = "0123456789abcdef"
 
 
-def main() -> None:
-    token = "a" * 64
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
-        "RAY_AUTH_TOKEN": token,
-        "RAY_AUTH_MODE": "token",
-        "AWS_ENDPOINT_URL": S3,
-        "AWS_ACCESS_KEY_ID": "ferry",
-        "AWS_SECRET_ACCESS_KEY": "ferry-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "OMP_NUM_THREADS": "1",
-        "MLFLOW_TRACKING_URI": f"http://{HERE}:5000",
-    }
-    head, *workers = make_hosts(3)
-    start_servers(environment)
-    cluster = Cluster(head, workers, environment)
-    cluster.start()
-    print(cluster.fer("cluster", "status"))
-    cluster.prepare()
-    print("train on two hosts:", cluster.train("two-hosts"))
-    print("a host cut off:", cluster.train("cut-off", cut_off=workers[1]))
+def main(parts: list[str]) -> None:
+    head, first, second, spare = make_hosts(4)
+    start_servers()
+    cluster = HostsCluster(head, cpus=0)
+    for host in (first, second):
+        cluster.add(host, cpus=2)
+    say(cluster.fer("cluster", "status"))
+    prepare(cluster)
+    train(cluster, "two-hosts")
+    if "train" in parts:
+        lose(cluster, second, spare)
+        move(cluster, second)
+    else:
+        cluster.add(spare, cpus=2)
+    if "sft" in parts:
+        fine_tune(cluster)
+    if "tune" in parts:
+        tune(cluster)
+    if "serve" in parts:
+        serve(cluster, [head, first, spare])
 
 
-class Cluster:
-    """The hosts, and this process as a user's machine outside of them."""
-
-    def __init__(self, head: Host, workers: list[Host], environment: dict[str, str]) -> None:
-        self.head, self.workers = head, workers
-        self.environment = environment
-        self.address = f"http://{head.address}:8265"
-
-    def start(self) -> None:
-        fer = [sys.executable, "-m", "jobs", "cluster", "start"]
-        self.on(self.head, *fer, "--host", self.head.address, "--cpus", "1")
-        for host in self.workers:
-            self.on(host, *fer, "--join", f"{self.head.address}:6379", "--host", host.address, "--cpus", "2")
-
-    def on(self, host: Host, *words: str) -> None:
-        done = subprocess.run(host.command(words, self.environment), capture_output=True, text=True)
-        print(f"{host.name}: {done.stdout}{done.stderr}", flush=True)
-        assert done.returncode == 0
-
-    def fer(self, *words: str) -> str:
-        """A command of fer in this process's network, with the cluster's address."""
-        environment = {**self.environment, "RAY_API_SERVER_ADDRESS": self.address, "HOME": "/mnt", "COLUMNS": "160"}
-        done = subprocess.run(
-            [sys.executable, "-m", "jobs", *words], cwd="/mnt", env=environment, capture_output=True, text=True
-        )
-        return done.stdout + done.stderr
-
-    def prepare(self) -> None:
-        """Put shards of rendered faces into S3."""
-        from fer.data.synthetic import write_faces
-
-        write_faces(Path("/mnt/faces"), per_class=60, size=48)
-        print(self.fer("prepare", "--data", "/mnt/faces", "--out", "s3://ferry/shards"), flush=True)
-
-    def train(self, name: str, cut_off: Host | None = None) -> dict[str, object]:
-        """Train; cut a host off after the third epoch. What the log says: hosts, epochs, restarts and seconds."""
-        started = time.monotonic()
-        if cut_off:
-            threading.Thread(target=self.cut, args=(name, cut_off), daemon=True).start()
-        log = self.fer("submit", "--code", "/mnt/empty", *TRAIN[:1], "--", *TRAIN[1:], "--name", name)
-        epochs = [int(number) for number in re.findall(rf"epoch (\d+)/{EPOCHS}", log)]
-        print(log[-3000:], flush=True)
-        return {
-            "seconds": round(time.monotonic() - started),
-            "hosts": sorted(set(re.findall(r"10\.77\.0\.\d", log))),
-            "epochs": epochs,
-            "restarts": log.count("restart "),
-        }
-
-    def cut(self, name: str, host: Host) -> None:
-        while f"epoch 3/{EPOCHS}" not in self.fer("jobs", "logs", name, "--no-follow"):
-            time.sleep(1)
-        print(f"{host.name} is cut off", flush=True)
-        host.cut_off()
+def say(what: object) -> None:
+    print(f"[{time.monotonic() - STARTED:.0f} s]", what, flush=True)
 
 
-def start_servers(environment: dict[str, str]) -> None:
-    """An S3 server with a bucket, and MLflow's server, in this process's network."""
-    for folder in ("empty", "s3/ferry"):
-        Path("/mnt", folder).mkdir(parents=True)
-    commands = (
-        ["rclone", "serve", "s3", "/mnt/s3", "--addr", f"{HERE}:9000", "--auth-key", "ferry,ferry-secret"],
-        [
-            *("mlflow", "server", "--host", HERE, "--port", "5000", "--allowed-hosts", "*"),
-            *("--backend-store-uri", "sqlite:////mnt/mlflow.db", "--artifacts-destination", "/mnt/mlflow"),
-        ],
+STARTED = time.monotonic()
+
+
+def prepare(cluster: HostsCluster) -> None:
+    """Put shards of rendered faces into S3."""
+    from fer.data.synthetic import write_faces
+
+    write_faces(Path("/mnt/faces"), per_class=60, size=48)
+    say(cluster.fer("prepare", "--data", "/mnt/faces", "--out", "s3://ferry/shards", "--val-split", "0.15"))
+
+
+def submit(cluster: HostsCluster, job: str, *options: str, until: str = "", **environment: str) -> list[str]:
+    """Submit a job; print and return its log, each line with the time."""
+    lines = cluster.follow("submit", job, "--", *options, until=until, **environment)
+    log = [f"[{at - STARTED:.0f} s] {line.rstrip()}" for at, line in lines]
+    print("\n".join(log), flush=True)
+    return log
+
+
+def train(cluster: HostsCluster, name: str, disturb: Callable[[], None] | None = None) -> None:
+    """Train, while ``disturb`` runs; say on which hosts, and whether it differs from the run of two hosts."""
+    before, started = cluster.actors(is_trainer), time.monotonic()
+    thread = threading.Thread(target=disturb or time.monotonic)
+    thread.start()
+    submit(cluster, "train", *TRAIN, "--name", name)
+    thread.join()
+    hosts = Counter(host for actor, host in cluster.actors(is_trainer).items() if actor not in before)
+    say(f"{name}: {time.monotonic() - started:.0f} s, training workers on {dict(hosts)}")
+    compare(name)
+
+
+def is_trainer(actor: str) -> bool:
+    return actor == "RayTrainWorker"
+
+
+def compare(name: str) -> None:
+    """Say whether each epoch and each step of a run has the very loss that it had in the run of two hosts."""
+    histories = [json.loads((BUCKET / "runs" / run / "history.json").read_text()) for run in ("two-hosts", name)]
+    losses = [[(entry["epoch"], entry["train_loss"], entry["val_accuracy"]) for entry in each] for each in histories]
+    steps = [step_losses(run) for run in ("two-hosts", name)]
+    values = [dict(each) for each in steps]
+    say(
+        f"{name}: {len(losses[1])} epochs, the same losses: {losses[0] == losses[1]}; {len(values[1])} steps, the same "
+        f"losses: {values[0] == values[1]}; logged twice: {len(steps[1]) - len(values[1])}"
     )
-    for name, *arguments in commands:
-        script = str(Path(sys.executable).with_name(name))
-        subprocess.Popen([script, *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for port in (9000, 5000):
-        wait_for(port)
 
 
-def wait_for(port: int) -> None:
-    """Wait until a server of this process's network listens."""
-    for _ in range(600):
+def step_losses(run: str) -> list[tuple[int, float]]:
+    from mlflow.tracking import MlflowClient
+
+    record = json.loads((BUCKET / "runs" / run / "run.json").read_text())
+    points = MlflowClient(MLFLOW).get_metric_history(record["mlflow_run_id"], "step_loss")
+    return [(point.step, point.value) for point in points]
+
+
+def wait_for_checkpoint(name: str) -> None:
+    """Wait until a run has a checkpoint inside its fourth epoch."""
+    while True:
+        for file in (BUCKET / "runs" / name).glob("checkpoint_*/trainer_state.json"):
+            try:
+                state = json.loads(file.read_text())
+            except (OSError, ValueError):
+                continue  # being written or deleted
+            if state["epoch"] >= 3 and state["batch"]:
+                return
+        time.sleep(0.05)
+
+
+def lose(cluster: HostsCluster, host: Host, spare: Host) -> None:
+    """Train, and cut a host off; another one joins."""
+
+    def disturb() -> None:
+        wait_for_checkpoint("cut-off")
+        host.cut_off()
+        say(f"{host.name} is cut off; {spare.name} joins")
+        cluster.add(spare, cpus=2)
+        say(f"{spare.name} has joined")
+
+    train(cluster, "cut-off", disturb)
+
+
+def move(cluster: HostsCluster, host: Host) -> None:
+    """Train on one cluster, stop, and go on at another one, of a host that has never seen the run."""
+
+    def stop() -> None:
+        wait_for_checkpoint("moved")
+        say(cluster.fer("jobs", "stop", "moved"))
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    submit(cluster, "train", *TRAIN, "--name", "moved")
+    thread.join()
+    host.reconnect()
+    say(f"{host.name} is back; {run_on(host, 'cluster', 'stop')}")
+    other = HostsCluster(host, cpus=4)
+    train(other, "moved")
+    say(run_on(host, "cluster", "stop"))
+
+
+def fine_tune(cluster: HostsCluster) -> None:
+    """Fine-tune a tiny vision-language model on two hosts."""
+    questions, shards = "/mnt/questions.jsonl", "s3://ferry/questions"
+    say(cluster.fer("questions", "--data", "/mnt/faces", "--out", questions, "--limit", "80"))
+    prepare = ["--format", "vqa", "--data", questions, "--image-root", "/mnt/faces", "--out", shards]
+    say(cluster.fer("prepare", *prepare, "--val-split", "0.2"))
+    before = cluster.actors(is_trainer)
+    words = ["--data", shards, *STORAGE, "--name", "sft", "--model", "tiny:qwen2.5-vl", "--image-size", "28"]
+    words += ["--workers", "2", "--cpus-per-worker", "1.5", "--batch-size", "4", "--no-grad-checkpointing"]
+    words += ["--lora", "lora", "--eval-rows", "8", "--eval-generations", "2", "--eval-max-new-tokens", "8"]
+    submit(cluster, "sft", *words)
+    say(f"sft: {Counter(host for actor, host in cluster.actors(is_trainer).items() if actor not in before)}")
+
+
+def tune(cluster: HostsCluster) -> None:
+    """A sweep of four trials."""
+    before = cluster.actors(bool)
+    fixed = {"img_size": 40, "backbone": "narrow", "epochs": 3, "decode_threads": 1, "batch_size": 32}
+    words = ["--space", "classifier_cpu", "--data", "s3://ferry/shards", *STORAGE, "--name", "sweep"]
+    words += ["--num-trials", "4", "--search", "random", "--scheduler", "none"]
+    submit(cluster, "tune", *words, *(word for name, value in fixed.items() for word in ("--set", f"{name}={value}")))
+    classes = {actor["actor_id"]: actor["class_name"] for actor in cluster.ask("actors")}
+    new = Counter((classes[actor], host) for actor, host in cluster.actors(bool).items() if actor not in before)
+    say(f"sweep: {dict(new)}")
+
+
+def serve(cluster: HostsCluster, hosts: list[Host]) -> None:
+    """Serve the first run's model on all hosts; ask each of them; stop."""
+    from fer.data.synthetic import write_faces
+
+    words = ["--host", "0.0.0.0", "--model", "s3://ferry/runs/two-hosts", "--apps", "classifier", "--min-replicas", "3"]
+    submit(cluster, "serve", *words, "--detector", "none", until="Serving at", FER_SERVE_TOKEN=SERVE_TOKEN)
+    say(Counter(cluster.actors(lambda actor: actor.startswith("ServeReplica")).values()))
+    write_faces(Path("/mnt/asked"), per_class=1, size=48)
+    face = next(Path("/mnt/asked").rglob("*.png")).read_bytes()
+    headers = {"Authorization": f"Bearer {SERVE_TOKEN}", "Content-Type": "image/png"}
+    for host in hosts:
         try:
-            socket.create_connection((HERE, port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise TimeoutError(f"nothing listens on port {port}")
+            request = Request(f"http://{host.address}:8000/v1/predict", face, headers)
+            with urlopen(request, timeout=30) as response:
+                say(f"{host.name} answers {response.status}: {response.read()[:150]!r}")
+        except OSError as error:
+            say(f"{host.name}: {error}")
+    job = next(job["submission_id"] for job in cluster.ask("jobs") if "serve" in (job["entrypoint"] or ""))
+    say(cluster.fer("jobs", "stop", job))
+    say(cluster.fer("jobs", "list"))
+    time.sleep(10)
+    alive = [actor["class_name"] for actor in cluster.ask("actors") if actor["state"] == "ALIVE"]
+    say(f"left after the server was stopped: {Counter(alive)}")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or PARTS)
