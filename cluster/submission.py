@@ -33,6 +33,8 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 FORWARDED = re.compile(r"(FER|MLFLOW|AWS|GOOGLE|HF|HUGGING_FACE|FSSPEC|NCCL)_\w+")
 """Environment variables that a job gets, on all of its nodes."""
 EXCLUDED = [".git"]
+STOP_SECONDS = 60
+"""How long a job that is stopped may take to end: a server finishes its requests first."""
 MIB = 2**20
 
 
@@ -114,7 +116,8 @@ def submit(client: JobSubmissionClient, job: str, arguments: Sequence[str], name
 
 def runtime_env(options: SubmitOptions) -> dict[str, Any]:
     """What the job's processes get on every node. Raises UserError for a missing folder or one that is too large."""
-    environment: dict[str, Any] = {"env_vars": environment_variables(options.env, os.environ)}
+    stop = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}  # by default 3 seconds
+    environment: dict[str, Any] = {"env_vars": stop | environment_variables(options.env, os.environ)}
     if options.pip:
         environment |= {"pip": options.pip}
     if options.image:

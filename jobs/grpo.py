@@ -22,7 +22,7 @@ def main(config: GrpoConfig) -> None:
     from fer.training.launch import launch, loop_settings, use_gpu
     from fer.training.run import open_run
     from fer.vlm.export import export_model
-    from fer.vlm.model import resolve_vlm
+    from fer.vlm.model import for_workers, resolve_vlm
     from jobs.summary import print_summary
 
     dataset = open_questions(config, cache=f"{config.storage}/data")
@@ -43,8 +43,9 @@ def main(config: GrpoConfig) -> None:
     )
 
     masked_token_ids = visual_token_ids(config, model)
-    settings = loop_settings(config, dataset.root, tracking, model=model, masked_token_ids=masked_token_ids)
-    with running_engines(config, model, masked_token_ids, gpus) as engines:
+    name = for_workers(config.model, model)
+    settings = loop_settings(config, dataset.root, tracking, model=name, masked_token_ids=masked_token_ids)
+    with running_engines(config, name, masked_token_ids, gpus) as engines:
         same_device = config.model_copy(update={"device": "gpu" if gpus else "cpu"})  # as the engines'
         checkpoints = CheckpointConfig(num_to_keep=config.save_total_limit)
         result = launch(train_grpo, settings | {"engines": engines}, same_device, run, checkpoints)

@@ -16,7 +16,7 @@ def main(config: SftConfig) -> None:
     from fer.training.launch import launch, loop_settings, use_gpu
     from fer.training.run import open_run
     from fer.vlm.export import export_model
-    from fer.vlm.model import resolve_vlm
+    from fer.vlm.model import for_workers, resolve_vlm
     from fer.vlm.preflight import preflight_check
     from fer.vlm.sft import train_sft
     from jobs.summary import print_summary
@@ -31,7 +31,7 @@ def main(config: SftConfig) -> None:
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
     print(f"run {run.name}: {config.model} on {rows}, {config.workers} worker(s), {config.deepspeed}", flush=True)
 
-    settings = loop_settings(config, dataset.root, tracking, model=model)
+    settings = loop_settings(config, dataset.root, tracking, model=for_workers(config.model, model))
     result = launch(train_sft, settings, config, run, CheckpointConfig(num_to_keep=config.save_total_limit))
 
     folder, metrics, version = export_model(config, run, result, tracking)

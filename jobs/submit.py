@@ -43,21 +43,24 @@ def exit_as(client: JobSubmissionClient, job_id: str) -> None:
 
 
 def check_job(job: str, arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The name of the job, and its arguments; with a ``--name`` if the command has that option, to resume it by.
+    """The name of the job, and its arguments; with a ``--name`` if it makes a run, to resume it by.
 
     Raises UserError for what the command itself would refuse.
     """
     from fer.options import parse
+    from fer.training.options import ExperimentOptions
     from jobs.commands import find_command
 
     command = find_command(job, arguments)
     if isinstance(command, str):
         raise UserError(f"which command of {job}? {command.splitlines()[-1]}")
     config = parse(command.config, command.arguments, command.name, command.recipes)
-    name = getattr(config, "name", None) or new_name(command.name)
-    if "name" in command.config.model_fields and getattr(config, "name", None) is None:
-        return name, [*arguments, "--name", name]
-    return name, list(arguments)
+    if not isinstance(config, ExperimentOptions):
+        return new_name(command.name), list(arguments)
+    if config.name:
+        return config.name, list(arguments)
+    name = new_name(command.name)
+    return name, [*arguments, "--name", name]
 
 
 if __name__ == "__main__":

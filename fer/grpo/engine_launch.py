@@ -41,7 +41,7 @@ def start_engines(
         engine_args["gpu_memory_utilization"] = config.gpu_memory_utilization
     return [
         actor.options(num_cpus=config.cpus_per_engine, num_gpus=int(use_gpu), max_restarts=-1).remote(
-            model, sampling, engine_args | {"seed": config.seed + number}, config.trust_remote_code
+            model, sampling, engine_args | {"seed": config.seed + number}, config
         )
         for number in range(config.engines)
     ]

@@ -33,7 +33,7 @@ from fer.training.seeding import derive_seed
 from fer.training.worker import Worker
 from fer.vlm.base_trainer import BaseTrainer
 from fer.vlm.chat import ChatFormat
-from fer.vlm.model import DTYPES
+from fer.vlm.model import DTYPES, resolve_vlm
 
 LOGGED_GROUPS = 4
 """Groups on a page of completions."""
@@ -48,7 +48,8 @@ def train_grpo(settings: dict[str, Any]) -> None:
     worker = Worker.start(config)
     pool = EnginePool(settings["engines"], worker, config.engine_timeout)
     dataset, run = ShardedDataset(settings["data"]), Run(**settings["tracking"])
-    trainer = GrpoTrainer(config, settings["model"], dataset, worker, run, pool, settings["masked_token_ids"])
+    model = resolve_vlm(settings["model"], config)
+    trainer = GrpoTrainer(config, model, dataset, worker, run, pool, settings["masked_token_ids"])
     trainer.restore(settings["resume"])
     trainer.run()
 

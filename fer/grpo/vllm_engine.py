@@ -19,6 +19,7 @@ from typing import Any
 
 from PIL import Image
 
+from fer.grpo.options import GrpoConfig
 from fer.grpo.rollout import Completion, EngineStats, Prompt, RolloutOutput
 from fer.grpo.weight_sync import TensorSpec
 
@@ -36,14 +37,13 @@ class _QueuedPrompt:
 class RolloutEngine:
     """The actor. All its methods are coroutines; an error in vLLM is raised in the callers."""
 
-    def __init__(
-        self, model: str, sampling: dict[str, Any], engine_args: dict[str, Any], trust_remote_code: bool
-    ) -> None:
+    def __init__(self, model: str, sampling: dict[str, Any], engine_args: dict[str, Any], config: GrpoConfig) -> None:
         """``sampling``: arguments of vLLM's SamplingParams. ``engine_args``: arguments of vLLM's LLM."""
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the model and its weight transfer live in this process
         import torch
 
         from fer.inference.vllm import VllmClient, set_cpu_environment
+        from fer.vlm.model import resolve_vlm
 
         if not torch.cuda.is_available():
             set_cpu_environment()
@@ -53,8 +53,8 @@ class RolloutEngine:
             TRANSFER_BACKEND, "fer.grpo.vllm_weight_transfer", "ProcessGroupTransfer"
         )
         client = VllmClient(
-            model,
-            trust_remote_code=trust_remote_code,
+            resolve_vlm(model, config),
+            trust_remote_code=config.trust_remote_code,
             weight_transfer_config={"backend": TRANSFER_BACKEND},
             logprobs_mode="processed_logprobs",
             enable_prefix_caching=True,  # a group's completions share the prompt's prefix, and its image

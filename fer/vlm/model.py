@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 
 from fer.errors import UserError
 from fer.registry import resolve_model
+from fer.storage import fetch_folder, get_filesystem, is_uri, upload_folder
 from fer.tracking import TrackingOptions
 from fer.vlm.options import LoraOptions, VlmModelOptions
 from fer.vlm.tiny import PREFIX, build_tiny
@@ -20,6 +22,9 @@ from fer.vlm.tiny import PREFIX, build_tiny
 # transformers has no common names for the parts; these patterns cover Qwen-VL, SmolVLM/Idefics, LLaVA, Gemma, Phi-4.
 _PROJECTOR = re.compile(r"merger|connector|projector|projection|aligner|mlp1|img_projection")
 _VISION = re.compile(r"\bvisual\b|vision|image_encoder|image_embed")
+
+CONFIG_FILES = ("config.json", "adapter_config.json")
+"""Of a model and of an adapter."""
 
 HUB_TIMEOUT = 10
 """Seconds to wait for the hub's first response."""
@@ -35,15 +40,49 @@ def part_of(name: str) -> str:
 
 
 def resolve_vlm(name: str, tracking: TrackingOptions) -> str:
-    """The folder of a model, or its hub name unchanged. Registered models are downloaded, tiny models are created."""
+    """The folder of a model on this host, or its hub name unchanged.
+
+    Registered models and URIs are downloaded, tiny models are created.
+    """
     if name.startswith(PREFIX):
-        return str(build_tiny(name.removeprefix(PREFIX), Path(tracking.storage).absolute() / "tiny"))
+        return str(_tiny_folder(name.removeprefix(PREFIX), f"{tracking.storage.rstrip('/')}/tiny"))
     if name.startswith(("models:/", "runs:/")):
         return str(resolve_model(name, tracking))
+    if is_uri(name):
+        return str(fetch_folder(_find_folder(name)))
     for folder in (Path(name), Path(name) / "model", Path(tracking.storage) / name / "model"):
-        if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
+        if any((folder / file).is_file() for file in CONFIG_FILES):
             return str(folder.absolute())
     return name
+
+
+def _tiny_folder(name: str, storage: str) -> Path:
+    """The folder of a tiny model on this host. Who needs it first creates it in ``storage``, a path or URI."""
+    if not is_uri(storage):
+        return build_tiny(name, Path(storage).absolute())
+    filesystem, path = get_filesystem(f"{storage}/{name}")
+    if not filesystem.isfile(f"{path}/{CONFIG_FILES[0]}"):
+        with tempfile.TemporaryDirectory() as scratch:
+            upload_folder(build_tiny(name, Path(scratch)), f"{storage}/{name}")
+    return fetch_folder(f"{storage}/{name}")
+
+
+def _find_folder(uri: str) -> str:
+    """The URI of a model or run, as that of the model's folder. Raises UserError if it has none."""
+    for folder in (uri, f"{uri.rstrip('/')}/model"):
+        filesystem, path = get_filesystem(folder)
+        if any(filesystem.isfile(f"{path}/{file}") for file in CONFIG_FILES):
+            return folder
+    raise UserError(f"no model at {uri}: neither there nor in {uri.rstrip('/')}/model is a {CONFIG_FILES[0]}")
+
+
+def for_workers(name: str, folder: str) -> str:
+    """What the workers pass to `resolve_vlm` for a model that is in ``folder`` on this host.
+
+    It is the model's name if each host can get the model by it: a host may not see another one's folders.
+    """
+    by_name = is_uri(name) or name.startswith((PREFIX, "models:/", "runs:/"))
+    return name if by_name else folder
 
 
 def load_processor(name: str, trust_remote_code: bool = False) -> Any:

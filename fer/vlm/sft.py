@@ -20,6 +20,7 @@ from fer.vlm.base_trainer import BaseTrainer
 from fer.vlm.chat import ChatFormat
 from fer.vlm.data_loader import ChatDataLoader, SftBatch
 from fer.vlm.loss import token_loss
+from fer.vlm.model import resolve_vlm
 from fer.vlm.options import SftConfig
 from fer.vlm.validation import Sample, count_samples, generate_samples, sum_losses, to_device
 
@@ -32,7 +33,7 @@ def train_sft(settings: dict[str, Any]) -> None:
     config = SftConfig.model_validate(settings["config"])
     worker = Worker.start(config)
     dataset, run = ShardedDataset(settings["data"]), Run(**settings["tracking"])
-    trainer = SftTrainer(config, settings["model"], dataset, worker, run)
+    trainer = SftTrainer(config, resolve_vlm(settings["model"], config), dataset, worker, run)
     trainer.restore(settings["resume"])
     trainer.run()
 

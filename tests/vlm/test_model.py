@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from fer.errors import UserError
+from fer.storage import upload_folder
 from fer.tracking import TrackingOptions
-from fer.vlm.model import load_model, load_processor, part_of, resolve_vlm, set_trainable
+from fer.vlm.model import for_workers, load_model, load_processor, part_of, resolve_vlm, set_trainable
 from fer.vlm.options import LoraOptions, VlmModelOptions
+from tests.fixtures.object_store import BUCKET, ObjectStore
 
 FP32 = VlmModelOptions(precision="fp32")
 
@@ -67,3 +69,19 @@ def test_a_tiny_model_is_created_once_and_deterministically(tmp_path: Path, tiny
     assert resolve_vlm("tiny:qwen2.5-vl", TrackingOptions(storage=str(tmp_path))) == folder
     one, other = (load_model(str(path), FP32).state_dict() for path in (folder, tiny_models / "qwen2.5-vl"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_another_host_gets_the_model_by_its_name_from_the_storage(
+    tmp_path: Path, s3: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer.storage.CACHE", tmp_path / "cache")
+    tracking = TrackingOptions(storage=f"s3://{BUCKET}/runs")
+    folder = resolve_vlm("tiny:smolvlm", tracking)
+    assert for_workers("tiny:smolvlm", folder) == "tiny:smolvlm"
+    upload_folder(Path(folder), f"s3://{BUCKET}/mine")
+    again = resolve_vlm(for_workers(f"s3://{BUCKET}/mine", folder), tracking)
+    assert again != folder
+    assert (Path(again) / "config.json").read_text() == (Path(folder) / "config.json").read_text()
+    assert for_workers(str(tmp_path), folder) == folder, "every host has to see this folder"
+    with pytest.raises(UserError, match="no model at s3://bucket/nowhere"):
+        resolve_vlm("s3://bucket/nowhere", tracking)
