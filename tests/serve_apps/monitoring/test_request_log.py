@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from fastapi import HTTPException, Request
 from starlette.testclient import TestClient
-from tests.serve_apps.monitoring.test_observations import answer
 
 from serve_apps.monitoring.request_log import LOGGER, GrowingFile, JsonLine, TextLine, note_response, print_request_logs
 from serve_apps.responses import new_api
+from tests.serve_apps.monitoring.test_observations import answer
 
 api = new_api("test", "an application with a log")
 
