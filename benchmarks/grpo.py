@@ -175,7 +175,7 @@ def trl_worker(settings: dict[str, Any]) -> None:
     config, root = GrpoBenchmark(**settings["config"]), Path(settings["root"])
     options = grpo_config(config, root)
     worker = Worker.start(options)
-    pool = EnginePool(settings["engines"], worker, 300)
+    pool = EnginePool(settings["engines"], worker, timeout=300, sync_timeout=60)
     processor = load_processor(str(root / "model"))
     chat = ChatFormat(processor, ImageOptions(image_size=config.image_size), max_tokens=256)
     rows = [json.loads(line) for line in (root / "grpo.jsonl").read_text().splitlines()]

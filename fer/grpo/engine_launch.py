@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError
 
 from fer.errors import UserError
+from fer.grpo.communicator import Deadline
 from fer.grpo.options import GrpoConfig
 from fer.grpo.vllm_engine import RolloutEngine
 
@@ -54,20 +55,21 @@ def running_engines(
     """Engines that have started; they are killed at the end. Raises UserError if one can't be started."""
     engines = start_engines(config, model, masked_token_ids, use_gpu)
     try:
+        deadline = Deadline(config.engine_timeout)
         for number, engine in enumerate(engines):
-            wait_until_ready(number, engine, config.engine_timeout)
+            wait_until_ready(number, engine, deadline)
         yield engines
     finally:
         for engine in engines:
             ray.kill(engine)
 
 
-def wait_until_ready(number: int, actor: Any, timeout: float) -> None:
-    """Wait until an engine has started or restarted. Raises UserError if it can't, or takes longer than ``timeout``."""
+def wait_until_ready(number: int, actor: Any, deadline: Deadline) -> None:
+    """Wait until an engine has started or restarted. Raises UserError if it can't, or not before the deadline."""
     started = time.monotonic()
     ready = actor.ready.remote()
-    while time.monotonic() - started < timeout:
-        done, _ = ray.wait([ready], timeout=LOG_INTERVAL)
+    while deadline.remaining:
+        done, _ = ray.wait([ready], timeout=min(LOG_INTERVAL, deadline.remaining))
         if not done:
             print(f"waiting for engine {number} to start ({time.monotonic() - started:.0f} s)", flush=True)
             continue
@@ -79,4 +81,4 @@ def wait_until_ready(number: int, actor: Any, timeout: float) -> None:
         except RayActorError:  # it is being restarted
             time.sleep(1)
             ready = actor.ready.remote()
-    raise UserError(f"engine {number} did not start within {timeout:g} s (--engine-timeout)")
+    raise UserError(f"engine {number} did not start within {deadline.seconds:g} s (--engine-timeout)")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import ray
@@ -19,16 +20,22 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from torch import nn
 
 from fer.errors import UserError
+from fer.grpo.checksums import SyncReport, transfer_problems
+from fer.grpo.communicator import Communicator, Deadline
 from fer.grpo.engine_launch import LOG_INTERVAL, wait_until_ready
 from fer.grpo.rollout import EngineStats, Prompt, RolloutOutput
-from fer.grpo.weight_sync import TIMEOUT, PolicyWeights, create_process_group, send_weights
+from fer.grpo.weight_sync import PolicyWeights, send_weights
 from fer.training.worker import Worker
 
 MAX_ATTEMPTS = 3
 """Attempts to send all weights to all engines before the job fails."""
 
 ENGINE_ERRORS = (RayActorError, GetTimeoutError, RuntimeError)
-"""Raised when an engine is dead or stuck; torch raises RuntimeError for a lost peer."""
+"""Raised when an engine is dead or stuck, or failed itself."""
+WRONG, FAILED, ARRIVED = -1, 0, 1
+"""Outcomes of a weight transfer: other weights than those sent, an engine that failed, and success."""
+GRACE_SECONDS = 10.0
+"""How long engines may take to end an aborted call before they count as stuck."""
 
 
 @dataclass
@@ -43,10 +50,11 @@ class PendingRequests:
 class EnginePool:
     """All engines, as one trainer uses them."""
 
-    def __init__(self, actors: Sequence[Any], worker: Worker, timeout: float) -> None:
-        """``timeout``: seconds after which an engine that does not respond counts as stuck."""
-        self.actors, self.worker, self.timeout = list(actors), worker, timeout
-        self.group: Any = None
+    def __init__(self, actors: Sequence[Any], worker: Worker, timeout: float, sync_timeout: float) -> None:
+        """``timeout``, ``sync_timeout``: seconds after which an engine that does not respond counts as stuck, in
+        general and in a weight transfer."""
+        self.actors, self.worker, self.timeout, self.sync_timeout = list(actors), worker, timeout, sync_timeout
+        self.communicator: Communicator | None = None
         self.store: dist.TCPStore | None = None
         self.version = -1
         """Version of the weights that were sent last."""
@@ -128,20 +136,40 @@ class EnginePool:
     ) -> EngineStats | None:
         specs = weights.specs(parameters)
         tensors = weights.gather(parameters)
-        done: list[EngineStats] | None = [EngineStats()]
+        done = [EngineStats()]
+        outcome = ARRIVED
         if self.worker.is_rank_zero:
             refs = [actor.update_weights.remote(self.version, specs, **options) for actor in self.actors]
             try:
-                send_weights(self.group, tensors, specs, self.worker.device)
-                done = ray.get(refs, timeout=self.timeout)
+                assert self.communicator is not None
+                deadline = Deadline(self.sync_timeout)
+                sent = send_weights(self.communicator, tensors, specs, deadline, lambda: _raise_failure(refs))
+                results = ray.get(refs, timeout=deadline.remaining + GRACE_SECONDS)
+                done = [stats for stats, _ in results]
+                outcome = self._check_reports(sent, [report for _, report in results])
             except ENGINE_ERRORS as error:
-                self.log(f"weight sync failed: {self._failure(error)}")
-                done = None
+                self.log(f"weight sync failed: {self._failure(error, refs)}")
+                outcome = FAILED
         for _ in tensors:  # gathering is collective: the other trainers iterate too, and rank 0 after a failure
             pass
-        if not self._on_all_trainers(done is not None) or done is None:
+        outcome = self._min_over_trainers(outcome)
+        if outcome == WRONG:
+            raise UserError(
+                f"weight sync of step {self.version} failed: the engines do not hold the trainers' weights (trainer 0 "
+                "has printed which)"
+            )
+        if outcome == FAILED:
             return None
         return EngineStats(max(stats.seconds for stats in done), sum(stats.tokens for stats in done))
+
+    def _check_reports(self, sent: Mapping[str, int], reports: Sequence[SyncReport]) -> int:
+        """Compare what the engines received and hold with what was sent, and print each difference."""
+        outcome = ARRIVED
+        for number, report in enumerate(reports):
+            for problem in transfer_problems(sent, report.received) + report.problems:
+                self.log(f"weight sync: engine {number}: {problem}")
+                outcome = WRONG
+        return outcome
 
     # -- recovery ------------------------------------------------------------------------------------------------------
 
@@ -190,36 +218,55 @@ class EnginePool:
 
     def _open_group(self, cancel_requests: bool) -> str | None:
         """Open the process group for weight sync; the reason if an engine failed meanwhile."""
+        deadline = Deadline(self.timeout)
+        refs: list[Any] = []
         try:
+            if self.communicator is not None:
+                self.communicator.abort()
             for number, actor in enumerate(self.actors):
-                wait_until_ready(number, actor, self.timeout)
-                if cancel_requests:
-                    ray.get(actor.cancel.remote(), timeout=self.timeout)
-            if self.group is not None:
-                self.group.shutdown()
+                wait_until_ready(number, actor, deadline)
+            if cancel_requests:
+                refs = [actor.cancel.remote() for actor in self.actors]
+                ray.get(refs, timeout=deadline.remaining)
+            refs = [actor.wait_idle.remote() for actor in self.actors]  # then a transfer's time is its own
+            ray.get(refs, timeout=deadline.remaining)
             host, world_size = ray.util.get_node_ip_address(), 1 + len(self.actors)
-            self.store = dist.TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+            wait = timedelta(seconds=self.sync_timeout)
+            self.store = dist.TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False, timeout=wait)
             refs = [
-                actor.init_process_group.remote(host, self.store.port, rank, world_size)
+                actor.init_process_group.remote(host, self.store.port, rank, world_size, self.sync_timeout)
                 for rank, actor in enumerate(self.actors, 1)
             ]
-            self.group = create_process_group(self.store, 0, world_size, self.worker.device)
-            ray.get(refs, timeout=self.timeout)
+            self.communicator = Communicator(self.store, 0, world_size, self.worker.device, self.sync_timeout)
+            ray.get(refs, timeout=deadline.remaining)
         except ENGINE_ERRORS as error:
-            return self._failure(error)
+            return self._failure(error, refs)
         return None
 
-    def _failure(self, error: Exception) -> str:
-        """First line of an error; after a timeout all engines count as stuck."""
-        if isinstance(error, GetTimeoutError):
-            self.stuck |= set(range(len(self.actors)))
+    def _failure(self, error: Exception, refs: Sequence[Any]) -> str:
+        """First line of an error. The engines that do not end their calls ``refs`` now count as stuck."""
+        if refs:
+            for actor in self.actors:
+                actor.abort_transfer.remote()
+            _, unfinished = ray.wait(list(refs), num_returns=len(refs), timeout=GRACE_SECONDS)
+            self.stuck |= {engine for engine, ref in enumerate(refs) if ref in unfinished}
         return str(error).splitlines()[0]
 
     def _on_all_trainers(self, condition: bool) -> bool:
         """Whether ``condition`` holds on every trainer. Collective."""
-        flag = torch.tensor(float(condition), device=self.worker.device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MIN)
-        return bool(flag.item())
+        return bool(self._min_over_trainers(int(condition)))
+
+    def _min_over_trainers(self, value: int) -> int:
+        """The smallest value. Collective."""
+        smallest = torch.tensor(value, device=self.worker.device)
+        dist.all_reduce(smallest, op=dist.ReduceOp.MIN)
+        return int(smallest.item())
 
     def log(self, text: str) -> None:
         print(f"[trainer {self.worker.rank}] {text}", flush=True)
+
+
+def _raise_failure(refs: Sequence[Any]) -> None:
+    """Raise the error of a call that has failed, if there is one."""
+    failed, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
+    ray.get(failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,13 +52,17 @@ def batch_logprobs(
 
 @torch.no_grad()
 def completion_logprobs(
-    model: Any, example: PromptExample, token_ids: list[int], pad_token_id: int, device: torch.device
-) -> Tensor:
-    """Log-probabilities (T) of ``token_ids`` as a completion, at temperature 1 and with no token masked, on the CPU."""
-    completion = Completion("", token_ids, [0.0] * len(token_ids), truncated=False)
-    batch = pad_batch([example], [completion], torch.zeros(1), pad_token_id)
+    model: Any, example: PromptExample, completions: Sequence[list[int]], pad_token_id: int, device: torch.device
+) -> list[Tensor]:
+    """Log-probabilities (T) of each of ``completions``, at temperature 1 and with no token masked, on the CPU."""
+    rows = [Completion("", ids, [0.0] * len(ids), truncated=False) for ids in completions]
+    batch = pad_batch([example] * len(rows), rows, torch.zeros(len(rows)), pad_token_id)
+    masked = torch.empty(0, dtype=torch.long, device=device)
     model.eval()
-    logits = model(**to_device(batch.inputs, device), use_cache=False).logits[0, -len(token_ids) - 1 : -1]
+    logits = model(**to_device(batch.inputs, device), use_cache=False).logits
     model.train()
-    masked = torch.empty(0, dtype=torch.long, device=logits.device)
-    return token_logprobs(logits, torch.tensor(token_ids, device=logits.device), 1.0, masked)[0].cpu()
+    start = example.inputs["input_ids"].shape[1] - 1
+    return [
+        token_logprobs(row[start : start + len(ids)], torch.tensor(ids, device=device), 1.0, masked)[0].cpu()
+        for row, ids in zip(logits, completions, strict=True)
+    ]

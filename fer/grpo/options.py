@@ -55,7 +55,16 @@ class RolloutOptions(Options):
         0.9, gt=0, lt=1, description="Fraction of its GPU's memory that an engine uses"
     )
     engine_timeout: float = Field(
-        1800, gt=0, description="Seconds to wait for an engine to start or to respond before it is restarted"
+        900,
+        gt=0,
+        description="Seconds to wait for an engine to start or to respond before it is restarted; at most half of "
+        "--process-group-timeout",
+    )
+    sync_timeout: float = Field(
+        300,
+        gt=0,
+        description="Seconds that a weight transfer to the engines may take before it is aborted and those that hang "
+        "are restarted; at most --engine-timeout",
     )
     prompts_per_step: int = Field(8, ge=1, description="Prompts in each rollout batch, over all workers")
     num_generations: int = Field(8, ge=2, description="Completions sampled for each prompt (the group size)")
@@ -126,16 +135,16 @@ class PolicyLossOptions(Options):
 
 
 class GrpoLoggingOptions(Options):
-    """Logging, and checks of the weight sync."""
+    """Logging."""
 
     log_completions_every: int = Field(
         20, ge=0, description="Optimizer steps between two pages of sampled completions; 0: none"
     )
     check_sync_every: int = Field(
-        10, ge=0, description="Optimizer steps between two checks that the engines have the trainers' weights; 0: none"
-    )
-    sync_tolerance: float = Field(
-        0.1, gt=0, description="Mean difference of log-probabilities above which such a check stops the job"
+        10,
+        ge=0,
+        description="Optimizer steps between two comparisons of the engines' log-probabilities with the trainers'; "
+        "0: none",
     )
 
 
@@ -174,6 +183,21 @@ class GrpoConfig(
 
     @property
     def engine_bundle(self) -> Bundle:
+    @model_validator(mode="after")
+    def _check_timeouts(self) -> Self:
+        """The trainers wait in a collective for the one that waits for an engine, and it for a transfer."""
+        if self.engine_timeout > self.process_group_timeout / 2:
+            raise ValueError(
+                f"--engine-timeout {self.engine_timeout:g} is above half of --process-group-timeout "
+                f"{self.process_group_timeout:g}: the trainers would end before an engine is restarted"
+            )
+        if self.sync_timeout > self.engine_timeout:
+            raise ValueError(
+                f"--sync-timeout {self.sync_timeout:g} is above --engine-timeout {self.engine_timeout:g}: an engine "
+                "would be restarted before its transfer is aborted"
+            )
+        return self
+
         """The engines, as processes beside the trainers."""
         gpu = {"GPU": 1.0} if self.device == "gpu" else {}
         resources = {"CPU": self.cpus_per_engine, **gpu}

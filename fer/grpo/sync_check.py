@@ -1,4 +1,8 @@
-"""Checks that the engines have the trainers' weights: both compute the log-probabilities of the same completion."""
+"""The difference of engines and trainers in numbers: both compute the log-probabilities of the same completions.
+
+It shows how far two implementations are apart, and is a number to watch. Whether weights arrived is shown by their
+checksums (`fer.grpo.checksums`).
+"""
 
 from __future__ import annotations
 
@@ -8,45 +12,43 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 from torch import Tensor
 
-from fer.errors import UserError
 from fer.grpo.batch import RolloutGroup
 from fer.grpo.engine_pool import EnginePool
 from fer.grpo.logprobs import completion_logprobs
 from fer.grpo.rollout import Prompt
 
 
-def check_sync(pool: EnginePool, model: Any, group: RolloutGroup, pad_token_id: int, tolerance: float) -> float:
-    """Compare engines and trainer on the shortest completion of a group, see `compare_logprobs`. Collective."""
-    token_ids = min((completion.token_ids for completion in group.completions), key=len)
-    logprobs = completion_logprobs(model, group.example, token_ids, pad_token_id, pool.worker.device)
-    return compare_logprobs(pool, group.example.prompt, token_ids, logprobs, tolerance)
+def measure_logprob_diff(pool: EnginePool, model: Any, group: RolloutGroup, pad_token_id: int) -> float:
+    """Compare engines and trainer on all completions of a group, see `compare_logprobs`. Collective."""
+    completions = [completion.token_ids for completion in group.completions]
+    logprobs = completion_logprobs(model, group.example, completions, pad_token_id, pool.worker.device)
+    return compare_logprobs(pool, group.example.prompt, completions, logprobs)
 
 
 def compare_logprobs(
-    pool: EnginePool, prompt: Prompt, token_ids: Sequence[int], logprobs: Tensor, tolerance: float
+    pool: EnginePool, prompt: Prompt, completions: Sequence[Sequence[int]], logprobs: Sequence[Tensor]
 ) -> float:
-    """The mean absolute difference of the engines' log-probabilities from the trainer's; the largest over engines.
+    """Mean absolute difference of the engines' log-probabilities from the trainer's, over all tokens and engines.
 
-    Collective; rank 0's completion is compared. Raises UserError on every trainer if the difference exceeds the
-    tolerance: the engines do not have the trainers' weights.
+    Collective; rank 0's completions are compared. An engine that fails is left out: the next request to it triggers its
+    recovery. NaN if all of them fail.
     """
-    largest = torch.zeros((), dtype=torch.float64, device=pool.worker.device)
+    mean = torch.zeros((), dtype=torch.float64, device=pool.worker.device)
     if pool.worker.is_rank_zero:
-        for number, actor in enumerate(pool.actors):
+        ids = [list(each) for each in completions]
+        refs = [actor.compute_logprobs.remote(prompt, ids) for actor in pool.actors]
+        ray.wait(refs, num_returns=len(refs), timeout=pool.timeout)
+        differences = []
+        for number, ref in enumerate(refs):
             try:
-                result = ray.get(actor.compute_logprobs.remote(prompt, list(token_ids)), timeout=pool.timeout)
-            except RayActorError:  # the next request to it triggers its recovery
-                pool.log(f"engine {number} died before its weights were checked")
+                values = ray.get(ref, timeout=0)
+            except (RayActorError, GetTimeoutError):
+                pool.log(f"engine {number} did not compute log-probabilities")
                 continue
-            difference = (logprobs - torch.tensor(result)).abs().mean().to(largest)
-            largest = torch.maximum(largest, difference.nan_to_num(torch.inf))
-    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    if largest > tolerance:
-        raise UserError(
-            f"weight sync of step {pool.version} failed: the engines' log-probabilities differ from the trainers' by "
-            f"{largest.item():.3g} on average (--sync-tolerance {tolerance:g})"
-        )
-    return largest.item()
+            differences.append(torch.cat(list(logprobs)) - torch.cat([torch.tensor(each) for each in values]))
+        mean = torch.cat(differences).abs().mean().to(mean) if differences else mean + torch.nan
+    dist.broadcast(mean, src=0)
+    return mean.item()

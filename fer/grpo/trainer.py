@@ -25,7 +25,7 @@ from fer.grpo.prompts import PromptExample, PromptLoader
 from fer.grpo.reference import load_reference
 from fer.grpo.rewards import RewardScorer
 from fer.grpo.step import Step
-from fer.grpo.sync_check import check_sync
+from fer.grpo.sync_check import measure_logprob_diff
 from fer.grpo.weight_sync import PolicyWeights
 from fer.tracking import Run
 from fer.training.flops import count_flops
@@ -46,7 +46,7 @@ def train_grpo(settings: dict[str, Any]) -> None:
     """
     config = GrpoConfig.model_validate(settings["config"])
     worker = Worker.start(config)
-    pool = EnginePool(settings["engines"], worker, config.engine_timeout)
+    pool = EnginePool(settings["engines"], worker, config.engine_timeout, config.sync_timeout)
     dataset, run = ShardedDataset(settings["data"]), Run(**settings["tracking"])
     model = resolve_vlm(settings["model"], config)
     trainer = GrpoTrainer(config, model, dataset, worker, run, pool, settings["masked_token_ids"])
@@ -130,7 +130,7 @@ class GrpoTrainer(BaseTrainer):
         return bool(every) and self.state.global_step // every > before // every
 
     def sync_weights(self, step: Step) -> None:
-        """Send the newest weights to the engines, unless they have them; check the sync every ``check_sync_every``."""
+        """Send the newest weights to the engines, unless they have them; compare both every ``check_sync_every``."""
         if self.pool.version == self.state.global_step:
             return
         with step.phase("wait"):
@@ -141,8 +141,9 @@ class GrpoTrainer(BaseTrainer):
                 self.pool.recover(self.weights)
         if self.last_group and self.is_due(self.config.check_sync_every):
             with step.phase("check_sync"):
-                pad_token_id, tolerance = self.chat.pad_token_id, self.config.sync_tolerance
-                step.sync_logprob_diff = check_sync(self.pool, self.engine, self.last_group, pad_token_id, tolerance)
+                step.sync_logprob_diff = measure_logprob_diff(
+                    self.pool, self.engine, self.last_group, self.chat.pad_token_id
+                )
 
     # -- rollouts ------------------------------------------------------------------------------------------------------
 

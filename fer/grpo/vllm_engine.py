@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 from PIL import Image
 
+from fer.grpo.checksums import SyncReport
 from fer.grpo.options import GrpoConfig
 from fer.grpo.rollout import Completion, EngineStats, Prompt, RolloutOutput
 from fer.grpo.weight_sync import TensorSpec
@@ -39,6 +39,18 @@ class RolloutEngine:
 
     def __init__(self, model: str, sampling: dict[str, Any], engine_args: dict[str, Any], config: GrpoConfig) -> None:
         """``sampling``: arguments of vLLM's SamplingParams. ``engine_args``: arguments of vLLM's LLM."""
+        self._thread = ThreadPoolExecutor(1)
+        # vLLM is made on the thread that steps it: device, streams and numbers of threads are properties of a thread.
+        self.llm = self._thread.submit(self._start, model, engine_args, config).result()
+        [self._transfer] = self.llm.collective_rpc(lambda worker: worker.weight_transfer_engine)
+        self.sampling = sampling
+        self.version = -1
+        self.stats = EngineStats()
+        self._queued: list[_QueuedPrompt] = []
+        self._running: dict[str, _QueuedPrompt] = {}
+        self._loop: asyncio.Task[None] | None = None
+
+    def _start(self, model: str, engine_args: dict[str, Any], config: GrpoConfig) -> Any:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the model and its weight transfer live in this process
         import torch
 
@@ -52,23 +64,14 @@ class RolloutEngine:
         WeightTransferEngineFactory.register_engine(
             TRANSFER_BACKEND, "fer.grpo.vllm_weight_transfer", "ProcessGroupTransfer"
         )
-        client = VllmClient(
+        return VllmClient(
             resolve_vlm(model, config),
             trust_remote_code=config.trust_remote_code,
             weight_transfer_config={"backend": TRANSFER_BACKEND},
             logprobs_mode="processed_logprobs",
             enable_prefix_caching=True,  # a group's completions share the prompt's prefix, and its image
             **engine_args,
-        )
-        # It warns at each weight update about the layers that have no weights.
-        logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
-        self.llm, self.sampling = client.llm, sampling
-        self.version = -1
-        self.stats = EngineStats()
-        self._thread = ThreadPoolExecutor(1)
-        self._queued: list[_QueuedPrompt] = []
-        self._running: dict[str, _QueuedPrompt] = {}
-        self._loop: asyncio.Task[None] | None = None
+        ).llm
 
     async def ready(self) -> int:
         """The process id, once the engine has started."""
@@ -91,13 +94,13 @@ class RolloutEngine:
             self._loop = asyncio.create_task(self._generation_loop())
         return await queued.future
 
-    async def compute_logprobs(self, prompt: Prompt, token_ids: Sequence[int]) -> list[float]:
-        """Log-probability of each of ``token_ids`` as a completion, at temperature 1 and with no token masked."""
-        return await self._on_vllm_thread(partial(self._compute_logprobs, prompt, list(token_ids)))
+    async def compute_logprobs(self, prompt: Prompt, completions: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability of each token of the ``completions``, at temperature 1 and with no token masked."""
+        return await self._on_vllm_thread(partial(self._compute_logprobs, prompt, [list(each) for each in completions]))
 
-    async def init_process_group(self, host: str, port: int, rank: int, world_size: int) -> None:
-        """Join the trainers' process group for weight sync."""
-        info = {"host": host, "port": port, "rank": rank, "world_size": world_size}
+    async def init_process_group(self, host: str, port: int, rank: int, world_size: int, timeout: float) -> None:
+        """Join the trainers' process group for weight sync; ``timeout``: seconds that an update may take."""
+        info = {"host": host, "port": port, "rank": rank, "world_size": world_size, "timeout": timeout}
         await self._on_vllm_thread(partial(self.llm.init_weight_transfer_engine, {"init_info": info}))
 
     async def cancel(self) -> None:
@@ -108,16 +111,23 @@ class RolloutEngine:
         for request in requests:
             request.future.cancel()
 
-    async def update_weights(self, version: int, specs: Sequence[TensorSpec], **options: Any) -> EngineStats:
-        """Finish all requests, then receive weights from the process group; the work done since the last update.
+    async def update_weights(
+        self, version: int, specs: Sequence[TensorSpec], **options: Any
+    ) -> tuple[EngineStats, SyncReport]:
+        """Finish all requests, then receive weights from the process group.
 
-        ``options``: the other fields of `UpdateInfo`.
+        ``options``: the other fields of `UpdateInfo`. Returns the work done since the last update, and what the engine
+        received.
         """
         await self.wait_idle()
-        await self._on_vllm_thread(partial(self._update_weights, {"specs": list(specs)} | options))
+        report = await self._on_vllm_thread(partial(self._update_weights, {"specs": list(specs)} | options))
         self.version = version
         stats, self.stats = self.stats, EngineStats()
-        return stats
+        return stats, report
+
+    async def abort_transfer(self) -> None:
+        """End a weight update that is under way: one of the others has failed."""
+        self._transfer.abort()
 
     # -- on vLLM's thread ----------------------------------------------------------------------------------------------
 
@@ -160,24 +170,28 @@ class RolloutEngine:
         self.stats.seconds += time.perf_counter() - started
         return finished
 
-    def _compute_logprobs(self, prompt: Prompt, token_ids: list[int]) -> list[float]:
+    def _compute_logprobs(self, prompt: Prompt, completions: list[list[int]]) -> list[list[float]]:
         from vllm import SamplingParams
 
         params = SamplingParams(max_tokens=1, prompt_logprobs=0)
         prompt_ids = self.llm.get_tokenizer()(prompt.text, add_special_tokens=False)["input_ids"]
-        inputs = {"prompt_token_ids": prompt_ids + token_ids} | _image_inputs(prompt)
-        [output] = self.llm.generate([inputs], params, use_tqdm=False)  # type: ignore[arg-type]
-        logprobs: Any = output.prompt_logprobs
-        logprobs = logprobs[-len(token_ids) :]
-        return [candidates[token].logprob for candidates, token in zip(logprobs, token_ids, strict=True)]
+        inputs = [{"prompt_token_ids": prompt_ids + ids} | _image_inputs(prompt) for ids in completions]
+        logprobs = []
+        for ids, output in zip(completions, self.llm.generate(inputs, params, use_tqdm=False), strict=True):
+            candidates: Any = output.prompt_logprobs
+            candidates = candidates[-len(ids) :]
+            logprobs.append([each[token].logprob for each, token in zip(candidates, ids, strict=True)])
+        return logprobs
 
-    def _update_weights(self, info: dict[str, Any]) -> None:
+    def _update_weights(self, info: dict[str, Any]) -> SyncReport:
         self.llm.start_weight_update()
         self.llm.update_weights({"update_info": info})
         self.llm.finish_weight_update()
         # Both caches were computed with the old weights: attention's keys and values, and the encoded images.
-        self.llm.reset_prefix_cache()
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("vLLM kept keys and values of the old weights: requests still hold some of its blocks")
         self.llm.llm_engine.reset_encoder_cache()
+        return self._transfer.report
 
     def _abort(self) -> None:
         self.llm.llm_engine.abort_request(list(self._running))

@@ -1,12 +1,13 @@
 """The engine's end of weight sync: vLLM's weight-transfer interface (start, update, finish) over our process group.
 
 vLLM's own transfer backends need GPUs; this one runs on gloo and on NCCL alike. Start and finish make vLLM rebuild its
-fused and prepacked weights.
+fused and prepacked weights; then they are compared with what arrived.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,7 +20,10 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from fer.grpo.weight_sync import TIMEOUT, TensorSpec, create_process_group, merge_adapters, receive_weights
+from fer.grpo.checksums import SyncReport, WeightLoader, checksum
+from fer.grpo.communicator import Communicator, Deadline
+from fer.grpo.reload_warnings import without_expected_warnings
+from fer.grpo.weight_sync import TensorSpec, merge_adapters, receive_weights
 
 
 @dataclass
@@ -30,6 +34,8 @@ class ProcessGroupInfo(WeightTransferInitInfo):
     port: int
     rank: int
     world_size: int
+    timeout: float
+    """Seconds that one update may take."""
 
 
 @dataclass
@@ -51,18 +57,27 @@ class ProcessGroupTransfer(WeightTransferEngine[ProcessGroupInfo, UpdateInfo]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.group: Any = None
+        self.communicator: Communicator | None = None
         self.store: dist.TCPStore | None = None
+        self.timeout = 0.0
         self.base: dict[str, Tensor] = {}
+        self.loader = WeightLoader(self.model)
+        self.report = SyncReport()
+        """Of the last update."""
 
     def init_transfer_engine(self, init_info: ProcessGroupInfo) -> None:
         self.shutdown()
         host, port, world_size = init_info.host, init_info.port, init_info.world_size
-        self.store = dist.TCPStore(host, port, world_size, is_master=False, timeout=TIMEOUT)
-        self.group = create_process_group(self.store, init_info.rank, world_size, self.device)
+        self.timeout = init_info.timeout
+        wait = timedelta(seconds=self.timeout)
+        self.store = dist.TCPStore(host, port, world_size, is_master=False, timeout=wait)
+        self.communicator = Communicator(self.store, init_info.rank, world_size, self.device, self.timeout)
 
     def start_weight_update(self) -> None:
         initialize_layerwise_reload(self.model)
+        self.loader.start()
+        self.received: dict[str, Tensor] = {}
+        self.whole = False
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         self.receive_weights(self.parse_update_info(update_info))
@@ -70,22 +85,30 @@ class ProcessGroupTransfer(WeightTransferEngine[ProcessGroupInfo, UpdateInfo]):
             torch.accelerator.synchronize()
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
-        load: Any = self.model.load_weights
+        assert self.communicator is not None, "trainers connect before they send weights"
         adapters: dict[str, Tensor] = {}
-        for bucket in receive_weights(self.group, update_info.specs, self.device):
+        for bucket in receive_weights(self.communicator, update_info.specs, Deadline(self.timeout)):
+            self.received.update((name, checksum(weight)) for name, weight in bucket)
             if update_info.adapters:
                 adapters.update(bucket)
                 continue
-            load(bucket)
+            self.loader.load(bucket)
             if update_info.keep_base:
                 self.base.update((name, weight.to("cpu", copy=True)) for name, weight in bucket)
         if update_info.adapters:
-            load(merge_adapters(self.base, adapters, update_info.scaling))
+            self.loader.load(merge_adapters(self.base, adapters, update_info.scaling))
+        self.whole = not (update_info.adapters or update_info.keep_base)
 
     def finish_weight_update(self) -> None:
-        finalize_layerwise_reload(self.model, self.model_config)
+        with without_expected_warnings(self.model, self.whole):
+            finalize_layerwise_reload(self.model, self.model_config)
+        self.report = self.loader.report(self.received, self.whole)
+
+    def abort(self) -> None:
+        """End a transfer that is under way; called on another thread."""
+        if self.communicator is not None:
+            self.communicator.abort()
 
     def shutdown(self) -> None:
-        if self.group is not None:
-            self.group.shutdown()
-            self.group = self.store = None
+        self.abort()
+        self.communicator = self.store = None

@@ -1,23 +1,24 @@
-"""Weight transfer from the trainers to the vLLM engines, over a process group of its own: gloo on CPUs, NCCL on GPUs.
+"""Weight transfer from the trainers to the vLLM engines, over a communicator of its own (gloo or NCCL).
 
 The trainer of rank 0 is rank 0 of that group, and the engines have the ranks after it. Weights are broadcast in buckets
 of bytes that both sides lay out in the same way, from memory to memory: no file, and no copy in Ray's object store.
+Both sides compute checksums of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from fer.grpo.checksums import checksum, to_ints
+from fer.grpo.communicator import Communicator, Deadline
 
 BUCKET_BYTES = 64 * 2**20
 ALIGNMENT = 16
-TIMEOUT = timedelta(seconds=300)
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,6 @@ class TensorSpec:
     @property
     def nbytes(self) -> int:
         return torch.Size(self.shape).numel() * getattr(torch, self.dtype).itemsize
-
-
-def create_process_group(store: Any, rank: int, world_size: int, device: torch.device) -> Any:
-    """A process group apart from torch's default one."""
-    store = dist.PrefixStore("weights", store)
-    if device.type == "cpu":
-        return dist.ProcessGroupGloo(store, rank, world_size, TIMEOUT)
-    options = dist.ProcessGroupNCCL.Options()
-    options._timeout = TIMEOUT
-    return dist.ProcessGroupNCCL(store, rank, world_size, options)
-
-
-def broadcast(group: Any, tensor: Tensor) -> None:
-    """Broadcast ``tensor`` from rank 0, in place."""
-    options = dist.BroadcastOptions()
-    options.rootRank, options.rootTensor = 0, 0
-    group.broadcast([tensor], options).wait()
 
 
 def make_buckets(specs: Sequence[TensorSpec], max_bytes: int = BUCKET_BYTES) -> Iterator[list[tuple[TensorSpec, int]]]:
@@ -78,26 +62,36 @@ def view_tensor(buffer: Tensor, spec: TensorSpec, offset: int) -> Tensor:
 
 
 def send_weights(
-    group: Any, weights: Iterable[tuple[str, Tensor]], specs: Sequence[TensorSpec], device: torch.device
-) -> None:
-    """Broadcast the weights, which must come in the order of ``specs``."""
+    communicator: Communicator,
+    weights: Iterable[tuple[str, Tensor]],
+    specs: Sequence[TensorSpec],
+    deadline: Deadline,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, int]:
+    """Broadcast the weights, which must come in the order of ``specs``; the checksum of each.
+
+    ``check`` and errors: see `Communicator.broadcast`.
+    """
     source = iter(weights)
+    sums: dict[str, Tensor] = {}
     for bucket in make_buckets(specs):
-        buffer = torch.empty(bucket_bytes(bucket), dtype=torch.uint8, device=device)
+        buffer = torch.empty(bucket_bytes(bucket), dtype=torch.uint8, device=communicator.device)
         for spec, offset in bucket:
             name, weight = next(source)
             assert name == spec.name, (name, spec.name)
-            view_tensor(buffer, spec, offset).copy_(weight.detach())
-        broadcast(group, buffer)
+            sent = view_tensor(buffer, spec, offset).copy_(weight.detach())
+            sums[name] = checksum(sent)
+        communicator.broadcast(buffer, deadline, check)
+    return to_ints(sums)
 
 
 def receive_weights(
-    group: Any, specs: Sequence[TensorSpec], device: torch.device
+    communicator: Communicator, specs: Sequence[TensorSpec], deadline: Deadline
 ) -> Iterator[list[tuple[str, Tensor]]]:
     """The other end of `send_weights`: (name, weight) pairs, a bucket at a time."""
     for bucket in make_buckets(specs):
-        buffer = torch.empty(bucket_bytes(bucket), dtype=torch.uint8, device=device)
-        broadcast(group, buffer)
+        buffer = torch.empty(bucket_bytes(bucket), dtype=torch.uint8, device=communicator.device)
+        communicator.broadcast(buffer, deadline)
         yield [(spec.name, view_tensor(buffer, spec, offset)) for spec, offset in bucket]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from ray.train import (
     UserCallback,
     WorkerGroupError,
 )
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.callback import RayTrainCallback
@@ -162,6 +163,7 @@ def launch(
     trainer = Trainer(
         run_loop,
         train_loop_config=loop_config,
+        torch_config=TorchConfig(timeout_s=math.ceil(options.process_group_timeout)),
         scaling_config=ScalingConfig(
             num_workers=(options.min_workers, options.workers) if options.min_workers else options.workers,
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,

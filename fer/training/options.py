@@ -50,6 +50,9 @@ class LaunchOptions(ExperimentOptions):
     start_timeout: float = Field(
         600, ge=0, description="Seconds to wait for the nodes of a cluster that has too few CPUs or GPUs as yet"
     )
+    process_group_timeout: float = Field(
+        1800, gt=0, description="Seconds that a worker waits for the others in a collective before the workers fail"
+    )
     seed: int = Field(0, ge=0, description="Random seed: data order, augmentation, initial weights")
     max_failures: int = Field(3, ge=0, description="Restarts of the workers after one dies")
 

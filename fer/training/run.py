@@ -26,6 +26,7 @@ PACKAGES = (
 MUTABLE_OPTIONS = {
     "max_failures",
     "start_timeout",
+    "process_group_timeout",
     "min_workers",
     "checkpoint_every",
     "tracking_uri",

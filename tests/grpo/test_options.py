@@ -24,6 +24,8 @@ def test_a_loss_sets_the_options_that_are_not_given() -> None:
         ({"prompts_per_step": 28, "workers": 7, "batch_size": 5}, "use one of 1, 2, 4, 8, 16, 32"),
         ({"min_pixels": 3136}, "--max-pixels"),
         ({"overlong_buffer": 1024}, "--overlong-buffer"),
+        ({"engine_timeout": 1000}, "above half of --process-group-timeout 1800"),
+        ({"engine_timeout": 100}, "--sync-timeout 300 is above --engine-timeout 100"),
     ],
 )
 def test_an_error_names_values_that_would_work(options: dict[str, int], words: str) -> None:

@@ -78,7 +78,6 @@ def undisturbed(
         beta=0.04,
         dynamic_sampling_batches=1,
         check_sync_every=2,
-        sync_tolerance=1e-3,
         log_completions_every=4,
         **COMMON,  # type: ignore[arg-type]
     )
@@ -179,7 +178,6 @@ def test_engine_trainer_and_driver_are_killed(
         "async_level": 1,
         "checkpoint_every": 2,
         "check_sync_every": 1,
-        "sync_tolerance": 1e-3,
     }
     (tmp_path / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML
     arguments = ["--config", str(tmp_path / "config.yaml")]

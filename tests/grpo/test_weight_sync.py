@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from fer.grpo.checksums import checksum
+from fer.grpo.communicator import Communicator, Deadline
 from fer.grpo.weight_sync import (
     PolicyWeights,
     TensorSpec,
     bucket_bytes,
-    create_process_group,
     make_buckets,
     merge_adapters,
     receive_weights,
@@ -50,14 +51,14 @@ def test_received_weights_equal_sent_weights() -> None:
 
     def engine() -> None:
         client = dist.TCPStore("127.0.0.1", store.port, 2, is_master=False, timeout=timedelta(seconds=30))
-        group = create_process_group(client, 1, 2, CPU)
-        for bucket in receive_weights(group, specs, CPU):
+        for bucket in receive_weights(Communicator(client, 1, 2, CPU, 30), specs, Deadline(30)):
             received.update((name, weight.clone()) for name, weight in bucket)
 
     thread = threading.Thread(target=engine)
     thread.start()
-    send_weights(create_process_group(store, 0, 2, CPU), weights.items(), specs, CPU)
+    sums = send_weights(Communicator(store, 0, 2, CPU, 30), weights.items(), specs, Deadline(30))
     thread.join(30)
+    assert sums == {name: checksum(weight).item() for name, weight in received.items()}
     assert received.keys() == weights.keys()
     for name, weight in weights.items():
         torch.testing.assert_close(received[name], weight, rtol=0, atol=0)

@@ -1,0 +1,137 @@
+"""Checksums of weights: a sync that was skipped or loaded in part is found, at the magnitudes of a 7B model in bf16."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fer.grpo.checksums import WeightLoader, checksum, to_ints, transfer_problems
+from fer.grpo.reload_warnings import LOGGER, without_expected_warnings
+
+WIDTH = 256
+
+
+class FusedModel(nn.Module):
+    """Loads weights as models of vLLM do: query, key and value are one parameter, and the vocabulary is padded."""
+
+    def __init__(self, dtype: torch.dtype = torch.bfloat16) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH, dtype=dtype)
+        self.embedding = nn.Embedding(128, WIDTH, dtype=dtype)
+        self.packed = nn.Parameter(torch.empty(0))
+        """What vLLM leaves of a weight that it packs for CPUs."""
+        self.skipped: set[str] = set()
+        """Weights that are loaded into nothing, though the model says that they are."""
+
+    @torch.no_grad()
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        loaded = set()
+        for name, weight in weights:
+            part, _, kind = name.rpartition(".")
+            if part in ("q", "k", "v"):
+                target, rows = f"qkv.{kind}", slice("qkv".index(part) * WIDTH, ("qkv".index(part) + 1) * WIDTH)
+            elif name == "embedding.weight":
+                target, rows = name, slice(0, len(weight))
+            else:
+                loaded |= {"packed"} if name == "packed" else set()
+                continue
+            loaded.add(target)
+            if name not in self.skipped:
+                self.get_parameter(target)[rows] = weight
+        return loaded
+
+
+def make_weights(dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
+    """Of a fine-tuned model's magnitude."""
+    weights = {f"{part}.{kind}": torch.randn(WIDTH, WIDTH) for part in "qkv" for kind in ("weight",)}
+    weights |= {f"{part}.bias": torch.randn(WIDTH) for part in "qkv"}
+    weights |= {"embedding.weight": torch.randn(100, WIDTH), "packed": torch.randn(7)}
+    return {name: (0.02 * weight).to(dtype) for name, weight in weights.items()}
+
+
+def make_loader(dtype: torch.dtype = torch.bfloat16) -> tuple[WeightLoader, FusedModel]:
+    model = FusedModel(dtype)
+    nn.init.zeros_(model.embedding.weight)
+    return WeightLoader(model), model
+
+
+def sums(weights: dict[str, Tensor]) -> dict[str, int]:
+    return to_ints({name: checksum(weight) for name, weight in weights.items()})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_fused_and_padded_parameters_hold_what_was_loaded(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    loader, _ = make_loader(dtype)
+    for _ in range(2):  # one weight at a time, then all at once
+        weights = make_weights(dtype)
+        loader.start()
+        loader.load(weights.items())
+        report = loader.report({name: checksum(weight) for name, weight in weights.items()}, whole=True)
+        assert report.problems == []
+        assert transfer_problems(sums(weights), report.received) == []
+        assert (report.compared, report.not_compared) == (3, 1), (
+            "qkv's weight and bias, the embedding; not the packed one"
+        )
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("steps", [1, 10])
+def test_a_skipped_sync_is_found_at_a_learning_rate_of_1e_6_in_bf16(seed: int, steps: int) -> None:
+    """Adam moves each fp32 master weight by about the learning rate; most bf16 weights stay the same."""
+    torch.manual_seed(seed)
+    master = {name: weight.float() for name, weight in make_weights().items()}
+    before = {name: weight.bfloat16() for name, weight in master.items()}
+    for weight in master.values():
+        weight += steps * 1e-6 * torch.randn_like(weight).sign()
+    after = {name: weight.bfloat16() for name, weight in master.items()}
+    changed = torch.cat([(before[name] != after[name]).flatten() for name in before]).float().mean()
+    assert 0 < changed < 0.1 * steps
+
+    loader, model = make_loader()
+    loader.load(before.items())
+    assert loader.report({}, whole=True).problems == []
+    # The engine receives the new weights, and vLLM keeps the old ones.
+    model.skipped = {name for name in after if name.endswith("weight")}
+    loader.start()
+    loader.load(after.items())
+    [problem] = loader.report({}, whole=True).problems
+    assert problem.startswith(
+        "2 of 4 weights of the engine differ from what was loaded into them (qkv.weight, embedding"
+    )
+    # The engine receives the old weights again.
+    [problem] = transfer_problems(sums(after), sums(before))
+    assert "arrived with other values" in problem
+
+
+def test_weights_that_are_missing_or_unused_are_named() -> None:
+    loader, _ = make_loader()
+    weights = make_weights()
+    del weights["embedding.weight"]
+    loader.load([*weights.items(), ("nowhere.weight", torch.ones(2))])
+    assert loader.report({}, whole=True).problems == [
+        "1 of 4 weights of the engine were not in the update (embedding.weight)",
+        "1 of 8 weights were not used by the engine (nowhere.weight)",
+    ]
+    assert len(loader.report({}, whole=False).problems) == 1, "adapters belong to some of the parameters only"
+    assert transfer_problems({"a": 1, "b": 2, "c": 3, "d": 4}, {}) == ["4 of 4 weights did not arrive (a, b, c, ...)"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "whole", "shown"), [("Linear", True, True), ("Linear", False, False), ("Dropout", True, False)]
+)
+def test_a_layer_that_got_no_weights_is_warned_about(
+    layer: str, whole: bool, shown: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """vLLM's warning is shown of layers with parameters, if all weights were sent."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    with without_expected_warnings(model, whole):
+        logging.getLogger(LOGGER).warning("%s: Failed to load weights", layer)
+    assert bool(caplog.records) == shown
+    with without_expected_warnings(model, whole):
+        logging.getLogger(LOGGER).warning("something else")
+    assert caplog.messages[-1] == "something else"
