@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from heapq import nlargest
 from typing import Any
 
 import fsspec
@@ -25,6 +26,8 @@ from fer.vlm.deepspeed import load_deepspeed_config
 from fer.vlm.model import DTYPES, load_config, load_processor, set_trainable
 
 _VISUAL = re.compile(r"(image|video|vision)\w*_token_id$")
+MAX_RENDERED = 1000
+"""Prompts that are rendered and tokenised to find the longest; 360,000 would take minutes."""
 TEXT_COLUMNS = ["path", "prompt", "response", "answer", "candidate_labels", "followups"]
 
 
@@ -37,18 +40,15 @@ def preflight_check(config: GrpoConfig, model: str, dataset: ShardedDataset) -> 
         rows = dataset.split("train").rows
         raise UserError(f"{rows} training rows do not fill a batch of --prompts-per-step {config.prompts_per_step}")
     chat = _chat_format(config, model)
-    longest = 0
     unanswered = 0
-    seen: set[str] = set()
+    prompts: set[tuple[Turn, ...]] = set()
     for row in _rows(dataset):
         unanswered += not expected_answer(row)
-        text = chat.render_prompt(row_turns(row))
-        if text not in seen:
-            seen.add(text)
-            longest = max(longest, len(chat.tokenizer(text, add_special_tokens=False)["input_ids"]))
+        *earlier, last = row_turns(row)
+        prompts.add((*earlier, Turn(last.prompt)))
     if unanswered:
         raise UserError(f"{config.data} has {unanswered} training rows without an answer, which rewards need")
-    longest += _max_image_tokens(chat, config)
+    longest = _longest_prompt(chat, prompts) + _max_image_tokens(chat, config)
     if longest > config.max_prompt_tokens:
         raise UserError(
             f"the longest prompt has {longest} tokens, image included: raise --max-prompt-tokens "
@@ -68,6 +68,16 @@ def _rows(dataset: ShardedDataset) -> Iterator[dict[str, Any]]:
         with fsspec.open(dataset.path(shard), "rb") as file:
             for batch in pq.ParquetFile(file).iter_batches(columns=TEXT_COLUMNS):
                 yield from pa.Table.from_batches([batch]).to_pylist()
+
+
+def _longest_prompt(chat: ChatFormat, prompts: Collection[tuple[Turn, ...]]) -> int:
+    """Tokens of the longest prompt, without its image; of many prompts, only those with the most characters count."""
+
+    def count_characters(turns: tuple[Turn, ...]) -> int:
+        return sum(len(turn.prompt) + len(turn.response or "") for turn in turns)
+
+    texts = [chat.render_prompt(turns) for turns in nlargest(MAX_RENDERED, prompts, count_characters)]
+    return max(len(chat.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
 
 
 def _max_image_tokens(chat: ChatFormat, config: GrpoConfig) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pytest
 from fer.data.manifest import ShardedDataset
 from fer.data.options import PrepareOptions
 from fer.data.prepare import prepare
+from fer.data.vqa.questions import Turn
 from fer.errors import UserError
+from fer.grpo import preflight
 from fer.grpo.options import GrpoConfig
 from fer.grpo.preflight import dry_run_summary, estimate_memory, preflight_check, visual_token_ids
 from fer.options import parse
+from fer.vlm.chat import ChatFormat
 from fer.vlm.model import load_processor
 from jobs.__main__ import run_job
 from jobs.commands import RECIPES
@@ -30,6 +34,44 @@ def test_the_longest_prompt_includes_its_image(tiny_model: str, question_shards:
     if "qwen" in tiny_model:
         large = preflight_check(GrpoConfig(data="x", image_size=112), tiny_model, question_shards)
         assert large == small + 12, "16 tokens in place of 4"
+
+
+def test_equal_prompts_are_rendered_once_and_of_many_only_the_longest(
+    tiny_models: Path,
+    question_shards: ShardedDataset,
+    face_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rendered: list[str] = []
+    render = ChatFormat.render_prompt
+
+    def record(chat: ChatFormat, turns: Sequence[Turn]) -> str:
+        rendered.append(turns[-1].prompt)
+        return render(chat, turns)
+
+    monkeypatch.setattr(ChatFormat, "render_prompt", record)
+    folder = str(tiny_models / "qwen2.5-vl")
+    preflight_check(config(), folder, question_shards)
+    assert len(rendered) == 2, "one question about all faces, and the one that measures the image"
+
+    images = sorted(face_folder.rglob("*.png"))[:30]
+    rows = [
+        {
+            "image_path": str(image.relative_to(face_folder)),
+            "problem": " ".join(["Which?"] * number),
+            "solution": "happy",
+        }
+        for number, image in enumerate(images, 1)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data, out = str(tmp_path / "rows.jsonl"), str(tmp_path / "shards")
+    shards = prepare(PrepareOptions(data=data, format="vqa", image_root=str(face_folder), out=out, val_split=0))
+    longest = preflight_check(config(), folder, shards)
+    rendered.clear()
+    monkeypatch.setattr(preflight, "MAX_RENDERED", 3)
+    assert preflight_check(config(), folder, shards) == longest
+    assert [len(text.split()) for text in rendered] == [30, 29, 28, 1]
 
 
 @pytest.mark.parametrize(
