@@ -21,7 +21,7 @@ def run(config: FerbenchRunConfig) -> None:
     from tqdm import tqdm
 
     from cluster.local import connect
-    from fer.ferbench.models import list_models, resolve_kind
+    from fer.ferbench.models import describe_generation, list_models, resolve_kind
     from fer.ferbench.run import check_images, read_questions_files, run_model
 
     models = list_models(config)
@@ -33,6 +33,8 @@ def run(config: FerbenchRunConfig) -> None:
         if kind != "endpoint":
             # One CPU for reading, beside those for inference; a Ray of our own gives inference all of the machine's.
             connect(cpus=max(config.workers, 1) + 1, local_cpus=cpu_count() + 1)
+        if kind == "vllm":
+            print(f"{model.name}: {describe_generation(path, config)}", flush=True)
         with tqdm(total=total, desc=model.name, unit="question", disable=None) as bar:
             for completed in run_model(model, kind, path, files, config):
                 bar.update(completed)

@@ -35,6 +35,10 @@ def list_models(config: FerbenchRunConfig) -> list[BenchmarkModel]:
         if model.model is None:
             raise UserError(f"--models {config.models}, entry {number}: --model is required")
         models.append(model.model_copy(update={"name": model.name or _default_name(model.model)}))
+    if config.protocol == "unifer" and (remote := [model.name for model in models if model.endpoint]):
+        raise UserError(
+            f"--protocol unifer: {remote[0]} is at an endpoint, which chooses data type and penalties itself"
+        )
     names = [model.name for model in models]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise UserError(f"two models are named {repeated[0]!r}: give each its own `name`")
@@ -62,6 +66,21 @@ def resolve_kind(model: BenchmarkModel, tracking: TrackingOptions) -> tuple[str,
         return "classifier", str(resolve_model(model.model, tracking).absolute())
     load_processor(path, model.trust_remote_code)  # an unusable model is rejected before an engine starts
     return "vllm", path
+
+
+def describe_generation(path: str, config: FerbenchRunConfig) -> str:
+    """How a vision-language model's responses are generated, in words."""
+    from transformers import GenerationConfig
+
+    try:
+        penalty = GenerationConfig.from_pretrained(path).repetition_penalty or 1.0
+    except OSError:  # it has no generation config
+        penalty = 1.0
+    text = f"greedy, up to {config.max_new_tokens:,} tokens, "
+    if config.protocol == "unifer":
+        return text + f"in fp32, with the model's repetition penalty ({penalty:g})"
+    unused = f"; the model's penalty of {penalty:g} is for --protocol unifer" if penalty != 1 else ""
+    return text + "in the model's data type, without a repetition penalty" + unused
 
 
 def _merged(adapter: Path, model: BenchmarkModel) -> Path:

@@ -39,6 +39,11 @@ class GenerationOptions(Options):
 
     image_size: int = Field(224, ge=0, le=2048, description="Side that images are resized to; 0 keeps their size")
     max_new_tokens: int = Field(1024, ge=1, description="Maximum length of a response in tokens; decoding is greedy")
+    protocol: Literal["ferry", "unifer"] = Field(
+        "ferry",
+        description="ferry: in the model's own data type, without the repetition penalty of its generation config; "
+        "unifer: in fp32 with that penalty, as in UniFER's script",
+    )
     guided: bool = Field(
         False,
         description="Constrain responses to the candidate labels; not comparable with published metrics",

@@ -107,13 +107,19 @@ def run_model(
             model=path,
             image_root=config.image_root if "://" in config.image_root else str(Path(config.image_root).absolute()),
             image_size=config.image_size,
-            sampling=SamplingParams(temperature=0, max_new_tokens=config.max_new_tokens, guided=config.guided),
+            sampling=SamplingParams(
+                temperature=0,
+                max_new_tokens=config.max_new_tokens,
+                guided=config.guided,
+                model_penalty=config.protocol == "unifer",
+            ),
             journal=str(folder / JOURNAL),
             endpoint=model.endpoint or "",
             concurrency=model.concurrency,
             requests_per_minute=model.requests_per_minute,
             trust_remote_code=model.trust_remote_code,
             device=config.device,
+            dtype="float32" if config.protocol == "unifer" else "auto",
         )
         yield from run_batch(pending, inference, config.workers)
     write_model_results(folder, files, record, model)

@@ -38,6 +38,8 @@ class SamplingParams:
     seed: int = 0
     guided: bool = False
     """Constrain every response to one of its request's candidate labels."""
+    model_penalty: bool = False
+    """Apply the repetition penalty of the model's generation config, as `generate` of transformers does by itself."""
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,8 @@ class InferenceConfig:
     requests_per_minute: float = 0
     trust_remote_code: bool = False
     device: str = "auto"
+    dtype: str = "auto"
+    """Data type in which vLLM runs the model; auto: its own."""
 
 
 def run_batch(items: Sequence[BatchItem], config: InferenceConfig, workers: int) -> Iterator[int]:
@@ -173,7 +175,7 @@ def open_client(config: InferenceConfig) -> InferenceClient:
 
         return ClassifierClient(Path(config.model), config.device)
     # -1: the longest context that fits in memory, up to the model's own.
-    return VllmClient(config.model, trust_remote_code=config.trust_remote_code, max_model_len=-1)
+    return VllmClient(config.model, trust_remote_code=config.trust_remote_code, max_model_len=-1, dtype=config.dtype)
 
 
 def _device_name(config: InferenceConfig) -> str:

@@ -65,7 +65,7 @@ class VllmClient(InferenceClient):
             while pending or running:
                 while pending and len(running) < MAX_RUNNING:
                     number, request = pending.popleft()
-                    params = _vllm_params(request, sampling, number)
+                    params = self._vllm_params(request, sampling, number)
                     try:
                         [name] = self.llm.enqueue([self._vllm_prompt(request)], params, use_tqdm=False)  # type: ignore[arg-type]
                     except (VLLMClientError, ValueError, OSError) as error:
@@ -90,18 +90,19 @@ class VllmClient(InferenceClient):
             "multi_modal_uuids": {"image": hashlib.sha256(request.image).hexdigest()},
         }
 
+    def _vllm_params(self, request: Request, sampling: SamplingParams, number: int) -> Any:
+        import vllm
+        from vllm.sampling_params import StructuredOutputsParams
 
-def _vllm_params(request: Request, sampling: SamplingParams, number: int) -> Any:
-    import vllm
-    from vllm.sampling_params import StructuredOutputsParams
-
-    guided = StructuredOutputsParams(choice=list(request.labels)) if sampling.guided and request.labels else None
-    return vllm.SamplingParams(
-        temperature=sampling.temperature,
-        max_tokens=sampling.max_new_tokens,
-        seed=sampling.seed + number,
-        structured_outputs=guided,
-    )
+        guided = StructuredOutputsParams(choice=list(request.labels)) if sampling.guided and request.labels else None
+        penalty = self.llm.get_default_sampling_params().repetition_penalty if sampling.model_penalty else 1.0
+        return vllm.SamplingParams(
+            temperature=sampling.temperature,
+            max_tokens=sampling.max_new_tokens,
+            repetition_penalty=penalty,
+            seed=sampling.seed + number,
+            structured_outputs=guided,
+        )
 
 
 def set_cpu_environment() -> None:

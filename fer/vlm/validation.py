@@ -39,12 +39,14 @@ def sum_losses(model: Any, batches: Iterable[SftBatch], device: torch.device, tr
 def generate_samples(
     model: Any, batch: PromptBatch, chat: ChatFormat, device: torch.device, max_new_tokens: int, synced_gpus: bool
 ) -> list[Sample]:
-    """Greedy responses to a batch of prompts. With ``synced_gpus`` all workers generate in step, as ZeRO-3 requires."""
+    """Greedy responses to a batch of prompts, generated as by `fer ferbench run`: without the repetition penalty of the
+    model's generation config. With ``synced_gpus`` all workers generate in step, as ZeRO-3 requires."""
     inputs = to_device(batch.inputs, device)
     ids = model.generate(
         **inputs,
         max_new_tokens=max_new_tokens,
         do_sample=False,
+        repetition_penalty=1.0,
         use_cache=True,
         synced_gpus=synced_gpus,
         pad_token_id=chat.pad_token_id,

@@ -10,10 +10,11 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ import yaml
 
 from fer.data.images import encode_png
 from fer.data.vqa.prompts import ferbench_prompt, first_turn_prompt, second_turn_prompt
+from fer.ferbench import run as ferbench_run
+from fer.ferbench.models import describe_generation, list_models
+from fer.ferbench.options import FerbenchRunConfig
+from fer.ferbench.run import read_questions_files
+from fer.inference.batch import InferenceConfig
 from fer.labels import get_space
 from jobs.__main__ import main
 
@@ -219,6 +225,73 @@ def test_mistakes_are_one_line_errors(
     error = capsys.readouterr().err.strip()
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+def test_how_responses_are_generated_is_said(tiny_models: Path) -> None:
+    """UniFER's script inherits the model's generation config in fp32; Ferry's default does not."""
+    from transformers import GenerationConfig
+
+    folder = str(tiny_models / "qwen2.5-vl")
+    config = FerbenchRunConfig(model=folder, questions=["q.json"], image_root=".", out="out", max_new_tokens=1024)
+    unifer = config.model_copy(update={"protocol": "unifer"})
+    assert describe_generation(folder, config) == (
+        "greedy, up to 1,024 tokens, in the model's data type, without a repetition penalty"
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        GenerationConfig(repetition_penalty=1.05).save_pretrained(scratch)
+        assert describe_generation(scratch, unifer).endswith("in fp32, with the model's repetition penalty (1.05)")
+        assert describe_generation(scratch, config).endswith("; the model's penalty of 1.05 is for --protocol unifer")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "dtype", "model_penalty"), [("ferry", "auto", False), ("unifer", "float32", True)]
+)
+def test_a_protocol_sets_data_type_and_penalty(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, dtype: str, model_penalty: bool
+) -> None:
+    found: list[InferenceConfig] = []
+
+    def record(items: Any, inference: InferenceConfig, workers: int) -> Iterator[int]:
+        found.append(inference)
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(ferbench_run, "run_batch", record)
+    config = FerbenchRunConfig(
+        model="m",
+        questions=["sfew_qa.json"],
+        image_root="images",
+        out="out",
+        protocol=protocol,  # type: ignore[arg-type]
+    )
+    [model] = list_models(config)
+    with pytest.raises(KeyboardInterrupt):
+        list(ferbench_run.run_model(model, "vllm", "m", read_questions_files(config.questions), config))
+    [inference] = found
+    assert (inference.dtype, inference.sampling.model_penalty, inference.sampling.temperature) == (
+        dtype,
+        model_penalty,
+        0,
+    )
+
+
+def test_an_endpoint_can_t_follow_unifer_s_protocol(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("m", "--endpoint", "http://localhost:1/v1", "--protocol", "unifer") == 2
+    assert "m is at an endpoint" in capsys.readouterr().err
+
+
+def test_two_cpus_are_enough(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a cluster of one node and in a container with few CPUs, whatever number the machine has."""
+    asked: list[float] = []
+
+    def connect(cpus: float, **options: Any) -> None:
+        asked.append(cpus)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr("cluster.local.connect", connect)
+    assert run("one", "--device", "cpu") == 130
+    assert asked == [2]
 
 
 def test_two_files_of_questions_need_two_names(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
