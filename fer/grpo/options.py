@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -153,6 +153,8 @@ class GrpoConfig(
 ):
     """Train a vision-language model by reinforcement learning with verifiable rewards (GRPO)."""
 
+    mutable_options: ClassVar[frozenset[str]] = VlmTrainingOptions.mutable_options | {"engine_timeout", "sync_timeout"}
+
     decode_threads: int = Field(1, ge=1, le=64, description="Threads per worker that decode images and tokenise")
     dry_run: bool = Field(False, description="Print placement, batches and a memory estimate, and exit")
 
@@ -181,8 +183,6 @@ class GrpoConfig(
             raise ValueError("--overlong-buffer must be less than --max-new-tokens")
         return self
 
-    @property
-    def engine_bundle(self) -> Bundle:
     @model_validator(mode="after")
     def _check_timeouts(self) -> Self:
         """The trainers wait in a collective for the one that waits for an engine, and it for a transfer."""
@@ -198,6 +198,8 @@ class GrpoConfig(
             )
         return self
 
+    @property
+    def engine_bundle(self) -> Bundle:
         """The engines, as processes beside the trainers."""
         gpu = {"GPU": 1.0} if self.device == "gpu" else {}
         resources = {"CPU": self.cpus_per_engine, **gpu}

@@ -49,8 +49,7 @@ def train_grpo(settings: dict[str, Any]) -> None:
     pool = EnginePool(settings["engines"], worker, config.engine_timeout, config.sync_timeout)
     dataset, run = ShardedDataset(settings["data"]), Run(**settings["tracking"])
     model = resolve_vlm(settings["model"], config)
-    trainer = GrpoTrainer(config, model, dataset, worker, run, pool, settings["masked_token_ids"])
-    trainer.restore(settings["resume"])
+    trainer = GrpoTrainer(config, model, dataset, worker, run, pool, settings["masked_token_ids"], settings["resume"])
     trainer.run()
 
 
@@ -66,8 +65,9 @@ class GrpoTrainer(BaseTrainer):
         run: Run,
         pool: EnginePool,
         masked_token_ids: list[int],
+        resume: str | None,
     ) -> None:
-        super().__init__(config, model, worker, run)
+        super().__init__(config, model, worker, run, resume)
         self.config, self.pool = config, pool
         self.chat = ChatFormat(self.processor, config, max_tokens=config.max_prompt_tokens)
         self.prompts = PromptLoader(dataset, config, self.chat, worker.rank)
@@ -116,6 +116,7 @@ class GrpoTrainer(BaseTrainer):
             groups = self.collect_rollouts(step)
             self.update_policy(groups, step)
             self.last_group = groups[-1]
+            self.profiler.step()
             self.logger.log_step(step, state)
             if self.worker.is_rank_zero and self.is_due(config.log_completions_every):
                 self.logger.log_completions(groups[:LOGGED_GROUPS], state.global_step)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ import torch.distributed as dist
 from ray.train import Checkpoint, CheckpointUploadMode
 from torch import Tensor
 
+from fer.errors import UserError
 from fer.registry import MODEL
 from fer.tracking import Run
 from fer.training.checkpoint import TrainerState, read_state, write_state
 from fer.training.flops import peak_flops
+from fer.training.profile import StepProfiler
 from fer.training.worker import Worker
 from fer.vlm.deepspeed import full_state_dict, init_engine, load_deepspeed_config, load_engine_state, save_engine_state
 from fer.vlm.loss import supports_logits_to_keep
@@ -27,16 +31,40 @@ from fer.vlm.options import VlmTrainingOptions
 class BaseTrainer:
     """One worker of a training run. Subclasses add the training loop."""
 
-    def __init__(self, config: VlmTrainingOptions, model: str, worker: Worker, run: Run) -> None:
+    def __init__(self, config: VlmTrainingOptions, model: str, worker: Worker, run: Run, resume: str | None) -> None:
+        """``resume``: the checkpoint folder that a new run starts from, if any."""
         torch.manual_seed(config.seed)
-        self.options, self.model, self.worker, self.tracking = config, model, worker, run
+        self.options, self.model, self.worker, self.tracking, self.resume = config, model, worker, run, resume
         self.processor = load_processor(model, config.trust_remote_code)
         self.state = TrainerState(world_size=worker.world_size)
+        self.profiler = StepProfiler(config.profile and worker.is_rank_zero, run)
 
     def setup(self, total_steps: int, *, batch_size: int, grad_accum_steps: int) -> None:
-        """Load the model and initialise DeepSpeed. ``total_steps`` is the run's number of optimizer steps."""
-        config, self.total_steps = self.options, total_steps
-        network = set_trainable(load_model(self.model, config), config, config)
+        """Load the model, initialise DeepSpeed, and restore the state of this run's latest checkpoint, or ``resume``.
+
+        ``total_steps`` is the run's number of optimizer steps.
+        """
+        self.total_steps = total_steps
+        checkpoint = self.worker.get_checkpoint()
+        if checkpoint is None and self.resume:
+            checkpoint = Checkpoint.from_directory(self.resume)
+        with checkpoint.as_directory() if checkpoint else nullcontext() as name:
+            if name is not None:
+                self.state = read_state(Path(name))
+                same = self.state.world_size == self.worker.world_size
+                assert same, "run settings are fixed, and --resume was checked"
+            if name is None or self.state.finished:
+                self._init_engine(self.model, batch_size, grad_accum_steps)
+            elif (weights := Path(name) / MODEL).is_dir():  # --save-only-model
+                self._init_engine(str(weights), batch_size, grad_accum_steps)
+                skip_steps(self.engine.lr_scheduler, self.state.global_step)
+            else:
+                self._init_engine(self.model, batch_size, grad_accum_steps)
+                load_engine_state(self.engine, Path(name), self.adapters_only)
+
+    def _init_engine(self, model: str, batch_size: int, grad_accum_steps: int) -> None:
+        config = self.options
+        network = set_trainable(load_model(model, config), config, config)
         self.trim_logits = supports_logits_to_keep(network)
         self.parameter_counts = count_parameters(network)
         self.engine = init_engine(
@@ -93,38 +121,54 @@ class BaseTrainer:
 
     def save_checkpoint(self, metrics: dict[str, float]) -> None:
         """Report metrics and a sharded checkpoint to Ray Train. Collective: every worker must call it."""
-        folder = Path(tempfile.mkdtemp(prefix="ferry-checkpoint-"))
-        save_engine_state(self.engine, folder, self.adapters_only)
+        folder = Path(tempfile.mkdtemp(prefix="ferry-checkpoint-", dir=self._staging_folder()))
+        if self.options.save_only_model:
+            self._write_model(folder)
+        else:
+            save_engine_state(self.engine, folder, self.adapters_only)
         if self.worker.is_rank_zero:
             write_state(folder, self.state)
+        checkpoint = Checkpoint.from_directory(folder)
+        if not any(folder.iterdir()):  # rank 0 wrote all of it
+            folder.rmdir()
+            checkpoint = None
         ray.train.report(
             {"step": self.state.global_step, **metrics},
-            checkpoint=Checkpoint.from_directory(folder),
+            checkpoint=checkpoint,
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,  # training continues while storage is written
             delete_local_checkpoint_after_upload=True,
         )
 
     def save_final_model(self) -> None:
         """Report the final model as a folder that transformers, PEFT and vLLM load. Collective."""
+        self.profiler.close()
         self.state.finished = True
-        weights = full_state_dict(self.engine)
-        with tempfile.TemporaryDirectory() as name:
+        with tempfile.TemporaryDirectory(dir=self._staging_folder()) as name:
             folder, checkpoint = Path(name), None
+            self._write_model(folder)
             if self.worker.is_rank_zero:
-                self.engine.module.save_pretrained(folder / MODEL, state_dict=weights)
-                self.processor.save_pretrained(folder / MODEL)
                 write_state(folder, self.state)
                 checkpoint = Checkpoint.from_directory(folder)
             ray.train.report({"step": self.state.global_step}, checkpoint=checkpoint)
 
-    def restore(self, resume: str | None) -> None:
-        """Load this run's latest checkpoint, else the checkpoint folder ``resume``, if any."""
-        checkpoint = ray.train.get_checkpoint() or (Checkpoint.from_directory(resume) if resume else None)
-        if checkpoint is None:
-            return
-        with checkpoint.as_directory() as name:
-            state = read_state(Path(name))
-            assert state.world_size == self.worker.world_size, "run settings are fixed, and --resume was checked"
-            if not state.finished:
-                load_engine_state(self.engine, Path(name), self.adapters_only)
-            self.state = state
+    def _write_model(self, folder: Path) -> None:
+        """Write the model, on rank 0 alone, as a folder that transformers, PEFT and vLLM load. Collective."""
+        weights = full_state_dict(self.engine)
+        if self.worker.is_rank_zero:
+            self.engine.module.save_pretrained(folder / MODEL, state_dict=weights)
+            self.processor.save_pretrained(folder / MODEL)
+
+    def _staging_folder(self) -> str | None:
+        folder = self.options.staging_folder
+        if folder is not None:
+            try:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"--staging-folder {folder}: {error.strerror} on {platform.node()}") from None
+        return folder
+
+
+def skip_steps(schedule: Any, steps: int) -> None:
+    """Put a learning-rate schedule where it is after so many optimizer steps."""
+    schedule.load_state_dict(schedule.state_dict() | {"last_epoch": steps - 1, "_step_count": steps + 1})
+    schedule.step()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -80,7 +80,19 @@ class DeepSpeedOptions(Options):
 class VlmTrainingOptions(VlmModelOptions, ImageOptions, LoraOptions, DeepSpeedOptions, CheckpointOptions):
     """Options of every training job of a vision-language model."""
 
+    mutable_options: ClassVar[frozenset[str]] = frozenset({"staging_folder", "profile"})
+
     save_total_limit: int = Field(2, ge=1, description="Number of checkpoints to keep")
+    save_only_model: bool = Field(
+        False,
+        description="Save the weights alone in checkpoints, 2 bytes a parameter instead of 14; training resumes from "
+        "them with a new optimizer state",
+    )
+    staging_folder: str | None = Field(
+        None,
+        description="Folder on each node for checkpoints until they are in --storage; unset: the temporary folder",
+    )
+    profile: bool = Field(False, description="Log a torch trace of three steps as an artifact of the run")
     peak_tflops: float | None = Field(
         None, gt=0, description="Peak TFLOPS of the device, for MFU; unset: known for some GPUs"
     )
@@ -89,6 +101,12 @@ class VlmTrainingOptions(VlmModelOptions, ImageOptions, LoraOptions, DeepSpeedOp
     def _workers_are_fixed(self) -> Self:
         if self.min_workers:
             raise ValueError("--workers: the optimizer's state is divided among a fixed number of workers")
+        return self
+
+    @model_validator(mode="after")
+    def _saves_whole_models(self) -> Self:
+        if self.save_only_model and self.lora != "off":
+            raise ValueError("--save-only-model: checkpoints of adapters are small anyway; leave it out with --lora")
         return self
 
     @model_validator(mode="after")

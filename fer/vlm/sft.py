@@ -33,16 +33,17 @@ def train_sft(settings: dict[str, Any]) -> None:
     config = SftConfig.model_validate(settings["config"])
     worker = Worker.start(config)
     dataset, run = ShardedDataset(settings["data"]), Run(**settings["tracking"])
-    trainer = SftTrainer(config, resolve_vlm(settings["model"], config), dataset, worker, run)
-    trainer.restore(settings["resume"])
-    trainer.run()
+    model = resolve_vlm(settings["model"], config)
+    SftTrainer(config, model, dataset, worker, run, settings["resume"]).run()
 
 
 class SftTrainer(BaseTrainer):
     """One worker of a supervised fine-tuning run."""
 
-    def __init__(self, config: SftConfig, model: str, dataset: ShardedDataset, worker: Worker, run: Run) -> None:
-        super().__init__(config, model, worker, run)
+    def __init__(
+        self, config: SftConfig, model: str, dataset: ShardedDataset, worker: Worker, run: Run, resume: str | None
+    ) -> None:
+        super().__init__(config, model, worker, run, resume)
         self.config = config
         self.chat = ChatFormat(self.processor, config, max_tokens=config.max_tokens, loss_on=config.loss_on)
         self.data_loader = ChatDataLoader(dataset, config, self.chat, config.seed, worker.rank, worker.world_size)
@@ -81,6 +82,7 @@ class SftTrainer(BaseTrainer):
             if state.global_step % config.log_every == 0 or last:
                 self.log_progress()
             metrics = {}
+            self.profiler.step()
             if self.has_validation and (last or (config.eval_steps and state.global_step % config.eval_steps == 0)):
                 metrics = self.validate()
             every = config.checkpoint_every

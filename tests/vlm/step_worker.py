@@ -53,7 +53,8 @@ def take_steps(model: str, shards: str, steps: int, out: Path) -> None:
         bucket_batches=1,
     )
     dataset = ShardedDataset(shards)
-    trainer = SftTrainer(config, model, dataset, Worker(rank, workers, torch.device("cpu")), Run("", ""))
+    worker = Worker(rank, workers, torch.device("cpu"), report_fn=lambda *_: None)  # not a process of Ray Train
+    trainer = SftTrainer(config, model, dataset, worker, Run("", ""), resume=None)
     table = pa.concat_tables([pq.read_table(dataset.path(shard)) for shard in dataset.split("train").shards])
     gradients: dict[str, torch.Tensor] = {}
     step_of = trainer.engine.step

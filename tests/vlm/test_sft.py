@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
 from fer.data.manifest import ShardedDataset
@@ -60,8 +62,46 @@ def undisturbed(question_shards: ShardedDataset, tiny_models: Path, out: Path, r
 @pytest.fixture(scope="module")
 def full_model(question_shards: ShardedDataset, tiny_models: Path, out: Path, ray_cluster: None) -> tuple[Path, Run]:
     return fine_tune(
-        question_shards, tiny_models / "smolvlm", out, "full", workers=1, image_size=112, epochs=2, lora="off"
-    )
+        question_shards, tiny_models / "smolvlm", out, "full", workers=1, image_size=112, epochs=2, lora="off",
+        save_only_model=True, staging_folder=str(out / "staging"), profile=True,
+    )  # fmt: skip
+
+
+def test_checkpoints_of_weights_alone(
+    full_model: tuple[Path, Run],
+    question_shards: ShardedDataset,
+    tiny_models: Path,
+    out: Path,
+    step_losses: Callable[[Run], dict[int, float]],
+) -> None:
+    """They hold a model that loads everywhere. A run resumes from them where the schedule was, its optimizer is new."""
+    [checkpoint] = [
+        file.parent for file in full_model[0].glob("checkpoint_*/trainer_state.json")
+        if not json.loads(file.read_text())["finished"]
+    ]  # fmt: skip
+    assert (checkpoint / "model/model.safetensors").is_file()
+    assert not (checkpoint / "zero").exists()
+    assert not list((out / "staging").iterdir()), "what was uploaded is deleted"
+    run = fine_tune(
+        question_shards, tiny_models / "smolvlm", out, "resumed", workers=1, image_size=112, epochs=2, lora="off",
+        resume=str(checkpoint),
+    )[1]  # fmt: skip
+    before, after = step_losses(full_model[1]), step_losses(run)
+    done = len(before) // 2
+    assert sorted(after) == list(range(done + 1, len(before) + 1))
+    assert after[done + 1] == pytest.approx(before[done + 1], rel=0.02), "the same weights and rows"
+    client = MlflowClient(run.uri)
+    rates = [client.get_metric_history(each.run_id, "lr") for each in (full_model[1], run)]
+    [whole, rest] = [{point.step: point.value for point in rate} for rate in rates]
+    assert rest == pytest.approx({step: whole[step] for step in rest})
+
+
+def test_a_profile_of_three_steps_is_an_artifact(full_model: tuple[Path, Run], out: Path) -> None:
+    [trace] = out.rglob("trace.json.gz")
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    steps = {event["name"] for event in events if str(event.get("name")).startswith("ProfilerStep")}
+    assert steps == {"ProfilerStep#2", "ProfilerStep#3", "ProfilerStep#4"}
+    assert any("aten::mm" in str(event.get("name")) for event in events)
 
 
 def test_the_loss_falls_and_every_step_is_logged(
