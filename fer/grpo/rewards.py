@@ -1,6 +1,6 @@
 """Verifiable rewards: small pure functions of a completion, combined as a weighted sum.
 
-``accuracy`` and ``format`` are UniFER's (arXiv 2511.00389). The built-in names are in `fer.grpo.options.REWARDS`. A
+``strict`` and ``format`` are UniFER's (arXiv 2511.00389). The built-in names are in `fer.grpo.options.REWARDS`. A
 custom reward is named ``module:function``; the function takes a `RewardInput` and returns a number.
 """
 
@@ -39,8 +39,9 @@ def accuracy(completion: RewardInput) -> float:
 
 
 def strict(completion: RewardInput) -> float:
-    """1 if the text in <answer> is exactly the right label, as UniFER's script compares, else 0."""
-    return float(extract_answer(completion.text) == completion.answer.strip())
+    """1 if the text in <answer>, or without tags all of it, is exactly the right label, as UniFER compares, else 0."""
+    answer = extract_answer(completion.text)
+    return float((completion.text.strip() if answer is None else answer) == completion.answer.strip())
 
 
 def well_formed(completion: RewardInput) -> float:

@@ -39,9 +39,18 @@ class Encoded:
 class ChatFormat:
     """Rows to model inputs, with a model's processor. The methods are thread-safe."""
 
-    def __init__(self, processor: Any, images: ImageOptions, *, max_tokens: int, loss_on: str = "assistant") -> None:
+    def __init__(
+        self,
+        processor: Any,
+        images: ImageOptions,
+        *,
+        max_tokens: int,
+        loss_on: str = "assistant",
+        system_prompt: str | None = None,
+    ) -> None:
+        """``system_prompt``: the system turn of training rows. Prompts for generation have the chat template's own."""
         self.processor, self.images = processor, images
-        self.max_tokens, self.loss_on = max_tokens, loss_on
+        self.max_tokens, self.loss_on, self.system_prompt = max_tokens, loss_on, system_prompt
         self.tokenizer = processor.tokenizer
         self.pad_token_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
 
@@ -56,12 +65,13 @@ class ChatFormat:
 
         Every prompt and every response is tokenised by itself, as they are in generation.
         """
-        messages = chat_messages(turns)
-        prompt = self._render(messages[:1], add_generation_prompt=True)
+        messages = chat_messages(turns, self.system_prompt)
+        first_response = len(messages) - 2 * len(turns) + 1
+        prompt = self._render(messages[:first_response], add_generation_prompt=True)
         tokens: list[int] = []
         loss_mask: list[bool] = []
         text = prompt
-        for i in range(1, len(messages), 2):
+        for i in range(first_response, len(messages), 2):
             response = self._added_text(text, self._render(messages[: i + 1]))
             ids = self._tokenize(response)
             end = self._end_of_turn(ids)
@@ -173,14 +183,19 @@ def _pad(sequences: Sequence[Tensor], value: int) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_value=value)
 
 
-def chat_messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
-    """A conversation in the form of transformers' chat templates, with the image before the first prompt."""
+def chat_messages(turns: Sequence[Turn], system_prompt: str | None = None) -> list[dict[str, Any]]:
+    """A conversation in the form of transformers' chat templates, with the image before the first prompt.
+
+    Without a ``system_prompt``, which may be empty, there is no system turn; some templates add their own.
+    """
     messages: list[dict[str, Any]] = []
     for turn in turns:
         messages.append({"role": "user", "content": [{"type": "text", "text": turn.prompt}]})
         if turn.response is not None:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.response}]})
     messages[0]["content"].insert(0, {"type": "image"})
+    if system_prompt is not None:
+        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system_prompt}]})
     return messages
 
 

@@ -109,8 +109,11 @@ def load_model(name: str, options: VlmModelOptions) -> nn.Module:
     from transformers import AutoModelForMultimodalLM
 
     attention = options.attention
+    has_flash = importlib.util.find_spec("flash_attn") is not None
     if attention == "auto":
-        attention = "flash_attention_2" if importlib.util.find_spec("flash_attn") else "sdpa"
+        attention = "flash_attention_2" if has_flash else "sdpa"
+    if attention == "flash_attention_2" and not has_flash:
+        raise UserError("--attention flash_attention_2: the package flash-attn is not installed; use --attention auto")
     return _load(
         AutoModelForMultimodalLM,
         name,

@@ -132,6 +132,9 @@ class BatchOptions(Options):
     loss_on: Literal["assistant", "all"] = Field(
         "assistant", description="Tokens that carry loss: the assistant's turns, or all text (as UniFER's script does)"
     )
+    system_prompt: str | None = Field(
+        None, description="System turn of the training rows; it may be empty. Unset: what the chat template adds itself"
+    )
     decode_threads: int = Field(1, ge=1, le=64, description="Threads per worker that decode images and tokenise")
 
 

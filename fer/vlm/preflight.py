@@ -29,7 +29,11 @@ def preflight_check(config: SftConfig, model: str, dataset: ShardedDataset) -> N
         )
     check_resume(config)
     chat = ChatFormat(
-        load_processor(model, config.trust_remote_code), config, max_tokens=config.max_tokens, loss_on=config.loss_on
+        load_processor(model, config.trust_remote_code),
+        config,
+        max_tokens=config.max_tokens,
+        loss_on=config.loss_on,
+        system_prompt=config.system_prompt,
     )
     with fsspec.open(dataset.path(dataset.split("train").shards[0]), "rb") as file:
         row = pq.ParquetFile(file).read_row_group(0).slice(0, 1).to_pylist()[0]

@@ -45,7 +45,13 @@ class SftTrainer(BaseTrainer):
     ) -> None:
         super().__init__(config, model, worker, run, resume)
         self.config = config
-        self.chat = ChatFormat(self.processor, config, max_tokens=config.max_tokens, loss_on=config.loss_on)
+        self.chat = ChatFormat(
+            self.processor,
+            config,
+            max_tokens=config.max_tokens,
+            loss_on=config.loss_on,
+            system_prompt=config.system_prompt,
+        )
         self.data_loader = ChatDataLoader(dataset, config, self.chat, config.seed, worker.rank, worker.world_size)
         self.step_sizes = self.data_loader.step_sizes()
         self.has_validation = "val" in dataset.manifest.splits
@@ -76,13 +82,13 @@ class SftTrainer(BaseTrainer):
             step = [next(batches) for _ in range(size)]
             self.log.data_wait += time.perf_counter() - started
             self.train_step(step)
+            self.profiler.step()
             last = state.global_step % len(self.step_sizes) == 0
             if last:
                 state.epoch, state.batch = state.epoch + 1, 0
             if state.global_step % config.log_every == 0 or last:
                 self.log_progress()
             metrics = {}
-            self.profiler.step()
             if self.has_validation and (last or (config.eval_steps and state.global_step % config.eval_steps == 0)):
                 metrics = self.validate()
             every = config.checkpoint_every

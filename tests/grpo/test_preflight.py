@@ -118,7 +118,7 @@ def test_summary_of_unifer_s_recipe(tiny_models: Path, question_shards: ShardedD
     summary = dry_run_summary(recipe, str(tiny_models / "qwen2.5-vl"), question_shards, longest_prompt=700)
     assert "28 prompts x 8 completions = 224 completions per step" in summary
     assert "4 x 8 of them per trainer, in 4 pass(es) of 8" in summary
-    assert "7 trainer(s) with 4 CPU and 1 GPU each, zero2" in summary
+    assert "7 trainer(s) with 4 CPU and 1 GPU each, zero3" in summary
 
 
 def test_memory_estimate_follows_trainable_weights_and_sharding(tiny_models: Path) -> None:

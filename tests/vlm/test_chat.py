@@ -50,6 +50,20 @@ def test_only_the_assistant_s_turns_carry_loss(chat: ChatFormat) -> None:
     assert [text.strip() for text in loss_text(chat, batch, 0)] == [f"surprise{end}", f"happiness{end}"]
 
 
+def test_a_system_turn_of_training_rows_may_be_empty(tiny_model: str) -> None:
+    """It comes first, in training rows alone, and carries loss like the rest of the text if all of it does."""
+    options = ImageOptions(image_size=112)
+    chat = ChatFormat(load_processor(tiny_model), options, max_tokens=512, loss_on="all", system_prompt="")
+    without = ChatFormat(load_processor(tiny_model), options, max_tokens=512)
+    batch = chat.collate([chat.encode(TWO)], [IMAGE])
+    text = chat.processor.apply_chat_template(chat_messages(TWO, ""), tokenize=False)
+    assert "system" in text.lower()
+    whole = chat.processor(text=[text], images=[[IMAGE]], return_tensors="pt")["input_ids"][0]
+    assert chat.tokenizer.decode(batch["input_ids"][0]) == chat.tokenizer.decode(whole)
+    assert "system" in loss_text(chat, batch, 0)[0].lower()
+    assert chat.render_prompt(TWO) == without.render_prompt(TWO)
+
+
 def test_the_text_equals_the_chat_template_s(chat: ChatFormat) -> None:
     """The separately tokenised turns decode to the template's own text with the image expanded."""
     batch = chat.collate([chat.encode(TWO)], [IMAGE])
