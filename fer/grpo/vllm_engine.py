@@ -158,7 +158,7 @@ class RolloutEngine:
             request.weight_version = self.version
             params = SamplingParams(**self.sampling, logprobs=0)
             inputs = {"prompt": request.prompt.text} | _image_inputs(request.prompt)
-            [name] = self.llm.enqueue([inputs], params, use_tqdm=False)  # type: ignore[arg-type]
+            [name] = self.llm.enqueue([inputs], params, use_tqdm=False)
             self._running[name.rpartition("-")[0]] = request  # vLLM appends "-" and random characters, here only
         finished = []
         for output in self.llm.llm_engine.step():

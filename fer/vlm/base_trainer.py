@@ -128,10 +128,11 @@ class BaseTrainer:
             save_engine_state(self.engine, folder, self.adapters_only)
         if self.worker.is_rank_zero:
             write_state(folder, self.state)
-        checkpoint = Checkpoint.from_directory(folder)
-        if not any(folder.iterdir()):  # rank 0 wrote all of it
+        checkpoint = None
+        if any(folder.iterdir()):
+            checkpoint = Checkpoint.from_directory(folder)
+        else:  # rank 0 wrote all of it
             folder.rmdir()
-            checkpoint = None
         ray.train.report(
             {"step": self.state.global_step, **metrics},
             checkpoint=checkpoint,
