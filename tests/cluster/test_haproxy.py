@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -42,14 +43,18 @@ defaults
     errorfile 503 {folder}/500.http
 frontend http_frontend
     bind 127.0.0.1:{port}
-    default_backend replicas
+    use_backend replicas if TRUE
+    default_backend default_backend
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path not found"
 backend replicas
     server one 127.0.0.1:{replica}
 listen stats
   bind *:8404
 """
 ENVIRONMENT = os.environ | serve_settings() | {"FERRY_UPLOAD_SECONDS": "1"}
-MANAGER = 'echo $$ >"$2.manager"; "$1" -db -f "$2" & echo $! >"$2.first"; wait; sleep 100'
+USE_BACKEND = "    use_backend replicas if TRUE\n"
+MANAGER = 'echo $$ >"$2.manager"; "$1" -db -f "$2" & wait; sleep 100'
 RAY = 'echo $$ >"$2.ray"; sh -c "$0" manager "$1" "$2" & wait; sleep 100'
 
 
@@ -97,6 +102,7 @@ def config(replica: ThreadingHTTPServer, tmp_path: Path) -> Iterator[Path]:
     (folder := tmp_path / "node").mkdir()
     config = folder / "haproxy.cfg"
     config.write_text(CONFIG.format(folder=folder, port=port, replica=replica.server_port))
+    shutil.copy(config, tmp_path / "plain.cfg")
     (tmp_path / "port").write_text(str(port))
     with running(["sh", "-c", RAY, MANAGER, str(HAPROXY), str(config)], env=ENVIRONMENT, start_new_session=True):
         until(lambda: listeners(port) == 2)
@@ -165,6 +171,32 @@ def test_the_second_haproxy_takes_over_and_ends_with_ray(config: Path) -> None:
     until(lambda: not config.parent.exists())
 
 
+def test_a_new_manager_lets_the_second_haproxy_answer_until_it_knows_the_applications(config: Path) -> None:
+    second, old = number(config, "second"), number(config, "first")
+    assert os.getpgid(second) != os.getpgid(old), "Ray ends the process group of the manager"
+    os.kill(old, signal.SIGKILL)
+    time.sleep(2.5)
+    os.kill(number(config, "manager"), signal.SIGKILL)
+    with manager(config, plain(config).replace(USE_BACKEND, "")):
+        until(lambda: number(config, "first") != old)
+        time.sleep(0.5)
+        assert listeners(port(config)) == 1
+        assert {get(config, "/")[0] for _ in range(20)} == {200}
+        with manager(config, plain(config), "-sf", str(number(config, "first"))):
+            until(lambda: listeners(port(config)) == 2 and not runs(second))
+            assert {get(config, "/")[0] for _ in range(50)} == {200}
+
+
+def test_without_an_application_the_answer_is_503(config: Path) -> None:
+    old = number(config, "first"), number(config, "second")
+    with manager(config, plain(config).replace(USE_BACKEND, ""), "-sf", str(old[0])):
+        until(lambda: not any(map(runs, old)))
+        answers = [get(config, "/") for _ in range(20)]
+        assert {(status, body["detail"]) for status, body, _ in answers} == {
+            (503, "no application is ready; try again")
+        }
+
+
 def test_the_second_haproxy_ends_when_serve_stops(config: Path) -> None:
     for process in ("first", "manager"):
         os.kill(number(config, process), signal.SIGKILL)
@@ -173,22 +205,21 @@ def test_the_second_haproxy_ends_when_serve_stops(config: Path) -> None:
 
 
 def test_a_killed_second_haproxy_is_started_again(config: Path) -> None:
-    os.kill(int(config.with_name("second.pid").read_text()), signal.SIGKILL)
+    os.kill(number(config, "second"), signal.SIGKILL)
     until(lambda: listeners(port(config)) == 1)
     until(lambda: listeners(port(config)) == 2)
 
 
 @pytest.mark.parametrize("socket_is_there", [True, False])
 def test_a_new_second_haproxy_replaces_the_old_one(config: Path, socket_is_there: bool) -> None:
-    second = config.with_name("second.pid")
-    old = int(second.read_text())
+    old = number(config, "second")
     if not socket_is_there:  # the old one can't hand its socket over, as while it starts
         config.with_name("second.sock").unlink()
     command = ["sh", str(HAPROXY.with_name("haproxy_second.sh")), str(config.parent), str(number(config, "manager"))]
     with running(command, env=ENVIRONMENT, start_new_session=True):
         until(lambda: not runs(old))
         until(lambda: listeners(port(config)) == 2)
-        assert int(second.read_text()) != old
+        assert number(config, "second") != old
         assert {get(config, "/")[0] for _ in range(50)} == {200}
 
 
@@ -200,8 +231,24 @@ def test_haproxy_refuses_a_folder_of_another_user(config: Path, tmp_path: Path) 
     assert "is not this user's own folder" in done.stderr
 
 
+@contextmanager
+def manager(config: Path, text: str, *arguments: str) -> Iterator[None]:
+    """A manager that starts HAProxy with this configuration."""
+    config.write_text(text)
+    command = ["sh", "-c", '"$@" & wait', "manager", str(HAPROXY), "-db", "-f", str(config), *arguments]
+    with running(command, env=ENVIRONMENT, start_new_session=True):
+        yield
+
+
+def plain(config: Path) -> str:
+    """The configuration before `haproxy.sh` has changed it."""
+    return (config.parents[1] / "plain.cfg").read_text()
+
+
 def number(config: Path, name: str) -> int:
-    return int(Path(f"{config}.{name}").read_text())
+    """A process: "ray", "manager", or the "first" or "second" HAProxy."""
+    file = config.with_name(f"{name}.pid") if name in ("first", "second") else Path(f"{config}.{name}")
+    return int(file.read_text())
 
 
 def port(config: Path) -> int:
