@@ -44,7 +44,7 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
     from fer.cpus import cpu_count
     from fer.errors import UserError
     from serve_apps.access.auth import choose_token
-    from serve_apps.applications import cpus_needed
+    from serve_apps.applications import cpus_at_least, cpus_at_most
     from serve_apps.server import check_port, deploy, limit_uploads, use_certificate, wait_for_routes
 
     if not os.environ.get("RAY_ADDRESS"):
@@ -55,8 +55,8 @@ def start(apps: Sequence[App], config: ServerOptions) -> str:
         )
     use_certificate(config.tls_certificate)
     limit_uploads(apps)
-    local_cpus = cpus_needed(apps, replicas=cpu_count()) + 1
-    connect(cpus=cpus_needed(apps) + 1, local_cpus=local_cpus, serves=True, metrics_port=config.metrics_port)
+    local_cpus = cpus_at_most(apps, replicas=cpu_count()) + 1
+    connect(cpus=cpus_at_least(apps) + 1, local_cpus=local_cpus, serves=True, metrics_port=config.metrics_port)
     keys = any(app.args.api_keys for app in apps)
     token = config.token if keys else choose_token(config.token, config.host)
     deploy(apps, config.host, config.port, token)

@@ -137,8 +137,13 @@ def _absolute(reference: str, config: ServerOptions) -> str:
     return reference if reference.startswith(REGISTERED) else absolute(model)
 
 
-def cpus_needed(apps: Sequence[App], replicas: int = 1) -> float:
-    """CPUs for the least number of replicas of each application: ``replicas`` if not given, and one if it is 0."""
+def cpus_at_least(apps: Sequence[App]) -> float:
+    """CPUs for the fewest replicas of each application; one starts in any case."""
     models = [app.args for app in apps if isinstance(app.args, ServerOptions)]
-    least = [replicas if args.min_replicas is None else max(1, args.min_replicas) for args in models]
-    return sum(count * args.cpus_per_replica for count, args in zip(least, models, strict=True))
+    return sum(max(1, args.min_replicas or 0) * args.cpus_per_replica for args in models)
+
+
+def cpus_at_most(apps: Sequence[App], replicas: int) -> float:
+    """CPUs for the most replicas of each application, which are ``replicas`` if not given."""
+    models = [app.args for app in apps if isinstance(app.args, ServerOptions)]
+    return sum(max(args.max_replicas or replicas, args.min_replicas or 0) * args.cpus_per_replica for args in models)

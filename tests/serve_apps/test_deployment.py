@@ -11,7 +11,7 @@ import ray
 
 from fer.errors import UserError
 from serve_apps import deployment
-from serve_apps.applications import App, cpus_needed
+from serve_apps.applications import App, cpus_at_least, cpus_at_most
 from serve_apps.deployment import _gpus_per_replica, autoscaling, replica_range
 from serve_apps.options import ServeConfig, ServerOptions
 
@@ -70,8 +70,10 @@ def test_one_replica_starts_even_if_none_has_to_run(cluster: dict[str, float]) -
         App("a", "/", None, ServeConfig(min_replicas=0)),  # type: ignore[arg-type]
         App("b", "/b", None, ServeConfig(min_replicas=3, cpus_per_replica=2)),  # type: ignore[arg-type]
         App("c", "/c", None, ServeConfig()),  # type: ignore[arg-type]
+        App("d", "/d", None, ServeConfig(min_replicas=1, max_replicas=5)),  # type: ignore[arg-type]
     ]
-    assert cpus_needed(apps, replicas=4) == 1 + 6 + 4
+    assert cpus_at_least(apps) == 1 + 6 + 1 + 1
+    assert cpus_at_most(apps, replicas=4) == 4 + 8 + 4 + 5
 
 
 @pytest.mark.parametrize(
