@@ -54,7 +54,11 @@ def main(config: MemoryBenchmark) -> None:
 
 
 class PeakMemory:
-    """Peak memory during the block, in bytes: of this process and its descendants together, and of this one alone."""
+    """Peak memory during the block, in bytes.
+
+    ``peak`` is the proportional set size of this process and its descendants together. ``driver_peak`` is this one's
+    own memory alone: without the libraries, whose proportional part depends on what else runs on the machine.
+    """
 
     def __enter__(self) -> PeakMemory:
         self.peak, self.driver_peak, self._stop = 0, 0, threading.Event()
@@ -76,9 +80,14 @@ class PeakMemory:
                 except psutil.NoSuchProcess:
                     continue  # it ended after it was listed
                 total += size
-                if process is driver:
-                    self.driver_peak = max(self.driver_peak, size)
             self.peak = max(self.peak, total)
+            self.driver_peak = max(self.driver_peak, own_memory())
+
+
+def own_memory() -> int:
+    """Bytes that this process has allocated, and its part of shared memory."""
+    lines = (line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines())
+    return 1024 * sum(int(words[1]) for words in lines if words[0] in ("Pss_Anon:", "Pss_Shmem:"))
 
 
 if __name__ == "__main__":

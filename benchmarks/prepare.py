@@ -3,8 +3,8 @@
     python -m benchmarks.prepare
 
 Rows are tiny, and generated: what is measured is the cost of a row, not that of its image. Each run is a process of its
-own. Memory is the proportional set size (shared pages counted once), sampled twice a second: of the driver, and of all
-processes together.
+own. Memory is sampled twice a second: what the driver has allocated, and the proportional set size (shared pages
+counted once) of all processes together.
 """
 
 from __future__ import annotations
