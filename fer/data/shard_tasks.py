@@ -129,7 +129,7 @@ def write_on_ray(
         fn_args=(plan, listing.shared, reader),
         batch_size=1,
         num_cpus=1,
-        concurrency=workers or None,
+        compute=ray.data.TaskPoolStrategy(size=workers or None),
     )
     for row in records.iter_rows():
         yield ShardRecord.model_validate_json(row["record"])
