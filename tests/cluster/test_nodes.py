@@ -1,8 +1,9 @@
-"""Clusters of several nodes: waiting for nodes that start later, and clusters that ask for a token."""
+"""Clusters of several nodes: waiting for nodes that start later, GPUs on some nodes, clusters that ask for a token."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,46 @@ try:
     print("connected", flush=True)
 except UserError as error:
     print(error, flush=True)
+"""
+
+MODELS = """
+import json
+import sys
+from pathlib import Path
+
+import ray
+from cluster.local import connect
+from fer.classifier.evaluate import distributed as evaluation
+from fer.classifier.predict import distributed as prediction
+from fer.classifier.predict.options import PredictConfig
+from fer.data.manifest import ShardedDataset
+from fer.errors import UserError
+
+def place(device):
+    return f"{device}, GPUs {ray.get_runtime_context().get_accelerator_ids()['GPU']}"
+
+def evaluate(model, *_):
+    raise UserError(place(model[1]))
+    yield
+
+class Predict:
+    def __init__(self, models, options, base):
+        self.device = options.device
+
+    def __call__(self, batch):
+        rows = json.dumps([{"path": "a", "error": place(self.device)}])
+        return {"rows": [rows] * len(batch["path"])}
+
+connect(cpus=1)
+evaluation._evaluate, prediction.PredictActor = evaluate, Predict
+for device in ("auto", "cpu"):
+    try:
+        evaluation.evaluate_on_ray("model", device, False, 1, ShardedDataset(sys.argv[1]), "val")
+    except UserError as error:
+        print(f"evaluation, {device}: {error}", flush=True)
+options = PredictConfig(paths=["a"], device="auto")
+(row,), = prediction.predict_files_on_ray(["model"], options, Path("."), ["a"])
+print(f"prediction, auto: {row.error}", flush=True)
 """
 
 
@@ -61,3 +102,12 @@ def test_a_cluster_need_not_have_what_a_ray_of_our_own_would_get(nodes: Nodes) -
     program = "from cluster.local import connect; connect(cpus=2, local_cpus=64); print('connected')"
     output, _ = nodes.run("-c", program).communicate(timeout=120)
     assert "connected\n" in output
+
+
+def test_models_run_on_the_node_with_a_gpu(nodes: Nodes, small_shards: Path) -> None:
+    """The driver's node has none."""
+    nodes.add(cpus=2, gpus=1)
+    output, _ = nodes.run("-c", MODELS, str(small_shards)).communicate(timeout=200)
+    assert "evaluation, auto: gpu, GPUs ['0']" in output, output
+    assert "evaluation, cpu: cpu, GPUs []" in output, output
+    assert "prediction, auto: gpu, GPUs ['0']" in output, output
