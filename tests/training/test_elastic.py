@@ -9,12 +9,34 @@ from typing import Any
 
 import pytest
 
+from fer.data.manifest import ShardedDataset
+
 EPOCHS = 12
 TRAIN = """
 import sys
+from fer.classifier import train
 from fer.training import launch
-launch.RESIZE_SECONDS = 2
 from jobs.__main__ import main
+
+rows_file = sys.argv.pop(1)
+
+def train_and_count(settings):
+    from fer.classifier.train import ClassifierTrainer, train_classifier
+
+    train_epoch = ClassifierTrainer.train_epoch
+
+    def counted(self, batches):
+        metrics = train_epoch(self, batches)
+        if self.worker.is_rank_zero:
+            with open(rows_file, "a") as file:
+                print(self.state.epoch, self.state.rows, self.state.consumed, sep="\\t", file=file)
+        return metrics
+
+    ClassifierTrainer.train_epoch = counted
+    train_classifier(settings)
+
+launch.RESIZE_SECONDS = 2
+train.train_classifier = train_and_count
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -25,9 +47,10 @@ def test_a_group_grows_and_shrinks_with_the_cluster(
 ) -> None:
     words = ["train", "--data", str(small_shards), "--storage", str(tmp_path), "--name", "elastic", "--img-size", "40"]
     words += ["--backbone", "test_resnet", "--batch-size", "32", "--epochs", str(EPOCHS), "--workers", "1..2"]
-    words += ["--threads", "1", "--checkpoint-every", "5", "--start-timeout", "200"]
+    words += ["--threads", "1", "--checkpoint-every", "2", "--start-timeout", "200"]
+    rows_file = tmp_path / "rows"
     with start_nodes() as nodes:
-        driver = nodes.run("-c", TRAIN, *words)
+        driver = nodes.run("-c", TRAIN, str(rows_file), *words)
         seen: list[str] = []
 
         def wait_for(text: str) -> None:
@@ -50,3 +73,9 @@ def test_a_group_grows_and_shrinks_with_the_cluster(
         assert driver.wait(300) == 0, "".join(seen)
     history = json.loads((tmp_path / "elastic" / "history.json").read_text())
     assert [entry["epoch"] for entry in history] == list(range(1, EPOCHS + 1))
+    rows = ShardedDataset(str(small_shards)).split("train").rows
+    epochs = dict(line.split("\t")[:2] for line in rows_file.read_text().splitlines())
+    assert list(epochs) == [str(epoch) for epoch in range(EPOCHS)]
+    assert all(rows - 2 * 32 < int(each) <= rows for each in epochs.values()), (
+        "however many workers divided an epoch, only what fills no last batch is left out"
+    )
