@@ -193,6 +193,7 @@ def test_a_folder_without_weights_has_no_version(tmp_path: Path) -> None:
         model_version(str(folder), TrackingOptions())
 
 
+@pytest.mark.slow
 def test_a_new_database_is_the_one_that_mlflow_makes_with_few_writes(tmp_path: Path) -> None:
     import mlflow.tracking
 

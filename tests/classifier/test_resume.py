@@ -47,10 +47,10 @@ def train(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Train:
-    """Trains on 100 rows in windows of 10, two a stream, in batches of 8, without validation data."""
+    """Trains on 100 rows in windows of 25, two a stream, in batches of 8, without validation data."""
     monkeypatch.setattr(sampler, "WINDOW_GROUPS", 1)
     monkeypatch.setattr(reader, "WINDOWS_PER_STREAM", 2)
-    dataset = make_shards({"train": make_rows(SPACES["rafdb"].labels, 100)}, SPACES["rafdb"], group_rows=10)
+    dataset = make_shards({"train": make_rows(SPACES["rafdb"].labels, 100)}, SPACES["rafdb"], group_rows=25)
 
     def run(name: str, **options: Any) -> TrainedRun:
         defaults = {"backbone": "test_resnet", "img_size": 32, "batch_size": 8, "mixup": 0.2, "epochs": 2, "lr": 1e-3}
