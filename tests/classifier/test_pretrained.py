@@ -25,6 +25,7 @@ def weights_file(tmp_path: Path) -> Path:
     return tmp_path / "weights.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("in_chans", [1, 3])
 def test_a_file_is_read_once_for_all_workers_and_restarts(

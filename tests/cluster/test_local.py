@@ -9,7 +9,7 @@ import ray
 from cluster.local import connect, find_interface
 from fer.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 
 def test_a_cluster_that_is_too_small_is_a_user_error() -> None:

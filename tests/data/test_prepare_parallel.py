@@ -36,6 +36,7 @@ def hashes(dataset: ShardedDataset) -> dict[str, str]:
     return {str(f.relative_to(dataset.root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_bytes_do_not_depend_on_the_workers(
     many_shards: Path, prepare_options: MakeOptions, tmp_path: Path, ray_cluster: None, workers: int

@@ -65,6 +65,7 @@ def test_fer2013_reordered_columns_with_spaces(tmp_path: Path, write_csv: WriteC
     decode_untrusted(row.read())
 
 
+@pytest.mark.slow
 def test_real_fer2013_has_the_published_counts(shared_data: Path) -> None:
     counts: Counter[tuple[str | None, str | int]] = Counter()
     source = open_at(shared_data / "fer2013.zip")

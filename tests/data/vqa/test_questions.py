@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer.data.images import encode_png
@@ -79,6 +79,7 @@ def test_bad_rows_have_a_reason(raw: object, reason: str) -> None:
         parse_question(raw)
 
 
+@settings(max_examples=50)
 @given(st.recursive(st.none() | st.text() | st.integers(), lambda inner: st.dictionaries(st.text(), inner)))
 def test_any_json_is_a_row_or_a_bad_row(raw: object) -> None:
     with suppress(BadRow):
