@@ -25,7 +25,7 @@ CNN = {"backbone": "test_resnet", "img_size": 32}
         CNN | {"head": "both"},
         CNN | {"head": "valence-arousal", "in_chans": 1},
         CNN | {"margin": "arcface"},
-        {"backbone": "test_vit", "img_size": 160},
+        {"backbone": "test_vit", "img_size": 96},
         {"backbone": "test_convnext", "img_size": 64},
     ],
 )
@@ -35,7 +35,7 @@ def test_outputs_in_int8_are_nearly_those_in_float(
     folder, side, channels = tmp_path / "exported", options["img_size"], options.get("in_chans", 3)
     export_onnx(make_classifier(tmp_path / "trained", **options), folder)
     random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (64, side, side, channels), np.uint8)
+    pixels = random.integers(0, 256, (32, side, side, channels), np.uint8)
     expected = OnnxRuntime(folder)(pixels)
     with caplog.at_level(logging.WARNING):
         quantize(folder / GRAPH, (random.integers(0, 256, (16, side, side, channels), np.uint8) for _ in range(4)))

@@ -168,10 +168,10 @@ def test_an_image_without_a_face_is_a_row_with_an_error(model: Path, images: Pat
 
 
 def test_a_face_crop_without_a_detected_face_is_taken_whole(model: Path, face_folder: Path) -> None:
-    paths = [str(path) for path in sorted(face_folder.rglob("*.png"))]
+    paths = [str(path) for path in sorted(face_folder.rglob("*.png"))[::4]]
     whole = dict(zip(paths, predict(paths, model), strict=True))
     fallbacks = [row for row in predict(paths, model, detector="haar") if row.whole_image]
-    assert len(fallbacks) > 5
+    assert len(fallbacks) > 1
     for row in fallbacks:
         assert row.scores == pytest.approx(whole[row.path].scores, abs=2e-5)
         assert row.box == whole[row.path].box == (0, 0, 48, 48)
