@@ -19,6 +19,7 @@ def main(config: TrainConfig) -> None:
     from fer.classifier.model import new_spec
     from fer.classifier.preflight import preflight_check
     from fer.classifier.pretrained import share_pretrained
+    from fer.classifier.teacher import locate_teachers
     from fer.classifier.train import train_classifier
     from fer.data.training_data import record_data
     from fer.training.launch import launch, loop_settings, use_gpu
@@ -28,13 +29,15 @@ def main(config: TrainConfig) -> None:
     device = "GPUs" if use_gpu(config) else "CPUs"
     spec = new_spec(config, dataset.manifest.space, record_data(dataset), dataset.manifest.preprocessing)
     model = preflight_check(config, spec, dataset)
+    teachers = locate_teachers(config, spec)
     run, tracking = open_run(config, "train", default_name=config.backbone, data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
     workers = f"{config.min_workers} to {config.workers}" if config.min_workers else config.workers
     print(f"run {run.name}: {config.backbone} on {rows}, {workers} worker(s) on {device}", flush=True)
 
     pretrained = share_pretrained(config, model)
-    settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump(), pretrained=pretrained)
+    own = {"spec": spec.model_dump(), "pretrained": pretrained, "teachers": teachers}
+    settings = loop_settings(config, dataset.root, tracking, **own)
     result = launch(train_classifier, settings, config, run)
 
     folder, version = export_model(config, spec, run, result, tracking)

@@ -1,4 +1,4 @@
-"""Losses: cross-entropy or focal loss on soft or hard labels, and a concordance loss for valence and arousal."""
+"""Losses on soft or hard labels, the divergences of R-Drop and distillation, and a loss for valence and arousal."""
 
 from __future__ import annotations
 
@@ -41,13 +41,61 @@ def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor | None, option
 
 def smoothed_focal_loss(logits: Tensor, targets: Tensor, weight: Tensor | None, options: LossOptions) -> Tensor:
     """Focal loss on smoothed labels."""
-    targets = targets * (1 - options.label_smoothing) + options.label_smoothing / targets.shape[1]
-    return focal_loss(logits, targets, weight, options.focal_gamma)
+    return focal_loss(logits, smooth(targets, options), weight, options.focal_gamma)
+
+
+def bootstrap_loss(logits: Tensor, targets: Tensor, weight: Tensor | None, beta: float, hard: bool) -> Tensor:
+    """Bootstrapping (Reed et al., ICLR workshop 2015): -sum (beta t + (1 - beta) b) log p, averaged over rows.
+
+    The belief b is the probabilities p, through which the gradient flows too, or with ``hard`` the likeliest class. It
+    counts against labels that the model finds unlikely, since they may be wrong.
+    """
+    log_p = F.log_softmax(logits, dim=-1)
+    belief = F.one_hot(logits.argmax(-1), logits.shape[1]).float() if hard else log_p.exp()
+    terms = (beta * targets + (1 - beta) * belief) * log_p
+    if weight is not None:
+        terms = terms * weight
+    return -terms.sum(-1).mean()
+
+
+def soft_bootstrap_loss(logits: Tensor, targets: Tensor, weight: Tensor | None, options: LossOptions) -> Tensor:
+    """Bootstrapping with the model's probabilities; the paper's weight of the label is 0.95."""
+    beta = 0.95 if options.bootstrap_beta is None else options.bootstrap_beta
+    return bootstrap_loss(logits, smooth(targets, options), weight, beta, hard=False)
+
+
+def hard_bootstrap_loss(logits: Tensor, targets: Tensor, weight: Tensor | None, options: LossOptions) -> Tensor:
+    """Bootstrapping with the model's likeliest class; the paper's weight of the label is 0.8."""
+    beta = 0.8 if options.bootstrap_beta is None else options.bootstrap_beta
+    return bootstrap_loss(logits, smooth(targets, options), weight, beta, hard=True)
+
+
+def smooth(targets: Tensor, options: LossOptions) -> Tensor:
+    """Target distributions (N, classes) with a part of each spread over all classes."""
+    return targets * (1 - options.label_smoothing) + options.label_smoothing / targets.shape[1]
 
 
 def build_loss(options: LossOptions, weight: Tensor | None = None) -> Loss:
     """The loss that ``--loss`` selects, with optional class weights (classes,). Raises UserError."""
     return partial(LOSSES.load(options.loss), weight=weight, options=options)
+
+
+def symmetric_divergence(one: Tensor, other: Tensor) -> Tensor:
+    """The mean of both Kullback-Leibler divergences between the distributions of logits (N, classes), over rows.
+
+    What R-Drop (Liang et al., NeurIPS 2021) adds for two passes of the same images.
+    """
+    p, q = F.log_softmax(one, dim=-1), F.log_softmax(other, dim=-1)
+    return ((p.exp() - q.exp()) * (p - q)).sum(-1).mean() / 2
+
+
+def distillation_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """The divergence of the softened model from the teacher's probabilities (N, classes) at the same temperature.
+
+    Times the temperature's square, so that the gradients do not shrink with it (Hinton et al., 2015).
+    """
+    softened = F.log_softmax(logits / temperature, dim=-1)
+    return F.kl_div(softened, taught, reduction="batchmean") * temperature**2
 
 
 def affect_loss(predicted: Tensor, true: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ LOSSES = Registry(
     {
         "ce": "fer.classifier.losses:cross_entropy",
         "focal": "fer.classifier.losses:smoothed_focal_loss",
+        "bootstrap-soft": "fer.classifier.losses:soft_bootstrap_loss",
+        "bootstrap-hard": "fer.classifier.losses:hard_bootstrap_loss",
     },
 )
 
@@ -70,16 +72,44 @@ class LossOptions(Options):
 
     loss: Annotated[str, AfterValidator(LOSSES.check)] = Field(
         "ce",
-        description="Cross-entropy (ce), focal loss (focal), a loss of an installed package, or your own as "
-        "module:function",
+        description="Cross-entropy (ce), focal loss (focal), cross-entropy with labels that are partly the model's own "
+        "(bootstrap-soft, bootstrap-hard), a loss of an installed package, or your own as module:function",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Fraction of each label spread over all classes")
     focal_gamma: float = Field(2.0, ge=0, description="Focusing exponent of the focal loss")
+    bootstrap_beta: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Weight of the given label in a bootstrap loss; the rest is the model's own. Unset: 0.95 for "
+        "bootstrap-soft, 0.8 for bootstrap-hard",
+    )
     class_weights: bool = Field(False, description="Weight classes by the inverse of their training counts")
     soft_labels: bool = Field(False, description="Train on the annotators' votes where the data has them (FER+)")
 
 
-class TrainConfig(DataOptions, ModelOptions, AugmentOptions, LossOptions, OptimizerOptions, CheckpointOptions):
+class MethodOptions(Options):
+    """Training methods beyond the loss; each is off by default."""
+
+    r_drop: float = Field(
+        0.0, ge=0, description="R-Drop: weight of the divergence between two passes with different dropout; 0: off"
+    )
+    sam: float = Field(
+        0.0, ge=0, description="Sharpness-aware minimisation: radius of the neighbourhood of the weights; 0: off"
+    )
+    teacher: list[str] = Field(
+        [],
+        description="Distil this model: a folder, a run, runs:/ID/model or models:/NAME@ALIAS; of several, their mean",
+    )
+    teacher_temperature: float = Field(4.0, gt=0, description="Temperature that softens teacher and model alike")
+    teacher_weight: float = Field(
+        0.5, ge=0, le=1, description="Weight of the teacher's probabilities; the rest is the labels'"
+    )
+
+
+class TrainConfig(
+    DataOptions, ModelOptions, AugmentOptions, LossOptions, MethodOptions, OptimizerOptions, CheckpointOptions
+):
     """Train an expression classifier on Ray Train: any timm backbone, on CPUs or GPUs, on one machine or many."""
 
     mutable_options: ClassVar[frozenset[str]] = frozenset({"workers"})
@@ -97,6 +127,10 @@ class TrainConfig(DataOptions, ModelOptions, AugmentOptions, LossOptions, Optimi
             )
         if self.margin != "none" and self.head == "valence-arousal":
             raise ValueError("--margin needs a classification head: use --head classification or both")
+        if self.head == "valence-arousal" and (self.teacher or self.r_drop):
+            raise ValueError("--teacher and --r-drop compare probabilities: use --head classification or both")
+        if self.margin != "none" and self.teacher:
+            raise ValueError("--teacher compares plain logits, which a --margin changes: leave one out")
         if self.head != "classification" and (self.mixup or self.cutmix or self.non_faces):
             raise ValueError(
                 "--mixup, --cutmix and --non-faces need --head classification: they change its labels only"

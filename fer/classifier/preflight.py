@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from timm.layers import DropPath
+from torch import nn
 
 from fer.classifier.losses import build_loss
 from fer.classifier.model import FaceModel, build_model
@@ -11,6 +13,14 @@ from fer.classifier.spec import ModelSpec
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
 from fer.training.optim import build_optimizer
+
+
+def has_dropout(model: FaceModel) -> bool:
+    """Whether two training passes of the network differ: by dropout of features, or of whole blocks."""
+    rates = [getattr(model.backbone, "drop_rate", 0.0)]
+    rates += [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)]
+    rates += [layer.drop_prob for layer in model.modules() if isinstance(layer, DropPath)]
+    return any(rate > 0 for rate in rates)
 
 
 def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset) -> FaceModel:
@@ -39,6 +49,11 @@ def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDatase
         raise UserError(
             f"{rows} training rows on {config.workers} worker(s) do not fill one batch of {config.batch_size}: "
             "lower --batch-size or --workers"
+        )
+    if config.r_drop and not has_dropout(model):
+        raise UserError(
+            f"--r-drop compares two passes with different dropout, and {config.backbone} has none: add for example "
+            """--model-kwargs '{"drop_rate": 0.1}'"""
         )
     if (config.mixup or config.cutmix) and config.batch_size % 2:
         raise UserError("--mixup and --cutmix pair the images of a batch: use an even --batch-size")

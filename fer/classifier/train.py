@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from torch.nn import functional as F
 
 from fer.classifier.augment import BatchAugment
 from fer.classifier.data_loader import Batch, FaceDataLoader
-from fer.classifier.losses import affect_loss, build_loss, class_weights
-from fer.classifier.model import Outputs
+from fer.classifier.losses import class_weights
 from fer.classifier.model_state import ModelState
+from fer.classifier.objective import Objective
 from fer.classifier.options import TrainConfig
 from fer.classifier.preprocess import normalize
 from fer.classifier.pretrained import fetch_pretrained
+from fer.classifier.sam import SAM
 from fer.classifier.spec import ModelSpec
+from fer.classifier.teacher import Teacher
 from fer.classifier.validation import ValidationMetrics, progress_text
 from fer.data.manifest import ShardedDataset
 from fer.models.device import amp_dtype
@@ -38,12 +41,13 @@ def train_classifier(settings: dict[str, Any]) -> None:
     """The train loop that Ray Train runs on each worker.
 
     ``settings``: config, spec, data (folder of shards), tracking and resume. Optional: pretrained, what
-    `share_pretrained` returned; report_fn, called instead of `ray.train.report`.
+    `share_pretrained` returned; teachers, folders to distil; report_fn, called instead of `ray.train.report`.
     """
     config = TrainConfig.model_validate(settings["config"])
     spec = ModelSpec.model_validate(settings["spec"])
     worker = Worker.start(config, settings.get("report_fn"))
-    trainer = ClassifierTrainer(config, spec, ShardedDataset(settings["data"]), worker, Run(**settings["tracking"]))
+    tracking, teachers = Run(**settings["tracking"]), settings.get("teachers", ())
+    trainer = ClassifierTrainer(config, spec, ShardedDataset(settings["data"]), worker, tracking, teachers)
     trainer.restore(settings["resume"], settings.get("pretrained"))
     trainer.fit()
 
@@ -51,7 +55,15 @@ def train_classifier(settings: dict[str, Any]) -> None:
 class ClassifierTrainer:
     """Trains on one worker: epochs of gradient accumulation, validation, early stopping and checkpoints."""
 
-    def __init__(self, config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset, worker: Worker, run: Run) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: ModelSpec,
+        dataset: ShardedDataset,
+        worker: Worker,
+        run: Run,
+        teachers: Sequence[str] = (),
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.spec, self.worker, self.tracking = config, spec, worker, run
         self.data_loader = FaceDataLoader(dataset, config, spec, worker.rank, worker.world_size)
@@ -61,7 +73,9 @@ class ClassifierTrainer:
         self.model_state = ModelState(config, spec, worker.device, self.amp, self.steps_per_epoch)
         self.model = worker.prepare_model(self.model_state.raw)
         weight = class_weights(dataset.split("train").counts, spec.labels) if config.class_weights else None
-        self.loss = build_loss(config, weight.to(worker.device) if weight is not None else None)
+        teacher = Teacher(teachers, spec, config.teacher_temperature, worker.device, self.amp) if teachers else None
+        self.objective = Objective(config, weight.to(worker.device) if weight is not None else None, teacher)
+        self.sam = SAM(self.model_state.raw, config.sam)
         self.augment = BatchAugment(config, len(spec.labels), worker.device)
         self.metrics = ValidationMetrics(spec, worker.device)
         self.state = TrainerState(world_size=worker.world_size, consumed=[(worker.world_size, 0)])
@@ -79,7 +93,7 @@ class ClassifierTrainer:
         """Train one epoch, or the rest of it: mean loss, throughput and the fraction of time spent waiting for data."""
         self.model.train()
         state, size = self.state, self.config.batch_size
-        started, waited, losses = time.perf_counter(), 0.0, []
+        started, waited, losses, passes = time.perf_counter(), 0.0, [], []
         left = self.data_loader.batches_left(state.consumed)
         for number in range(left):
             requested = time.perf_counter()
@@ -89,9 +103,12 @@ class ClassifierTrainer:
             step_start = number - number % self.config.grad_accum_steps
             accumulated = min(self.config.grad_accum_steps, left - step_start)
             is_last = number + 1 == step_start + accumulated
-            losses.append(self.forward_backward(batch, state.batch, accumulated, is_last))
+            passes.append(partial(self.forward_backward, batch, state.batch, accumulated, is_last))
+            losses.append(passes[-1]())
             state.count_batch(size)
             if is_last:
+                self.sam.repeat(passes)
+                passes.clear()
                 state.global_step += 1
                 self.model_state.step(state.global_step)
                 every = self.config.checkpoint_every
@@ -120,22 +137,14 @@ class ClassifierTrainer:
         labels = batch["label"].to(device)
         targets = batch["votes"].to(device) if "votes" in batch else F.one_hot(labels, len(self.spec.labels)).float()
         images, targets = self.augment(images, targets, seed)
+        inputs = self.objective.prepare(images, labels, targets, batch["affect"].to(device))
         skip_sync = self.worker.world_size > 1 and not is_last
         with self.model.no_sync() if skip_sync else nullcontext():
             with self.autocast():
-                outputs = self.model(images, labels if self.config.margin != "none" else None)
-            loss = self.total_loss(outputs, targets, batch["affect"].to(device))
+                outputs = self.model(inputs.images, inputs.labels if self.config.margin != "none" else None)
+            loss = self.objective(outputs, inputs)
             self.model_state.scaler.scale(loss / accumulated).backward()
         return loss.detach().float()
-
-    def total_loss(self, outputs: Outputs, targets: Tensor, affect: Tensor) -> Tensor:
-        """The sum of the heads' losses."""
-        losses = []
-        if outputs.logits is not None:
-            losses.append(self.loss(outputs.logits, targets))
-        if outputs.valence_arousal is not None:
-            losses.append(affect_loss(outputs.valence_arousal, affect))
-        return torch.stack(losses).sum()
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:

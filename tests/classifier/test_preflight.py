@@ -21,6 +21,8 @@ def run_check(shards: Path, **options: Any) -> None:
 def test_valid_configs_pass(small_shards: Path) -> None:
     run_check(small_shards)
     run_check(small_shards, margin="cosface", in_chans=1)
+    run_check(small_shards, r_drop=1.0, model_kwargs={"drop_rate": 0.1})
+    run_check(small_shards, r_drop=1.0, model_kwargs={"drop_path_rate": 0.1})
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,7 @@ def test_valid_configs_pass(small_shards: Path) -> None:
         ({"batch_size": 15, "mixup": 0.2}, "even --batch-size"),
         ({"head": "both"}, "no valence and arousal"),
         ({"soft_labels": True}, "no annotators' votes"),
+        ({"r_drop": 1.0}, "--r-drop compares two passes"),
         ({"backbone": "dla34", "img_size": 48}, "change --img-size"),
     ],
 )

@@ -33,6 +33,7 @@ class ClassifierTrainable:
         from fer.classifier.model import new_spec
         from fer.classifier.preflight import preflight_check
         from fer.classifier.pretrained import share_pretrained
+        from fer.classifier.teacher import locate_teachers
         from fer.classifier.train import train_classifier
         from fer.data.manifest import ShardedDataset
         from fer.data.training_data import record_data
@@ -41,7 +42,8 @@ class ClassifierTrainable:
         dataset = ShardedDataset(data["data"])
         spec = new_spec(config, dataset.manifest.space, record_data(dataset), dataset.manifest.preprocessing)
         pretrained = share_pretrained(config, preflight_check(config, spec, dataset))
-        settings = loop_settings(config, dataset.root, tracking, spec=spec.model_dump(), pretrained=pretrained)
+        own = {"spec": spec.model_dump(), "pretrained": pretrained, "teachers": locate_teachers(config, spec)}
+        settings = loop_settings(config, dataset.root, tracking, **own)
         return train_classifier, settings
 
     def trial_epoch(self, config: TrainConfig, metrics: dict[str, Any]) -> int | None:
