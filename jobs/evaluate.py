@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Config = EvaluateConfig
 SETTINGS = {"filter", "tta", "seed", "label_space", "val_split", "test_split", "split_seed", "allow_training_rows"}
+SETTINGS |= {"groups", "metadata", "min_confidence"}
 
 UNNAMEABLE = r"[^\w.]+"
 """Characters that the names of output folders do not have."""
@@ -27,6 +28,7 @@ def main(config: EvaluateConfig) -> None:
 
     import rich
 
+    from fer.classifier.evaluate.attributes import read_attributes
     from fer.classifier.evaluate.evaluator import default_split, evaluate
     from fer.classifier.evaluate.results import EvaluationSetup, PredictionsFile, find_history, write_results
     from fer.classifier.evaluate.summary import console_tables, describe_coverage
@@ -52,9 +54,13 @@ def main(config: EvaluateConfig) -> None:
         run = partial(evaluate_on_ray, location, *model)
     else:
         run = partial(evaluate, Predictor([folder], *model))
+    attributes = read_attributes(config.metadata, config.groups) if config.metadata else None
     dataset = open_dataset(config, cache=f"{config.storage}/data")
     split = config.split or default_split(dataset)
-    with tempfile.TemporaryDirectory() as scratch, PredictionsFile(Path(scratch) / "predictions.csv") as predictions:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        PredictionsFile(Path(scratch) / "predictions.csv", config.min_confidence) as predictions,
+    ):
         evaluation = run(
             dataset,
             split,
@@ -62,6 +68,8 @@ def main(config: EvaluateConfig) -> None:
             seed=config.seed,
             max_bad_fraction=config.max_bad_fraction,
             allow_training_rows=config.allow_training_rows,
+            attributes=attributes,
+            min_confidence=config.min_confidence,
             sink=predictions.write,
         )
         predictions.close()

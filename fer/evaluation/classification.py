@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_su
 from fer.evaluation.bootstrap import RESAMPLES, Estimate, PoissonSums, resample_counts, with_interval
 
 BINS = 15
+SMALLEST = float(np.finfo(np.float32).eps)
 CLASS_METRICS = ("precision", "recall", "f1")
 _DRAWS_PER_CHUNK = 4_000_000
 
@@ -58,6 +59,8 @@ class ClassificationMetrics(BaseModel):
     top2_accuracy: Estimate
     ece: Estimate
     """Expected calibration error (Guo et al., ICML 2017), 15 bins of equal width."""
+    loss: Estimate
+    """Mean cross-entropy, in nats: not in [0, 1]. A probability of 0 counts as `SMALLEST`."""
     classes: list[ClassMetrics]
     confusion: list[list[int]]
     """Rows: true class; columns: predicted class."""
@@ -67,19 +70,22 @@ class ClassificationMetrics(BaseModel):
 class ClassificationSums:
     """What the metrics need of all rows: ``update`` adds a batch, ``compute`` gives the metrics.
 
-    A row adds to sums: of its cell of the confusion matrix, of whether the top two include the truth, and of rows,
-    confidence and hits in its bin of confidence. ``labels`` are the K names, ``seed`` is the bootstrap's.
+    A row adds to sums: of its cell of the confusion matrix, of whether the top two include the truth, of rows,
+    confidence and hits in its bin of confidence, and of the loss. ``labels`` are the K names, ``seed`` is that of the
+    bootstrap.
     """
 
     def __init__(self, labels: Sequence[str], seed: int = 0) -> None:
         classes = len(labels)
         self.labels, self.seed, self.cells = list(labels), seed, classes * classes
-        self.sums = np.zeros(self.cells + 1 + 3 * BINS)
+        self.sums = np.zeros(self.cells + 1 + 3 * BINS + 1)
         self.groups: set[str] = set()
         self.grouped: PoissonSums | None = None
-        # Rows without a group by all that is resampled together, and the moments of their confidence in each bin.
+        # Rows without a group by all that is resampled together, and the moments of their confidence in each bin and of
+        # their loss.
         self.categories = np.zeros((self.cells, 2, BINS), np.int64)
         self.confidence = np.zeros((2, BINS))
+        self.loss = np.zeros(2)
 
     @property
     def rows(self) -> int:
@@ -97,8 +103,9 @@ class ClassificationSums:
         confidence = probabilities[np.arange(len(true)), predicted]
         bins = np.searchsorted(np.linspace(0, 1, BINS + 1, dtype=np.float32), confidence, side="right") - 1
         cell = true * len(self.labels) + predicted
+        losses = -np.log(np.maximum(probabilities[np.arange(len(true)), true], SMALLEST), dtype=float)
 
-        quantities = self._quantities(cell, in_two, bins, confidence, predicted == true)
+        quantities = self._quantities(cell, in_two, bins, confidence, predicted == true, losses)
         self.sums += quantities.sum(axis=0)
         named = [row for row, group in enumerate(groups or ()) if group is not None]
         names = [group for group in groups or () if group is not None]
@@ -111,6 +118,7 @@ class ClassificationSums:
         np.add.at(self.categories, (cell[alone], in_two[alone].astype(int), bins[alone]), 1)
         for power, moment in enumerate(self.confidence, 1):
             moment += np.bincount(bins[alone], confidence[alone].astype(float) ** power, BINS)
+        self.loss += losses[alone].sum(), np.square(losses[alone]).sum()
 
     def compute(self) -> ClassificationMetrics:
         """The metrics of all rows; at least one."""
@@ -132,6 +140,7 @@ class ClassificationSums:
             "ece": exact["ece"][0],
         }
         metrics = {name: with_interval(value, resampled[name], 0, 1) for name, value in values.items()}
+        metrics["loss"] = with_interval(exact["loss"][0], resampled["loss"], 0, np.inf)
         scores = precision_recall_fscore_support(true, predicted, labels=np.arange(classes), zero_division=0, **weights)
         return ClassificationMetrics(
             labels=self.labels,
@@ -144,8 +153,19 @@ class ClassificationSums:
             reliability=self._reliability(),
         )
 
+    def confusions(self) -> tuple[np.ndarray, np.ndarray]:
+        """The confusion matrix (K, K), and those of the bootstrap resamples (R, K, K)."""
+        shape = (-1, len(self.labels), len(self.labels))
+        return self.sums[: self.cells].reshape(shape)[0], self._resample()[:, : self.cells].reshape(shape)
+
     def _quantities(
-        self, cell: np.ndarray, in_two: np.ndarray, bins: np.ndarray, confidence: np.ndarray, hits: np.ndarray
+        self,
+        cell: np.ndarray,
+        in_two: np.ndarray,
+        bins: np.ndarray,
+        confidence: np.ndarray,
+        hits: np.ndarray,
+        losses: np.ndarray,
     ) -> np.ndarray:
         """What each row adds to the sums."""
         rows, first = np.arange(len(cell)), self.cells + 1
@@ -155,6 +175,7 @@ class ClassificationSums:
         quantities[rows, first + bins] = 1
         quantities[rows, first + BINS + bins] = confidence
         quantities[rows, first + 2 * BINS + bins] = hits
+        quantities[rows, -1] = losses
         return quantities
 
     def _resample(self) -> np.ndarray:
@@ -165,6 +186,8 @@ class ClassificationSums:
         rows = np.maximum(self.categories.sum(axis=(0, 1)), 1)
         mean = self.confidence[0] / rows
         deviation = np.sqrt(np.maximum(self.confidence[1] / rows - mean**2, 0))
+        alone = max(int(self.categories.sum()), 1)
+        loss_deviation = np.sqrt(max(self.loss[1] - self.loss[0] ** 2 / alone, 0))
         step = max(1, _DRAWS_PER_CHUNK // self.categories.size)
         for start in range(0, RESAMPLES, step):
             part = sums[start : start + step]
@@ -175,11 +198,12 @@ class ClassificationSums:
             noise = random.standard_normal(in_bins.shape) * deviation * np.sqrt(in_bins)
             hits = drawn[:, :: classes + 1].sum(axis=(1, 2))
             top_two = drawn[:, :, 1].sum(axis=(1, 2))[:, None]
-            part += np.hstack([drawn.sum(axis=(2, 3)), top_two, in_bins, in_bins * mean + noise, hits])
+            loss = self.loss[0] + random.standard_normal((len(part), 1)) * loss_deviation
+            part += np.hstack([drawn.sum(axis=(2, 3)), top_two, in_bins, in_bins * mean + noise, hits, loss])
         return sums[sums[:, : self.cells].any(axis=1)]  # of few groups, a resample may have none
 
     def _reliability(self) -> list[CalibrationBin]:
-        rows, confidence, hits = self.sums[self.cells + 1 :].reshape(3, BINS)
+        rows, confidence, hits = self.sums[self.cells + 1 : -1].reshape(3, BINS)
         return [
             CalibrationBin(
                 low=number / BINS,
@@ -216,7 +240,7 @@ def _from_sums(sums: np.ndarray, classes: int) -> dict[str, np.ndarray]:
     recall = np.where(absent, np.nan, hits / np.maximum(support, 1))
     precision = np.where(absent, np.nan, hits / np.maximum(predicted, 1))
     f1 = np.where(absent, np.nan, 2 * hits / np.maximum(support + predicted, 1))
-    confidence, correct = sums[:, classes * classes + 1 + BINS :].reshape(-1, 2, BINS).swapaxes(0, 1)
+    confidence, correct = sums[:, classes * classes + 1 + BINS : -1].reshape(-1, 2, BINS).swapaxes(0, 1)
     return {
         "accuracy": hits.sum(axis=1) / rows,
         "macro_f1": np.nanmean(f1, axis=1),
@@ -224,6 +248,7 @@ def _from_sums(sums: np.ndarray, classes: int) -> dict[str, np.ndarray]:
         "uar": np.nanmean(recall, axis=1),
         "top2_accuracy": sums[:, classes * classes] / rows,
         "ece": np.abs(confidence - correct).sum(axis=1) / rows,
+        "loss": sums[:, -1] / rows,
         "recall": recall,
         "precision": precision,
         "f1": f1,

@@ -41,6 +41,7 @@ def test_values_equal_those_of_scikit_learn() -> None:
     )
     assert found.top2_accuracy.value == pytest.approx(sk.top_k_accuracy_score(true, probabilities, k=2))
     assert found.confusion == sk.confusion_matrix(true, predicted).tolist()
+    assert found.loss.value == pytest.approx(sk.log_loss(true, probabilities), rel=1e-5)
     precision, recall, f1, support = sk.precision_recall_fscore_support(true, predicted)
     for index, each in enumerate(found.classes):
         assert each.support == support[index]
@@ -199,6 +200,23 @@ def test_the_interval_of_accuracy_is_binomial() -> None:
     found = classification_metrics(LABELS, *make(2000)).accuracy
     expected = 2 * 1.96 * np.sqrt(found.value * (1 - found.value) / 2000)
     assert found.high - found.low == pytest.approx(expected, rel=0.1)
+
+
+def test_the_interval_of_the_loss_is_that_of_a_mean() -> None:
+    true, probabilities = make(2000)
+    losses = -np.log(probabilities[np.arange(2000), true])
+    found = classification_metrics(LABELS, true, probabilities).loss
+    assert found.low < found.value < found.high
+    assert found.high - found.low == pytest.approx(2 * 1.96 * losses.std() / 2000**0.5, rel=0.1)
+    groups = [f"subject {row // 5}" for row in range(2000)]
+    means = losses.reshape(400, 5).mean(axis=1)
+    grouped = classification_metrics(LABELS, true, probabilities, groups).loss
+    assert grouped.high - grouped.low == pytest.approx(2 * 1.96 * means.std() / 400**0.5, rel=0.1)
+
+
+def test_a_certain_mistake_has_a_finite_loss() -> None:
+    found = classification_metrics(("yes", "no"), np.array([0, 0]), np.array([[0, 1], [1, 0]], np.float32))
+    assert 7 < found.loss.value < 9
 
 
 def test_the_coverage_of_intervals_is_near_95_percent() -> None:

@@ -12,14 +12,17 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from fer.classifier.evaluate.attributes import Attributes
+from fer.classifier.evaluate.labelled import LabelledRows, Review
 from fer.classifier.evaluate.mistakes import Mistake, WorstMistakes
 from fer.classifier.evaluate.overlap import Overlap, OverlapCounter
 from fer.classifier.evaluate.rows import AFFECT, Image, affect_values, decode_ahead, read_batches
 from fer.classifier.predictor import Predictions, Predictor
 from fer.data.manifest import ShardedDataset
 from fer.errors import BadRow, UserError
-from fer.evaluation.classification import ClassificationMetrics, ClassificationSums
+from fer.evaluation.classification import ClassificationMetrics
 from fer.evaluation.regression import RegressionMetrics, RegressionSums
+from fer.evaluation.subgroups import SubgroupMetrics
 from fer.labels import map_labels
 
 MAX_POINTS = 5000
@@ -64,6 +67,10 @@ class Evaluation:
     """True and estimated values (N, 2, 2) of the first `MAX_POINTS` rows, for the plot."""
     mistakes: list[Mistake]
     """The most severe first."""
+    subgroups: list[SubgroupMetrics]
+    """By each attribute of `--groups`."""
+    review: Review | None
+    """None without `--min-confidence`."""
 
 
 def default_split(dataset: ShardedDataset) -> str:
@@ -97,14 +104,17 @@ def evaluate_batches(
     seed: int = 0,
     max_bad_fraction: float = 0.01,
     allow_training_rows: bool = False,
+    attributes: Attributes | None = None,
+    min_confidence: float = 0.0,
 ) -> Generator[pa.Table, None, Evaluation]:
     """Evaluate on every row of ``split`` whose path matches the glob ``pattern``; ``seed`` is the bootstrap's.
 
     Yields the predictions batch by batch: path, group, label, true values, predicted values and probabilities of each
     evaluated row. Returns the metrics. Labels are mapped to the model's; rows without a counterpart are left out and
-    counted. At most two batches of images are in memory, and nothing is kept per row. Raises UserError if no row can be
-    evaluated, too many images are unreadable, the faces were not cut out as those of the model's training data, or the
-    model was trained on a row and ``allow_training_rows`` is not set.
+    counted. ``attributes`` are those that metrics are computed by. At most two batches of images are in memory, and
+    nothing is kept per row. Raises UserError if no row can be evaluated, too many images are unreadable, the faces were
+    not cut out as those of the model's training data, or the model was trained on a row and ``allow_training_rows`` is
+    not set.
     """
     trained, given = predictor.specs[0].preprocessing, dataset.manifest.preprocessing
     if trained and given != trained:
@@ -113,10 +123,12 @@ def evaluate_batches(
             f"{f'by {given}' if given else 'were not'}: prepare photographs as the training data, with `fer prepare "
             "--detector`"
         )
+    if (attributes or min_confidence) and not predictor.has_expression:
+        raise UserError("--groups and --min-confidence are about labels, and the model estimates valence and arousal")
     mapping = map_labels(dataset.manifest.space, predictor.space) if predictor.has_expression else {}
     coverage = Coverage(split=split, split_rows=dataset.split(split).rows, filter=pattern, mapping=mapping)
     overlap = OverlapCounter(predictor.specs[0].data, dataset, split, allow_training_rows)
-    evaluator = Evaluator(predictor, coverage, overlap, seed)
+    evaluator = Evaluator(predictor, coverage, overlap, seed, attributes, min_confidence)
     tables = (evaluator.select(table) for table in read_batches(dataset, split, predictor.batch_size))
     for table, images in decode_ahead(tables):
         yield evaluator.update(table, images)
@@ -127,9 +139,18 @@ def evaluate_batches(
 class Evaluator:
     """Predicts batch by batch, and keeps the sums that the metrics need."""
 
-    def __init__(self, predictor: Predictor, coverage: Coverage, overlap: OverlapCounter, seed: int) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        coverage: Coverage,
+        overlap: OverlapCounter,
+        seed: int,
+        attributes: Attributes | None,
+        min_confidence: float,
+    ) -> None:
         self.predictor, self.coverage, self.overlap = predictor, coverage, overlap
-        self.expression = ClassificationSums(predictor.labels, seed) if predictor.has_expression else None
+        labelled = LabelledRows(predictor.labels, seed, attributes, min_confidence)
+        self.labelled = labelled if predictor.has_expression else None
         self.affect = {name: RegressionSums(seed) for name in AFFECT} if predictor.has_affect else {}
         self.points = np.empty((0, 2, 2), np.float32)
         self.mistakes = WorstMistakes(predictor.labels)
@@ -155,20 +176,26 @@ class Evaluator:
 
     def update(self, table: pa.Table, images: list[Image]) -> pa.Table:
         """Predict for a batch of selected rows; returns their values and the model's."""
-        paths = table["path"].to_pylist()
         self.coverage.unreadable += [
-            (path, str(image)) for path, image in zip(paths, images, strict=True) if isinstance(image, BadRow)
+            (path, str(image))
+            for path, image in zip(table["path"].to_pylist(), images, strict=True)
+            if isinstance(image, BadRow)
         ]
         table = table.filter(pa.array([not isinstance(image, BadRow) for image in images], pa.bool_()))
         predictions = self.predictor.predict([image for image in images if not isinstance(image, BadRow)])
         self.mistakes.add(table, predictions)
         self.coverage.rows += len(table)
-        groups = table["group"].to_pylist()
-        if self.expression is not None and predictions.probabilities is not None:
+        paths, groups = table["path"].to_pylist(), table["group"].to_pylist()
+        if self.labelled is not None and predictions.probabilities is not None:
             true = table["true"].to_pylist()
             known = [row for row, label in enumerate(true) if label is not None]
             indices = np.array([self.predictor.labels.index(true[row]) for row in known], int)
-            self.expression.update(indices, predictions.probabilities[known], [groups[row] for row in known])
+            self.labelled.update(
+                [paths[row] for row in known],
+                indices,
+                predictions.probabilities[known],
+                [groups[row] for row in known],
+            )
         if predictions.valence_arousal is not None:
             values = affect_values(table)
             for column, sums in enumerate(self.affect.values()):
@@ -199,14 +226,23 @@ class Evaluator:
     def compute(self) -> Evaluation:
         """The metrics over all batches."""
         self.coverage.training = self.overlap.result()
-        expression = self.expression.compute() if self.expression is not None and self.expression.rows else None
+        expression = self.labelled.metrics() if self.labelled is not None else None
         if expression is not None:
             missing = [each for each in expression.classes if not each.support]
             self.coverage.missing_classes = [each.label for each in missing]
             self.coverage.predicted_missing = sum(each.predicted for each in missing)
         affect = {name: sums.compute() for name, sums in self.affect.items() if sums.rows}
         device = str(self.predictor.device)
-        return Evaluation(self.coverage, device, expression, affect, self.points, self.mistakes.ranked())
+        return Evaluation(
+            coverage=self.coverage,
+            device=device,
+            expression=expression,
+            affect=affect,
+            affect_points=self.points,
+            mistakes=self.mistakes.ranked(),
+            subgroups=self.labelled.by_subgroup() if self.labelled is not None else [],
+            review=self.labelled.review if self.labelled is not None else None,
+        )
 
     def _prediction_rows(self, table: pa.Table, predictions: Predictions) -> pa.Table:
         columns = {name: table[name] for name in ("path", "group", "label", "true")}

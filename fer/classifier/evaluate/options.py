@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import CliPositionalArg
 
 from fer.data.options import DataOptions
@@ -27,6 +27,15 @@ class EvaluateConfig(DataOptions, TrackingOptions):
     allow_training_rows: bool = Field(
         False, description="Evaluate rows that the model was trained on as well; the report then says so first"
     )
+    groups: list[str] = Field(
+        [], description="Metrics by group as well: columns of --metadata, such as age,gender,skin"
+    )
+    metadata: str | None = Field(
+        None, description="CSV file with a column path, or the end of it, and the columns of --groups"
+    )
+    min_confidence: float = Field(
+        0.0, ge=0, le=1, description="List the rows with a lower confidence in review.csv; 0: no list"
+    )
     tta: bool = Field(
         False, description="Test-time augmentation: average each prediction with that of the mirror image"
     )
@@ -43,3 +52,9 @@ class EvaluateConfig(DataOptions, TrackingOptions):
     thumbnails: bool = Field(
         True, description="Show images of the worst mistakes in the report; turn this off before you share it"
     )
+
+    @model_validator(mode="after")
+    def _groups_have_metadata(self) -> EvaluateConfig:
+        if bool(self.groups) != bool(self.metadata):
+            raise ValueError("--groups names columns of the file --metadata: give both or neither")
+        return self

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 from matplotlib.figure import Figure
 
 from fer.classifier.evaluate.evaluator import MAX_POINTS, Evaluation
-from fer.classifier.evaluate.summary import class_table, describe_coverage, headline_metrics
+from fer.classifier.evaluate.summary import class_table, describe_coverage, headline_metrics, subgroup_tables
 from fer.classifier.spec import ModelSpec
 from fer.data.manifest import ShardedDataset
 from fer.evaluation import plots
@@ -22,6 +23,7 @@ from fer.evaluation.report import Plot, Report, Thumbnail, render_html
 from fer.storage import open_path
 from fer.training.run import commit, versions
 
+REVIEW = "review.csv"
 CAPTIONS = {
     "Confusion matrix": "Rows are true labels; colours and percentages are fractions of the row.",
     "Classes": "Precision, recall and F1 with 95% intervals.",
@@ -48,11 +50,14 @@ class EvaluationSetup:
 
 
 class PredictionsFile:
-    """A CSV file of predictions, written batch by batch."""
+    """A CSV file of predictions, written batch by batch.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._writer: pyarrow.csv.CSVWriter | None = None
+    With ``min_confidence``, the rows with a lower confidence are also in `REVIEW` beside it.
+    """
+
+    def __init__(self, path: Path, min_confidence: float = 0.0) -> None:
+        self.path, self.min_confidence = path, min_confidence
+        self._writers: dict[Path, pyarrow.csv.CSVWriter] = {}
 
     def __enter__(self) -> PredictionsFile:
         return self
@@ -61,20 +66,28 @@ class PredictionsFile:
         self.close()
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        while self._writers:
+            self._writers.popitem()[1].close()
 
     def write(self, rows: pa.Table) -> None:
-        if self._writer is None:
-            self._writer = pyarrow.csv.CSVWriter(self.path, rows.schema)
-        self._writer.write_table(rows)
+        self._append(self.path, rows)
+        if self.min_confidence:
+            uncertain = rows.filter(pc.less(rows["confidence"], self.min_confidence))
+            self._append(self.path.with_name(REVIEW), uncertain)
+
+    def _append(self, path: Path, rows: pa.Table) -> None:
+        if path not in self._writers:
+            self._writers[path] = pyarrow.csv.CSVWriter(path, rows.schema)
+        self._writers[path].write_table(rows)
 
 
 def write_results(
     evaluation: Evaluation, setup: EvaluationSetup, predictions: Path, out: Path, thumbnails: bool = True
 ) -> Path:
-    """Write all files to the folder ``out``, and move the file of ``predictions`` there; return the report's path."""
+    """Write all files to the folder ``out``, and move the file of ``predictions`` and its `REVIEW` there.
+
+    Returns the report's path.
+    """
     out.mkdir(parents=True, exist_ok=True)
     sections = describe_setup(setup)
     affect = {name: values.model_dump() for name, values in evaluation.affect.items()}
@@ -82,10 +95,14 @@ def write_results(
         "coverage": evaluation.coverage.model_dump(),
         "expression": evaluation.expression.model_dump() if evaluation.expression else None,
         "affect": affect or None,
+        "subgroups": {each.attribute: each.model_dump() for each in evaluation.subgroups} or None,
+        "review": evaluation.review.model_dump() if evaluation.review else None,
         **{heading.lower(): section for heading, section in sections.items()},
     }
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
     shutil.move(predictions, out / "predictions.csv")
+    if evaluation.review:
+        shutil.move(predictions.with_name(REVIEW), out / REVIEW)
     images = {title: plots.to_png(figure) for title, figure in make_plots(evaluation, setup.history).items()}
     for title, png in images.items():
         (out / f"{title.lower().replace(' ', '-')}.png").write_bytes(png)
@@ -94,7 +111,7 @@ def write_results(
         title=f"{setup.spec.options.backbone} on {Path(setup.data).name}, {evaluation.coverage.split}",
         summary=describe_coverage(evaluation),
         headlines=headline_metrics(evaluation),
-        tables=[classes] if classes else [],
+        tables=[*([classes] if classes else []), *subgroup_tables(evaluation)],
         plots=[Plot(title, png, CAPTIONS[title]) for title, png in images.items()],
         thumbnails=_thumbnails(evaluation) if thumbnails else [],
         thumbnails_title="Worst mistakes" if evaluation.expression else "Largest errors",

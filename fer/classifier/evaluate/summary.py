@@ -7,6 +7,7 @@ from rich.table import Table as RichTable
 
 from fer.classifier.evaluate.evaluator import Coverage, Evaluation
 from fer.evaluation.report import Headline, Table, format_estimate
+from fer.evaluation.subgroups import MIN_ROWS, SubgroupMetrics
 
 
 def headline_metrics(evaluation: Evaluation) -> list[Headline]:
@@ -22,6 +23,7 @@ def headline_metrics(evaluation: Evaluation) -> list[Headline]:
                 "Top-2 accuracy", expression.top2_accuracy, description="correct label among the two most probable"
             ),
             Headline("Calibration error", expression.ece, description="expected calibration error, 15 bins"),
+            Headline("Loss", expression.loss, False, "mean cross-entropy"),
         ]
     for name, metrics in evaluation.affect.items():
         headlines += [
@@ -63,6 +65,12 @@ def describe_coverage(evaluation: Evaluation) -> list[str]:
     if coverage.unreadable:
         path, reason = coverage.unreadable[0]
         sentences.append(f"{len(coverage.unreadable):,} images can't be read ({path}: {reason}).")
+    if (review := evaluation.review) is not None and (rows := review.uncertain + review.confident):
+        sentences.append(
+            f"{review.uncertain:,} of {rows:,} labelled rows have a confidence below {review.min_confidence:g} and are "
+            "listed in review.csv"
+            + (f"; accuracy on the others is {review.hits / review.confident:.1%}." if review.confident else ".")
+        )
     if expression is not None and expression.groups is not None:
         sentences.append(f"Intervals resample {expression.groups:,} groups (subjects or videos), not single rows.")
     return sentences
@@ -105,8 +113,39 @@ def class_table(evaluation: Evaluation) -> Table | None:
     return Table("Classes", ("class", "precision", "recall", "F1", "rows", "predicted"), rows)
 
 
+def subgroup_tables(evaluation: Evaluation) -> list[Table]:
+    """For each attribute, the metrics of its groups, with the largest gaps below."""
+    tables = []
+    for found in evaluation.subgroups:
+        rows = [
+            [
+                value,
+                f"{each.rows:,}",
+                *(format_estimate(metric) for metric in (each.accuracy, each.macro_f1, each.uar)),
+            ]
+            for value, each in found.groups.items()
+        ]
+        columns = (found.attribute, "rows", "accuracy", "macro F1", "UAR")
+        tables.append(Table(f"By {found.attribute}", columns, rows, describe_gaps(found)))
+    return tables
+
+
+def describe_gaps(found: SubgroupMetrics) -> str:
+    """Sentences on the largest gaps between the groups of an attribute."""
+    gaps = {"Largest gap in accuracy": found.accuracy, "Equalised-odds difference": found.odds}
+    sentences = [
+        f"{name}: {format_estimate(gap.gap)}" + (f", in {gap.rate}" if gap.rate != "accuracy" else "")
+        + f", between {gap.highest} and {gap.lowest}."
+        for name, gap in gaps.items()
+        if gap is not None
+    ]  # fmt: skip
+    sentences += [] if sentences else [f"No two groups have {MIN_ROWS} rows, so no gaps are computed."]
+    sentences += [f"{found.unknown:,} rows have no {found.attribute}."] if found.unknown else []
+    return " ".join(sentences)
+
+
 def console_tables(evaluation: Evaluation) -> RenderableType:
-    """The headline metrics and the metrics per class, for the terminal."""
+    """The headline metrics and the metrics per class and subgroup, for the terminal."""
     top = RichTable("metric", "value", "95% interval", box=None, header_style="bold")
     for headline in headline_metrics(evaluation):
         value, _, interval = format_estimate(headline.estimate, headline.percent).partition(" ")
@@ -121,4 +160,10 @@ def console_tables(evaluation: Evaluation) -> RenderableType:
         precision, recall = (format_estimate(estimate, interval=False) for estimate in (each.precision, each.recall))
         counts = f"{each.support:,}", f"{each.predicted:,}"
         classes.add_row(each.label, precision, recall, value, interval.strip("()"), *counts)
-    return Group(top, "", classes)
+    subgroups: list[RenderableType] = []
+    for shown in subgroup_tables(evaluation):
+        table = RichTable(*shown.columns, box=None, header_style="bold")
+        for row in shown.rows:
+            table.add_row(*row)
+        subgroups += ["", table, shown.caption]
+    return Group(top, "", classes, *subgroups)

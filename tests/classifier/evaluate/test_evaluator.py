@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from fer.classifier.evaluate.attributes import read_attributes
 from fer.classifier.evaluate.evaluator import Evaluation, default_split, evaluate
 from fer.classifier.evaluate.mistakes import MAX_MISTAKES
 from fer.classifier.evaluate.options import EvaluateConfig
@@ -212,6 +213,39 @@ def test_output_files(model: Path, make_rows: Make, make_shards: Make, tmp_path:
     private = write_results(found, setup, predictions_file(tmp_path), tmp_path / "out2", thumbnails=False)
     assert private.read_text().count("data:image/png;base64,") == 4
     assert evil.removeprefix("<script>") not in private.read_text(), "paths can name people too"
+
+
+def test_metrics_by_group_and_a_list_for_review(
+    model: Path, make_rows: Make, make_shards: Make, tmp_path: Path
+) -> None:
+    rows = make_rows(FER2013.labels, 90)
+    ages = ["young", "old", None] * 30
+    lines = [f"{row['path']},{age or ''}" for row, age in zip(rows, ages, strict=True)]
+    (tmp_path / "people.csv").write_text("\n".join(["path,age", *lines]))
+    predictor, dataset = Predictor([model], CPU, batch_size=16), make_shards({"test": rows}, FER2013)
+    attributes = read_attributes(str(tmp_path / "people.csv"), ["age"])
+    with PredictionsFile(tmp_path / "predictions.csv", 0.4) as predictions:
+        options: dict[str, Any] = {"attributes": attributes, "min_confidence": 0.4}
+        found = evaluate(predictor, dataset, "test", sink=predictions.write, **options)
+    report = write_results(found, setup_for(model, predictor, dataset), predictions.path, tmp_path / "out")
+    with (report.parent / "predictions.csv").open() as file:
+        predicted = list(csv.DictReader(file))
+    (by_age,) = found.subgroups
+    assert list(by_age.groups) == ["old", "young"]
+    assert by_age.unknown == 30
+    young = [line["predicted"] == line["true"] for line, age in zip(predicted, ages, strict=True) if age == "young"]
+    assert by_age.groups["young"].accuracy.value == pytest.approx(np.mean(young))
+    uncertain = [line for line in predicted if float(line["confidence"]) < 0.4]
+    with (report.parent / "review.csv").open() as file:
+        assert list(csv.DictReader(file)) == uncertain
+    assert found.review is not None
+    assert found.review.uncertain == len(uncertain) > 0
+    sure = [line["predicted"] == line["true"] for line in predicted if float(line["confidence"]) >= 0.4]
+    assert (found.review.confident, found.review.hits) == (len(sure), sum(sure))
+    assert f"{len(uncertain)} of 90 labelled rows have a confidence below 0.4" in report.read_text()
+    assert "By age" in report.read_text()
+    metrics = json.loads((report.parent / "metrics.json").read_text())
+    assert metrics["subgroups"]["age"]["groups"]["old"]["rows"] == 30
 
 
 @pytest.mark.parametrize(
