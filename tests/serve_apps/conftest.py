@@ -104,7 +104,7 @@ def start_live(
         detector = {"detector_model": str(YUNET)} if YUNET.is_file() else {"detector": "haar"}
         config = ServeConfig(apps=["classifier", "live"], models=[str(other)], **server_options, **detector)
         classifier, live = chosen_apps(config)
-        args = LiveConfig(api_keys=server_options["api_keys"], **options)
+        args = LiveConfig(api_keys=server_options.get("api_keys"), **options)
         return start([classifier, live._replace(args=args)], config)
 
     yield start_both
