@@ -13,9 +13,11 @@ import logging
 import os
 import re
 import shlex
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,8 @@ FORWARDED = re.compile(r"(FER|MLFLOW|AWS|GOOGLE|HF|HUGGING_FACE|FSSPEC|NCCL)_\w+
 EXCLUDED = [".git"]
 STOP_SECONDS = 60
 """How long a job that is stopped may take to end: a server finishes its requests first."""
+AGENT_SECONDS = 30
+"""How long a cluster that has just started may take until it accepts jobs."""
 MIB = 2**20
 
 
@@ -103,7 +107,8 @@ def submit(client: JobSubmissionClient, job: str, arguments: Sequence[str], name
     tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
     if tracking.startswith("http"):
         metadata["mlflow"] = re.sub(r"//[^/@]*@", "//", tracking)  # without a password
-    return client.submit_job(
+    send = partial(
+        client.submit_job,
         entrypoint=shlex.join(["python", "-m", "jobs", *job.split(), *arguments]),
         submission_id=job_id,
         runtime_env=runtime_env(options),
@@ -112,6 +117,14 @@ def submit(client: JobSubmissionClient, job: str, arguments: Sequence[str], name
         entrypoint_num_gpus=options.driver_gpus or None,
         entrypoint_resources=options.driver_resources or None,
     )
+    deadline = time.monotonic() + AGENT_SECONDS
+    while True:
+        try:
+            return send()
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(1)
 
 
 def runtime_env(options: SubmitOptions) -> dict[str, Any]:

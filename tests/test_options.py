@@ -46,7 +46,10 @@ def test_flags_can_be_turned_off() -> None:
         (["--data", "d", "--lr", "-1"], "--lr: input should be greater than 0"),
         (["--data", "d", "--val-split", "1.5"], "--val-split: input should be less than 1"),
         (["--data", "d", "--bogus", "1"], "--bogus"),
-        (["--data", "d", "--loss", "hinge"], "--loss: must be one of ce, focal or module:object"),
+        (
+            ["--data", "d", "--loss", "hinge"],
+            "--loss: must be one of ce, focal, bootstrap-soft, bootstrap-hard or module:object",
+        ),
         (["--data", "d", "--in-chans", "2"], "1 for grey or 3 for colour"),
         (["--data", "d", "--config", "no-such-recipe"], "recipes: baseline-resnet18"),
         (["--data", "d", "--margin", "arcface", "--mixup", "0.2"], "--margin needs one label per image"),
