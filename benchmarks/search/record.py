@@ -1,0 +1,150 @@
+"""Records learning curves of random configurations of the space `classifier_cpu`, for `benchmarks.search.replay`.
+
+    python -m benchmarks.search.record --data fer2013.zip --minutes 60
+
+Trains on a sample of a zip of images (train/CLASS/FILE.jpg) with the training loop of `fer train`, in this process and
+on one core, and appends a line to the table for each configuration. It continues where it stopped: the order of the
+configurations depends on the seed only.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from benchmarks.search.table import TABLE, Recorded, read_table
+from fer.options import Options, parse
+
+if TYPE_CHECKING:
+    from fer.data.manifest import ShardedDataset
+    from fer.tuning.space import Point
+    from fer.tuning.sweep import Sweep
+
+
+class RecordOptions(Options):
+    """Record the learning curves of random configurations."""
+
+    data: str = Field(description="Zip of images in train/CLASS")
+    table: str = Field(str(TABLE), description="File to append to")
+    configurations: int = Field(240, ge=1, description="Stop when the table has so many")
+    minutes: float = Field(60, gt=0, description="Stop after so many minutes, when the configuration in work is done")
+    train_rows: int = Field(1000, ge=1, description="Training images")
+    val_rows: int = Field(600, ge=1, description="Validation images")
+    epochs: int = Field(9, ge=1, description="Epochs of each configuration")
+
+
+def main(options: RecordOptions) -> None:
+    from fer.tuning.options import TuneConfig
+    from fer.tuning.search import sample_points
+    from fer.tuning.sweep import plan_sweep
+    from tune_spaces.classifier_cpu import SPACE
+
+    deadline = time.monotonic() + 60 * options.minutes
+    table = Path(options.table)
+    with tempfile.TemporaryDirectory() as scratch:
+        dataset = prepare_sample(options, Path(scratch))
+        fixed = {"epochs": options.epochs, "warmup_epochs": 0.5, "threads": 1, "device": "cpu"}
+        sweep = plan_sweep(TuneConfig(space="classifier_cpu", data=dataset.root, set=fixed), SPACE, {}, [])
+        points = sample_points(SPACE.params, [SPACE.default], options.configurations, seed=0)
+        known = [recorded.point for recorded in read_table(table)] if table.exists() else []
+        for point in ({name: rounded(value) for name, value in point.items()} for point in points):
+            if point in known:
+                continue
+            if time.monotonic() > deadline:
+                break
+            recorded = record(sweep, dataset, point)
+            with table.open("a") as file:
+                file.write(recorded.model_dump_json() + "\n")
+            print(f"best score {max(recorded.scores):.3f}, {sum(recorded.cpu_seconds):.1f} CPU s", flush=True)
+
+
+def prepare_sample(options: RecordOptions, root: Path) -> ShardedDataset:
+    """Shards of a random sample of the zip's training images."""
+    from fer.data.options import PrepareOptions
+    from fer.data.prepare import prepare
+
+    rows = options.train_rows + options.val_rows
+    with zipfile.ZipFile(options.data) as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("train/") and name.endswith(".jpg"))
+        archive.extractall(root, random.Random(0).sample(names, rows))
+    share = options.val_rows / rows
+    return prepare(PrepareOptions(data=str(root / "train"), out=str(root / "shards"), val_split=share))
+
+
+def record(sweep: Sweep, dataset: ShardedDataset, point: Point) -> Recorded:
+    """Train at a point: the validation score and the CPU seconds of each epoch, and the latency of the network."""
+    from fer.classifier.model import new_spec
+    from fer.classifier.train import ClassifierTrainer
+    from fer.training.worker import Worker
+    from fer.tuning.profile import latency_ms
+
+    config = sweep.job_config(point)
+    spec = new_spec(config, dataset.manifest.space)
+    scores: list[float] = []
+    clock = [time.process_time()]
+
+    def report(metrics: dict[str, Any], checkpoint: object) -> None:
+        scores.append(round(metrics["score"], 4))
+        clock.append(time.process_time())
+
+    trainer = ClassifierTrainer(config, spec, dataset, Worker.start(config, report), untracked())
+    trainer.data_loader = in_process_loader(dataset, config, spec)
+    with redirect_stdout(StringIO()):
+        trainer.fit()
+    seconds = [round(after - before, 2) for before, after in pairwise(clock)]
+    network, example = sweep.trainable.network(config, {"data": dataset.root})
+    return Recorded(point=point, scores=scores, cpu_seconds=seconds, latency=round(latency_ms(network, example), 3))
+
+
+def in_process_loader(dataset: ShardedDataset, config: Any, spec: Any) -> Any:
+    """Ferry's loader without Ray Data: rows are read, decoded and augmented in this thread, in the same order."""
+    import pyarrow as pa
+
+    from fer.classifier.data_loader import COLUMNS, Collate, DecodeImages, FaceDataLoader
+    from fer.data.stream.reader import read_window
+
+    class InProcessLoader(FaceDataLoader):
+        def _batches(self, windows: Iterator[Any], augment: Any) -> Iterator[Any]:
+            collate = Collate(spec, DecodeImages(spec, augment), self.classes, config.soft_labels)
+            rows = None
+            for window in windows:
+                table = read_window(window, COLUMNS)
+                rows = table if rows is None else pa.concat_tables([rows, table])
+                while len(rows) >= config.batch_size:
+                    yield collate(rows.slice(0, config.batch_size))
+                    rows = rows.slice(config.batch_size)
+            if rows is not None and len(rows):
+                yield collate(rows)
+
+    return InProcessLoader(dataset, config, spec, rank=0, world_size=1)
+
+
+def untracked() -> Any:
+    """A run that nothing is logged to."""
+    from fer.tracking import Run
+
+    class Untracked(Run):
+        def _append(self, **entry: Any) -> None:
+            pass
+
+    return Untracked("", "")
+
+
+def rounded(value: Any) -> Any:
+    """A float with four significant digits: what is trained is what the table says."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main(parse(RecordOptions, sys.argv[1:], "benchmark"))

@@ -1,0 +1,90 @@
+"""The searchers that are compared: a sampler of Optuna, and a rule that stops poor trials early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+from fer.tuning.scheduler import ASHA, PROGRESS
+from fer.tuning.search import SCORE, make_sampler
+from tune_spaces.classifier_cpu import SPACE
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """One way to search."""
+
+    sampler: Callable[[int], BaseSampler]
+    """Makes the sampler from a seed."""
+    stopping: Literal["none", "asha", "hyperband"] = "none"
+    grace_period: int = SPACE.grace_period
+    """Epochs before ASHA may stop a trial."""
+    stopped_as: optuna.trial.TrialState = optuna.trial.TrialState.COMPLETE
+    """How a stopped trial is told: complete with its best score, as `fer tune` does, or pruned, which Optuna's TPE
+    ranks below all complete ones, by the epoch that it reached."""
+
+
+def random(seed: int) -> BaseSampler:
+    return make_sampler("random", seed, 0)
+
+
+def tpe(seed: int) -> BaseSampler:
+    return make_sampler("tpe", seed, 0)
+
+
+PRUNED = optuna.trial.TrialState.PRUNED
+
+SEARCHERS = {
+    "random": Searcher(random),
+    "random, ASHA": Searcher(random, "asha"),
+    "TPE": Searcher(tpe),
+    "TPE, ASHA": Searcher(tpe, "asha"),
+    "TPE, ASHA, told as pruned": Searcher(tpe, "asha", stopped_as=PRUNED),
+    "random, ASHA from epoch 3": Searcher(random, "asha", 3),
+    "TPE, ASHA from epoch 3": Searcher(tpe, "asha", 3),
+    # BOHB (Falkner et al., ICML 2018) is Hyperband with a density model per bracket; this is Optuna's form of it.
+    "BOHB": Searcher(tpe, "hyperband", stopped_as=PRUNED),
+    "GP": Searcher(lambda seed: GPSampler(seed=seed)),
+}
+TWO_OBJECTIVES = {
+    "random": Searcher(random),
+    "NSGA-II": Searcher(lambda seed: NSGAIISampler(seed=seed, population_size=8)),
+    "TPE": Searcher(tpe),
+    "random, ASHA": Searcher(random, "asha"),
+    "TPE, ASHA": Searcher(tpe, "asha"),
+}
+
+
+def make_pruner(searcher: Searcher, epochs: int) -> optuna.pruners.BasePruner:
+    """Hyperband's brackets if the searcher uses them: a sampler then learns from the trials of its bracket only."""
+    if searcher.stopping != "hyperband":
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.HyperbandPruner(SPACE.grace_period, epochs, SPACE.reduction_factor)
+
+
+class Stopping:
+    """Decides after each epoch whether a trial goes on."""
+
+    def __init__(self, searcher: Searcher, epochs: int) -> None:
+        self.searcher = searcher
+        self.asha = ASHA(replace(SPACE, grace_period=searcher.grace_period), epochs)
+
+    def starts(self, number: int) -> Trial:
+        trial = Trial("replayed", stub=True, trial_id=str(number))
+        self.asha.on_trial_add(None, trial)  # type: ignore[arg-type]
+        return trial
+
+    def stops(self, trial: Trial, suggested: optuna.Trial, epoch: int, best: float) -> bool:
+        """Whether to stop a trial after ``epoch``, with the best score that it has had."""
+        if self.searcher.stopping == "hyperband":
+            return suggested.should_prune()
+        if self.searcher.stopping == "none":
+            return False
+        result: dict[str, Any] = {PROGRESS: epoch, SCORE: best}
+        return self.asha.on_trial_result(None, trial, result) == TrialScheduler.STOP
