@@ -3,7 +3,7 @@
     python -m benchmarks.search.replay
 
 A searcher proposes a point; the nearest recorded configuration that it has not used answers with its learning curve,
-and is what the searcher is told. So a search of hours takes seconds, and 100 seeds of each searcher can be compared.
+and the searcher learns its score. So a search of hours takes seconds, and 100 seeds of each searcher can be compared.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Searcher:
     grace_period: int = SPACE.grace_period
     """Epochs before ASHA may stop a trial."""
     stopped_as: optuna.trial.TrialState = optuna.trial.TrialState.COMPLETE
-    """How a stopped trial is told: complete with its best score, as `fer tune` does, or pruned, which Optuna's TPE
+    """How a stopped trial is reported: complete with its best score, as `fer tune` does, or pruned, which Optuna's TPE
     ranks below all complete ones, by the epoch that it reached."""
 
 
@@ -45,7 +45,7 @@ SEARCHERS = {
     "random, ASHA": Searcher(random, "asha"),
     "TPE": Searcher(tpe),
     "TPE, ASHA": Searcher(tpe, "asha"),
-    "TPE, ASHA, told as pruned": Searcher(tpe, "asha", stopped_as=PRUNED),
+    "TPE, ASHA, reported as pruned": Searcher(tpe, "asha", stopped_as=PRUNED),
     "random, ASHA from epoch 3": Searcher(random, "asha", 3),
     "TPE, ASHA from epoch 3": Searcher(tpe, "asha", 3),
     # BOHB (Falkner et al., ICML 2018) is Hyperband with a density model per bracket; this is Optuna's form of it.

@@ -103,8 +103,10 @@ class ClassifierTrainer:
             step_start = number - number % self.config.grad_accum_steps
             accumulated = min(self.config.grad_accum_steps, left - step_start)
             is_last = number + 1 == step_start + accumulated
-            passes.append(partial(self.forward_backward, batch, state.batch, accumulated, is_last))
-            losses.append(passes[-1]())
+            forward_backward = partial(self.forward_backward, batch, state.batch, accumulated, is_last)
+            losses.append(forward_backward())
+            if self.config.sam:  # without it, the batches of a step need not stay in memory
+                passes.append(forward_backward)
             state.count_batch(size)
             if is_last:
                 self.sam.repeat(passes)

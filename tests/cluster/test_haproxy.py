@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +21,7 @@ import pytest
 
 from cluster.serve import HAPROXY, serve_settings
 from tests.processes import running
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(
     "FERRY_HAPROXY" not in serve_settings() or shutil.which("setpriv") is None,
@@ -276,10 +277,3 @@ def listeners(port: int) -> int:
     """How many sockets listen on the port."""
     found = psutil.net_connections("tcp4")
     return sum(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import struct
 import threading
-import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from jobs.serve import start
 from serve_apps.applications import chosen_apps
 from serve_apps.options import ServeConfig
 from serve_apps.server import check_port
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -261,10 +261,3 @@ def test_a_second_server_on_the_cluster_is_a_user_error(
     with pytest.raises(UserError, match=reason):
         start(chosen_apps(other), other)
     assert client.get("/healthz").status_code == 200
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not hold within 30 seconds"
-        time.sleep(0.05)

@@ -32,7 +32,7 @@ from serve_apps.monitoring.request_log import FILES, log_folder
 from serve_apps.options import ServeConfig
 from tests.cluster.test_monitoring_files import CLUSTER, queries
 from tests.processes import running
-from tests.serve_apps.classifier.test_app import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
