@@ -97,6 +97,8 @@ def command(config: StartConfig) -> list[str]:
     role = ["--address", config.join] if config.join else ["--head", "--port", str(config.port)]
     if not config.join:
         role += ["--dashboard-host", config.host, "--dashboard-port", str(config.dashboard_port)]
+        # A job runs on the cluster that its node's folder names: the last one started with that folder.
+        role += ["--temp-dir", f"/tmp/ray-{config.port}"]
     limits = [("--num-cpus", config.cpus), ("--num-gpus", config.gpus)]
     offered = [word for flag, number in limits if number is not None for word in (flag, str(number))]
     ray = str(Path(sys.executable).with_name("ray"))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -130,8 +131,9 @@ def test_the_token_is_the_users_alone_and_needed(fer: Fer, home: Path, address: 
 
 
 @pytest.mark.slow
-def test_a_job_returns_its_log_and_its_exit_code(fer: Fer) -> None:
-    failed = fer("submit", "evaluate", "--", "ferry-small")
+def test_a_job_returns_its_log_and_its_exit_code(fer: Fer, start_nodes: Callable[..., Any]) -> None:
+    with start_nodes():  # of two clusters on a machine, the job runs on its own, not on the last one started
+        failed = fer("submit", "evaluate", "--", "ferry-small")
     assert failed.returncode == 2, failed.stdout + failed.stderr
     assert "data-of-the-environment" in failed.stdout
     done = fer("submit", "fetch", "--", "--help")
