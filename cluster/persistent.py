@@ -60,7 +60,7 @@ def start(config: StartConfig) -> str:
     log = STATE / "cluster.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            command(config), env=node_environment(), stdout=output, stderr=output, start_new_session=True
+            command(config), env=node_environment(config), stdout=output, stderr=output, start_new_session=True
         )
     _wait(config, process, log)
     url = f"http://{config.host}:{config.dashboard_port}"
@@ -118,11 +118,13 @@ def _free_port(preferred: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def node_environment() -> dict[str, str]:
+def node_environment(config: StartConfig) -> dict[str, str]:
     """What the node's processes get: token authentication, Serve's settings, and no job's variables."""
     own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # jobs run `python`
-    return own | serve_settings() | {"RAY_AUTH_MODE": "token", "PATH": path}
+    # A worker that leaves finishes its requests (Ray's default: 30 s at most). With the head, all of them end.
+    drain = {} if config.join else {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+    return own | serve_settings() | drain | {"RAY_AUTH_MODE": "token", "PATH": path}
 
 
 def make_token() -> None:

@@ -146,7 +146,7 @@ def test_a_stopped_job_is_resumed_under_its_name(fer: Fer, home: Path) -> None:
     from fer.data.synthetic import write_faces
 
     write_faces(home / "faces", per_class=20, size=48)
-    options = ["--data", "faces", "--backbone", "resnet18", "--img-size", "32", "--epochs", "200", "--name", "long"]
+    options = ["--data", "faces", "--backbone", "test_resnet", "--img-size", "32", "--epochs", "200", "--name", "long"]
     options += ["--storage", f"{home}-runs"]  # the job's own folder is another one if the code has changed
     submitted = fer("submit", "train", "--no-wait", "--", *options)
     assert submitted.returncode == 0, submitted.stderr

@@ -11,7 +11,7 @@ import pytest
 
 from fer.data.manifest import ShardedDataset
 
-EPOCHS = 12
+EPOCHS = 6
 TRAIN = """
 import sys
 from fer.classifier import train
@@ -47,7 +47,7 @@ def test_a_group_grows_and_shrinks_with_the_cluster(
 ) -> None:
     words = ["train", "--data", str(small_shards), "--storage", str(tmp_path), "--name", "elastic", "--img-size", "40"]
     words += ["--backbone", "test_resnet", "--batch-size", "32", "--epochs", str(EPOCHS), "--workers", "1..2"]
-    words += ["--threads", "1", "--checkpoint-every", "2", "--start-timeout", "200"]
+    words += ["--threads", "1", "--checkpoint-every", "4", "--start-timeout", "200"]
     rows_file = tmp_path / "rows"
     with start_nodes() as nodes:
         driver = nodes.run("-c", TRAIN, str(rows_file), *words)
