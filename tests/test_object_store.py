@@ -30,6 +30,15 @@ TRAIN = [
 ]  # fmt: skip
 
 
+SHELL = """
+import json, sys
+from jobs.__main__ import main
+for line in sys.stdin:
+    print("\\nended", main(json.loads(line)), flush=True)
+"""
+"""Runs commands, one a line, in one process: they share its Ray, as those of a notebook do."""
+
+
 class Machine:
     """Runs commands with an empty home and temporary folder: all that it shares with another is the object store."""
 
@@ -45,20 +54,34 @@ class Machine:
         database = f"sqlite:///{folder.parent / 'mlflow.db'}"  # stands for an MLflow server
         self.storage = ["--storage", "s3://bucket/runs", "--tracking-uri", database]
 
+        self.shell: subprocess.Popen[str] | None = None
+
     def close(self) -> None:
+        if self.shell:
+            self.shell.communicate(timeout=60)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
-    def start(self, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command in a process of its own."""
         command = [sys.executable, "-m", "jobs", *arguments]
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment, text=True, **streams)
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment, text=True)
 
     def run(self, *arguments: str) -> str:
         """Run a command that must succeed; its output."""
+        if self.shell is None:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            command = [sys.executable, "-c", SHELL]
+            self.shell = subprocess.Popen(command, cwd=self.folder, env=self.environment, text=True, **pipes)  # type: ignore[call-overload]
         started = time.monotonic()
-        done = self.start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        output, _ = done.communicate(timeout=500)
+        self.shell.stdin.write(json.dumps(arguments) + "\n")
+        self.shell.stdin.flush()
+        output = ""
+        for line in self.shell.stdout:
+            if line.startswith("ended"):
+                break
+            output += line
         print(f"fer {arguments[0]}: {time.monotonic() - started:.1f} s", flush=True)
-        assert done.returncode == 0, output
+        assert line == "ended 0\n", output
         return output
 
 
