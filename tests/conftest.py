@@ -18,6 +18,9 @@ import pytest
 if TYPE_CHECKING:
     from fer.tracking import Run
 
+# A worker's report waits for the next poll of its controller, which is a second away by default.
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
+
 pytest_plugins = [
     "tests.fixtures.browser",
     "tests.fixtures.chat_server",

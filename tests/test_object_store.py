@@ -49,7 +49,7 @@ class Machine:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "FER_", "XDG_"))},
             **store.environment, "HOME": str(folder), "TMPDIR": self.scratch, "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
         }  # fmt: skip
         database = f"sqlite:///{folder.parent / 'mlflow.db'}"  # stands for an MLflow server
         self.storage = ["--storage", "s3://bucket/runs", "--tracking-uri", database]

@@ -35,8 +35,7 @@ EPOCHS = 4
 PRETRAINED = "pretrained.safetensors"
 StepLosses = Callable[[Run], dict[int, float]]
 SameRun = Callable[[tuple[Result, Run], tuple[Result, Run]], None]
-Kill = Callable[[Path, list[int]], threading.Thread]
-
+Kill = Callable[[Path, Callable[[dict[str, Any]], bool], list[int]], threading.Thread]
 
 MODEL = {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128], "drop_rate": 0.1}
 
@@ -187,24 +186,18 @@ def test_the_messages_of_controller_and_workers_are_in_the_log(undisturbed: tupl
     assert "WARNING ray.data._internal.progress: Progress bars disabled" in text
 
 
-def test_a_killed_worker_changes_nothing(
-    undisturbed: tuple[Result, Run], small_shards: Path, out: Path, kill_in_mid_epoch: Kill, assert_same_run: SameRun
+def test_killed_workers_and_a_second_command_change_nothing(
+    undisturbed: tuple[Result, Run], small_shards: Path, out: Path, kill_worker_when: Kill, assert_same_run: SameRun
 ) -> None:
+    """A worker is killed in the second epoch, and the run goes on; in the third, and it ends. Its name continues it."""
     killed: list[int] = []
-    watcher = kill_in_mid_epoch(out / "killed", killed)
-    survived = run_training(small_shards, out, "killed", max_failures=1)
-    watcher.join()
-    assert killed, "the run ended before a worker could be killed"
-    assert_same_run(undisturbed, survived)
-
-
-def test_a_stopped_run_is_continued_by_its_name(
-    undisturbed: tuple[Result, Run], small_shards: Path, out: Path, kill_in_mid_epoch: Kill, assert_same_run: SameRun
-) -> None:
-    killed: list[int] = []
-    watcher = kill_in_mid_epoch(out / "stopped", killed)
+    watchers = [
+        kill_worker_when(out / "killed", lambda state: state["epoch"] == 1 and state["batch"] > 0, killed),
+        kill_worker_when(out / "killed", lambda state: state["epoch"] >= 2 and state["batch"] > 0, killed),
+    ]
     with pytest.raises(Exception, match=r"(?i)worker|actor|died"):
-        run_training(small_shards, out, "stopped", max_failures=0)
-    watcher.join()
-    assert killed
-    assert_same_run(undisturbed, run_training(small_shards, out, "stopped", max_failures=0))
+        run_training(small_shards, out, "killed", max_failures=1)
+    for watcher in watchers:
+        watcher.join()
+    assert len(killed) == 2
+    assert_same_run(undisturbed, run_training(small_shards, out, "killed", max_failures=1))
