@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import torch
-from ray.data.collate_fn import ArrowBatchCollateFn
 from torch import Tensor
 
 from fer.classifier.augment import Augment
@@ -17,7 +17,8 @@ from fer.classifier.preprocess import to_input
 from fer.classifier.spec import ModelSpec
 from fer.data.images import decode_rgb
 from fer.data.manifest import ShardedDataset
-from fer.data.stream.reader import ROW_SEED, iter_batches, read_window
+from fer.data.stream.ordered import in_processes, on_threads
+from fer.data.stream.reader import ROW_SEED, iter_tables, read_window
 from fer.data.stream.sampler import Window, row_groups, sequential_windows, training_windows
 from fer.labels import map_labels
 
@@ -44,18 +45,14 @@ class DecodeImages:
         )
 
 
-class Collate(ArrowBatchCollateFn):
-    """An Arrow table to a Batch. Called on several threads."""
+class Collate:
+    """An Arrow table to a Batch. Called on several threads, or in several processes."""
 
     def __init__(self, spec: ModelSpec, decode: DecodeImages, classes: dict[str, int], with_votes: bool) -> None:
         self.spec, self.decode, self.classes, self.with_votes = spec, decode, classes, with_votes
 
-    def __call__(self, batch: pa.Table) -> Batch:  # type: ignore[override]
-        if PIXELS in batch.column_names:
-            shape = (len(batch), self.spec.options.img_size, self.spec.options.img_size, self.spec.options.in_chans)
-            pixels = np.frombuffer(b"".join(batch[PIXELS].to_pylist()), np.uint8).reshape(shape).copy()
-        else:
-            pixels = self.decode(batch)
+    def __call__(self, batch: pa.Table) -> Batch:
+        pixels = self._decoded(batch) if PIXELS in batch.column_names else self.decode(batch)
         labels = torch.tensor([self.classes[label] for label in batch["label"].to_pylist()])
         affect = np.stack([batch[name].to_numpy().astype(np.float32) for name in ("valence", "arousal")], axis=1)
         tensors = {"pixels": torch.from_numpy(pixels), "label": labels, "affect": torch.from_numpy(affect)}
@@ -65,14 +62,41 @@ class Collate(ArrowBatchCollateFn):
             tensors["votes"] = torch.stack([torch.tensor(v) if v else h for v, h in zip(votes, hard, strict=True)])
         return tensors
 
+    def _decoded(self, batch: pa.Table) -> np.ndarray:
+        """The pixels (N, side, side, C) of a table of `_load_decoded`."""
+        shape = self.spec.options.img_size, self.spec.options.img_size, self.spec.options.in_chans
+        size = math.prod(shape)
+        parts = [
+            np.frombuffer(chunk.buffers()[1], np.uint8, len(chunk) * size, chunk.offset * size)
+            for chunk in batch[PIXELS].chunks
+        ]
+        return np.concatenate(parts).reshape(-1, *shape)
+
+
+def compact(table: pa.Table) -> pa.Table:
+    """A copy of a slice, without the rest of the table: pickling a slice sends all of it."""
+    return table.take(np.arange(len(table)))
+
+
+def pinned(batch: Batch) -> Batch:
+    """The batch in memory that a GPU reads by itself, while this process goes on."""
+    return {name: tensor.pin_memory() for name, tensor in batch.items()}
+
 
 class FaceDataLoader:
-    """Batches of a sharded data set for one worker."""
+    """Batches of a sharded data set for one worker; with ``pin_memory``, for a copy to a GPU in the background."""
 
     def __init__(
-        self, dataset: ShardedDataset, config: TrainConfig, spec: ModelSpec, rank: int, world_size: int
+        self,
+        dataset: ShardedDataset,
+        config: TrainConfig,
+        spec: ModelSpec,
+        rank: int,
+        world_size: int,
+        pin_memory: bool = False,
     ) -> None:
         self.dataset, self.config, self.spec, self.rank, self.world_size = dataset, config, spec, rank, world_size
+        self.pin_memory = pin_memory
         mapping = map_labels(dataset.manifest.space, spec.space)
         self.classes = {label: spec.space.index(mapped) for label, mapped in mapping.items() if mapped is not None}
         self.groups = row_groups(dataset, "train")
@@ -125,17 +149,32 @@ class FaceDataLoader:
         load = (
             partial(_load_decoded, decode) if self.config.decode == "remote" else partial(read_window, columns=COLUMNS)
         )
-        return iter_batches(
-            windows,
-            load,
-            Collate(self.spec, decode, self.classes, self.config.soft_labels),
-            batch_size=self.config.batch_size,
-            threads=self.config.decode_threads,
-        )
+        collate = Collate(self.spec, decode, self.classes, self.config.soft_labels)
+        size, processes = self.config.batch_size, self.config.decode == "processes" and augment is not None
+        return collated(windows, load, collate, size, self.config.decode_threads, processes, self.pin_memory)
+
+
+def collated(
+    windows: Iterator[Window],
+    load: Callable[[Window], pa.Table],
+    collate: Callable[[pa.Table], Batch],
+    batch_size: int,
+    parallel: int,
+    processes: bool,
+    pin_memory: bool,
+) -> Iterator[Batch]:
+    """The windows' rows as batches, in order, collated on ``parallel`` threads or in processes."""
+    tables = iter_tables(windows, load, batch_size=batch_size)
+    if processes:
+        return in_processes(collate, map(compact, tables), parallel, pin_memory)
+    return on_threads((lambda table: pinned(collate(table))) if pin_memory else collate, tables, parallel)
 
 
 def _load_decoded(decode: DecodeImages, window: Window) -> pa.Table:
     """Remote decoding: a window with raw input pixels instead of encoded images."""
     table = read_window(window, COLUMNS)
-    raw = pa.array([image.tobytes() for image in decode(table)], pa.binary())
+    pixels = decode(table)
+    raw = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(pixels[0].nbytes), len(pixels), [None, pa.py_buffer(np.ascontiguousarray(pixels))]
+    )
     return table.drop_columns(["image"]).append_column(PIXELS, raw)

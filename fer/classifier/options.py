@@ -114,9 +114,19 @@ class TrainConfig(
 
     mutable_options: ClassVar[frozenset[str]] = frozenset({"workers"})
 
-    decode_threads: int = Field(2, ge=1, le=64, description="Threads per worker that decode and augment images")
-    decode: Literal["worker", "remote"] = Field(
-        "worker", description="Decode images in the training worker, or on other CPUs of the cluster"
+    compile: bool = Field(
+        False, description="Compile the network with torch.compile: a minute or more at the start, then faster on GPUs"
+    )
+    decode: Literal["worker", "processes", "remote"] = Field(
+        "worker",
+        description="Decode and augment images on threads of the training worker, in processes beside it (for many "
+        "cores and for --auto-augment), or on other CPUs of the cluster",
+    )
+    decode_threads: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="Threads per worker that decode and augment images; processes with --decode processes",
     )
 
     @model_validator(mode="after")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import torch
 from timm.layers import DropPath
 from torch import nn
@@ -13,6 +16,9 @@ from fer.classifier.spec import ModelSpec
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
 from fer.training.optim import build_optimizer
+
+COMPILERS = (os.environ.get("CXX", "g++"), "clang++")
+"""What torch.compile builds with: the kernels on CPUs, and the code that starts those on GPUs."""
 
 
 def has_dropout(model: FaceModel) -> bool:
@@ -44,6 +50,8 @@ def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDatase
             raise UserError(
                 f"timm does not support gradient checkpointing for {config.backbone}: leave out --grad-checkpointing"
             ) from None
+    if config.compile and not any(map(shutil.which, COMPILERS)):
+        raise UserError("--compile needs a C++ compiler: install g++ on every node, or leave out --compile")
     rows = dataset.split("train").rows
     if rows // config.workers < config.batch_size:
         raise UserError(

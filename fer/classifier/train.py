@@ -66,12 +66,15 @@ class ClassifierTrainer:
     ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.spec, self.worker, self.tracking = config, spec, worker, run
-        self.data_loader = FaceDataLoader(dataset, config, spec, worker.rank, worker.world_size)
+        place = {"rank": worker.rank, "world_size": worker.world_size, "pin_memory": worker.device.type == "cuda"}
+        self.data_loader = FaceDataLoader(dataset, config, spec, **place)
         self.has_validation = "val" in dataset.manifest.splits
         self.amp = amp_dtype(worker.device) if config.amp else None
         self.steps_per_epoch = -(-self.data_loader.batches_per_epoch // config.grad_accum_steps)
         self.model_state = ModelState(config, spec, worker.device, self.amp, self.steps_per_epoch)
         self.model = worker.prepare_model(self.model_state.raw)
+        if config.compile:  # what is validated and saved stays the network itself
+            self.model = torch.compile(self.model)
         weight = class_weights(dataset.split("train").counts, spec.labels) if config.class_weights else None
         teacher = Teacher(teachers, spec, config.teacher_temperature, worker.device, self.amp) if teachers else None
         self.objective = Objective(config, weight.to(worker.device) if weight is not None else None, teacher)
@@ -132,14 +135,13 @@ class ClassifierTrainer:
 
         Gradients are all-reduced at the last batch of a step only. Returns the loss, detached.
         """
-        device = self.worker.device
         seed = derive_seed(self.config.seed, self.state.epoch, number, self.worker.rank)
         torch.manual_seed(seed)
-        images = normalize(batch["pixels"].to(device, non_blocking=True), self.spec)
-        labels = batch["label"].to(device)
-        targets = batch["votes"].to(device) if "votes" in batch else F.one_hot(labels, len(self.spec.labels)).float()
+        batch = {name: tensor.to(self.worker.device, non_blocking=True) for name, tensor in batch.items()}
+        images, labels = normalize(batch["pixels"], self.spec), batch["label"]
+        targets = batch["votes"] if "votes" in batch else F.one_hot(labels, len(self.spec.labels)).float()
         images, targets = self.augment(images, targets, seed)
-        inputs = self.objective.prepare(images, labels, targets, batch["affect"].to(device))
+        inputs = self.objective.prepare(images, labels, targets, batch["affect"])
         skip_sync = self.worker.world_size > 1 and not is_last
         with self.model.no_sync() if skip_sync else nullcontext():
             with self.autocast():
@@ -155,7 +157,7 @@ class ClassifierTrainer:
         broadcast_buffers(model)  # they are rank 0's in the checkpoint too
         for batch in self.data_loader.val_batches():
             with self.autocast():
-                outputs = model(normalize(batch["pixels"].to(self.worker.device), self.spec))
+                outputs = model(normalize(batch["pixels"].to(self.worker.device, non_blocking=True), self.spec))
             self.metrics.update(outputs, batch)
         metrics = self.metrics.compute()
         self.model_state.spec = self.spec.model_copy(update={"reference": self.metrics.reference})

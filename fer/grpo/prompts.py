@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
-from ray.data.collate_fn import ArrowBatchCollateFn
 from torch import Tensor
 
 from fer.data.manifest import ShardedDataset
@@ -32,13 +31,13 @@ class PromptExample:
     answer: str
 
 
-class PromptCollator(ArrowBatchCollateFn):
+class PromptCollator:
     """Rows to examples."""
 
     def __init__(self, chat: ChatFormat) -> None:
         self.chat = chat
 
-    def __call__(self, table: pa.Table) -> list[PromptExample]:  # type: ignore[override]
+    def __call__(self, table: pa.Table) -> list[PromptExample]:
         return [
             PromptExample(
                 Prompt(row.text, row.image),

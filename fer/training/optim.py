@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import cast
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
@@ -20,9 +21,15 @@ def build_optimizer(options: OptimizerOptions, model: nn.Module) -> torch.optim.
     """timm optimizer by name, without weight decay on biases and normalisation. Raises UserError if there is none."""
     if options.opt not in list_optimizers():
         raise UserError(f"--opt: timm has no optimizer {options.opt!r}; for example adamw, sgd, lamb, muon")
+    fused = {"fused": True} if has_fused(options.opt) else {}
     return create_optimizer_v2(
-        model, opt=options.opt, lr=options.lr, weight_decay=options.weight_decay, momentum=options.momentum
+        model, opt=options.opt, lr=options.lr, weight_decay=options.weight_decay, momentum=options.momentum, **fused
     )
+
+
+def has_fused(name: str) -> bool:
+    """Whether PyTorch updates all weights in one kernel with this optimizer: Adam, AdamW, SGD and Adagrad."""
+    return "fused" in inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
 
 
 class LRSchedule:

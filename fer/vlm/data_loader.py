@@ -7,7 +7,7 @@ similar length too. A batch's number determines its rows, so a position in the e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
-from ray.data.collate_fn import ArrowBatchCollateFn
 from torch import Tensor
 
 from fer.answers import extract_answer
@@ -111,13 +110,13 @@ def prompt_rows(table: pa.Table, chat: ChatFormat) -> list[PromptRow]:
     ]
 
 
-class SftCollator(ArrowBatchCollateFn):
+class SftCollator:
     """A chunk of rows to batches of similar length, the shortest rows first. Called on several threads."""
 
     def __init__(self, chat: ChatFormat, batch_size: int, sort: bool) -> None:
         self.chat, self.batch_size, self.sort = chat, batch_size, sort
 
-    def __call__(self, table: pa.Table) -> tuple[SftBatch, ...]:  # type: ignore[override]
+    def __call__(self, table: pa.Table) -> tuple[SftBatch, ...]:
         rows = table.to_pylist()
         encoded = [self.chat.encode(row_turns(row)) for row in rows]
         images = [row_image(row, self.chat) for row in rows]
@@ -132,13 +131,13 @@ class SftCollator(ArrowBatchCollateFn):
         )
 
 
-class GenerationCollator(ArrowBatchCollateFn):
+class GenerationCollator:
     """Rows to a batch of prompts for generation. Called on several threads."""
 
     def __init__(self, chat: ChatFormat) -> None:
         self.chat = chat
 
-    def __call__(self, table: pa.Table) -> PromptBatch:  # type: ignore[override]
+    def __call__(self, table: pa.Table) -> PromptBatch:
         rows = prompt_rows(table, self.chat)
         return PromptBatch(self.chat.collate_prompts([row.text for row in rows], [row.image for row in rows]), rows)
 
@@ -198,6 +197,6 @@ class ChatDataLoader:
             row_groups(self.dataset, "val"), rank=self.rank, world_size=self.world_size, limit=rows
         )
 
-    def _batches(self, windows: Iterator[Window], collate: ArrowBatchCollateFn, batch_size: int) -> Iterator[Any]:
+    def _batches(self, windows: Iterator[Window], collate: Callable[[pa.Table], Any], batch_size: int) -> Iterator[Any]:
         load = partial(read_window, columns=COLUMNS)
         return iter_batches(windows, load, collate, batch_size=batch_size, threads=self.options.decode_threads)

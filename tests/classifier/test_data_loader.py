@@ -1,5 +1,6 @@
 """The classifier's data loader: labels, votes and affect from rows, and the same pixels wherever they are decoded."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from fer.classifier.data_loader import Batch, Collate, DecodeImages, FaceDataLoader
+from fer.classifier.data_loader import Batch, Collate, DecodeImages, FaceDataLoader, compact
 from fer.classifier.model import new_spec
 from fer.classifier.options import TrainConfig
 from fer.classifier.spec import ModelSpec
@@ -65,7 +66,7 @@ def test_votes_are_soft_targets_and_rows_without_votes_keep_their_label() -> Non
 def test_batches_resume_in_mid_epoch_and_are_the_same_wherever_images_are_decoded(small_shards: Path) -> None:
     dataset = ShardedDataset(str(small_shards))
     found: dict[str, list[Batch]] = {}
-    for decode in ("worker", "remote"):
+    for decode in ("worker", "processes", "remote"):
         config = TrainConfig(data=str(small_shards), img_size=24, batch_size=32, epochs=2, seed=4, decode=decode)
         loader = FaceDataLoader(dataset, config, new_spec(config, dataset.manifest.space), rank=1, world_size=2)
         found[decode] = list(loader.train_batches(epoch=0, consumed=[(2, 0)]))
@@ -74,9 +75,18 @@ def test_batches_resume_in_mid_epoch_and_are_the_same_wherever_images_are_decode
         assert len(resumed) == loader.batches_per_epoch - 2
         for late, again in zip(found[decode][loader.batches_per_epoch + 2 :], resumed, strict=True):
             assert torch.equal(late["pixels"], again["pixels"])
-    for one, other in zip(found["worker"], found["remote"], strict=True):
-        assert torch.equal(one["pixels"], other["pixels"])
-        assert torch.equal(one["label"], other["label"])
+    for one, *others in zip(*found.values(), strict=True):
+        for other in others:
+            assert torch.equal(one["pixels"], other["pixels"])
+            assert torch.equal(one["label"], other["label"])
+
+
+def test_a_batch_is_sent_to_another_process_without_the_rest_of_its_table() -> None:
+    whole = pa.table({"image": [b"x" * 1000] * 100})
+    part = whole.slice(10, 5)
+    assert len(pickle.dumps(part)) > 100_000, "pyarrow compacts slices itself now: `compact` can go"
+    assert compact(part) == part
+    assert len(pickle.dumps(compact(part))) < 6_000
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3)])

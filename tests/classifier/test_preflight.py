@@ -45,6 +45,13 @@ def test_invalid_configs_are_refused(small_shards: Path, options: dict[str, Any]
         run_check(small_shards, **options)
 
 
+def test_compiling_needs_a_compiler(small_shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run_check(small_shards, compile=True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"install g\+\+"):
+        run_check(small_shards, compile=True)
+
+
 def test_missing_pretrained_weights_say_how_to_continue(
     small_shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -102,3 +102,24 @@ def test_another_learning_rate_and_weight_decay_are_used(tmp_path: Path) -> None
     assert {group["weight_decay"] for group in other.optimizer.param_groups} == {0.0, 0.2}
     assert other.optimizer.param_groups[0]["lr"] == pytest.approx(0.05, rel=0.3)
     assert other.optimizer.state_dict()["state"], "the moments are the checkpoint's"
+
+
+@pytest.mark.parametrize(("name", "expected"), [("adamw", True), ("sgd", True), ("lamb", False)])
+def test_fused_optimizers_are_used_where_pytorch_has_them(name: str, expected: bool) -> None:
+    optimizer = build_optimizer(OptimizerOptions(opt=name, lr=0.1), nn.Linear(3, 2))
+    assert bool(optimizer.defaults.get("fused")) is expected
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_fused_step_is_the_optimizers_step(name: str) -> None:
+    """Within rounding, also from a checkpoint that a version without it wrote."""
+    weights = []
+    for fused in (True, False):
+        training = Training(opt=name)
+        state = training.optimizer.state_dict()
+        for group in state["param_groups"]:
+            group["fused"] = fused
+        training.optimizer.load_state_dict(state)
+        training.run(5)
+        weights.append(training.model.weight.detach().clone())
+    torch.testing.assert_close(*weights)

@@ -1,14 +1,15 @@
 """Streams rows from shards with Ray Data: encoded images in Arrow blocks, in the sampler's order.
 
-Ray tasks read windows of rows ahead of training; the training worker decodes and augments them in its collate function,
-on a few threads. On 2 cores this is faster than decoding in the tasks, because encoded rows are smaller to transfer.
+Ray tasks read windows of rows ahead of training; the training worker decodes and augments them, on threads of its own
+or in processes beside it. On 2 cores this is faster than decoding in the tasks, because encoded rows are smaller to
+transfer.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +17,10 @@ import ray.data
 from ray.data import Datasource, ExecutionResources, ReadTask
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
-from ray.data.collate_fn import ArrowBatchCollateFn
 
 from fer.data.options import CPUS_PER_READER
 from fer.data.shards import open_shard
+from fer.data.stream.ordered import on_threads
 from fer.data.stream.sampler import Window
 
 WINDOWS_PER_STREAM = 1024
@@ -49,6 +50,9 @@ def read_window(window: Window, columns: Sequence[str]) -> pa.Table:
         seeds = random.integers(2**62, size=len(table))
         table = table.take(random.permutation(len(table)))
     return table.append_column(ROW_SEED, pa.array(seeds)).slice(window.skip, window.rows)
+
+
+Batch = TypeVar("Batch")
 
 
 class Throttle(ExecutionCallback):
@@ -101,17 +105,12 @@ def divide_into_streams(windows: Iterable[Window], batch_size: int) -> Iterator[
         yield stream
 
 
-def iter_batches(
-    windows: Iterator[Window],
-    load: Callable[[Window], pa.Table],
-    collate: ArrowBatchCollateFn,
-    *,
-    batch_size: int,
-    threads: int,
-) -> Iterator[Any]:
-    """Collated batches of the windows' rows, in order, ``threads`` of them prefetched; only the last may be smaller.
+def iter_tables(
+    windows: Iterator[Window], load: Callable[[Window], pa.Table], *, batch_size: int
+) -> Iterator[pa.Table]:
+    """The windows' rows in order, in tables of ``batch_size``; only the last may be smaller.
 
-    ``load`` runs in Ray tasks, ``collate`` on threads of this process.
+    ``load`` runs in Ray tasks.
     """
     for stream in divide_into_streams(windows, batch_size):
         dataset = ray.data.read_datasource(
@@ -126,4 +125,16 @@ def iter_batches(
         context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=BYTES_AHEAD)
         context.custom_execution_callback_classes = [Throttle]
         context.enable_progress_bars = False
-        yield from dataset.iter_torch_batches(batch_size=batch_size, prefetch_batches=threads, collate_fn=collate)
+        yield from dataset.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=2)
+
+
+def iter_batches(
+    windows: Iterator[Window],
+    load: Callable[[Window], pa.Table],
+    collate: Callable[[pa.Table], Batch],
+    *,
+    batch_size: int,
+    threads: int,
+) -> Iterator[Batch]:
+    """The tables of `iter_tables`, collated on threads of this process: Ray Data's own are at most four."""
+    return on_threads(collate, iter_tables(windows, load, batch_size=batch_size), threads)
