@@ -10,9 +10,10 @@ Config = TrainConfig
 def main(config: TrainConfig) -> None:
     """Train as ``config`` says; a stopped run of the same name is continued."""
     from cluster.preflight import connect_for
-    from fer.data.prepare import open_dataset
+    from fer.data.prepare import open_dataset, open_unlabelled
 
     dataset = open_dataset(config, cache=f"{config.storage}/data")
+    unlabelled = open_unlabelled(config.unlabelled, cache=f"{config.storage}/data") if config.unlabelled else None
     connect_for(config, meanwhile=["fer.classifier.preflight", "mlflow.tracking"])
 
     from fer.classifier.export.model import export_model, training_history
@@ -30,13 +31,17 @@ def main(config: TrainConfig) -> None:
     spec = new_spec(config, dataset.manifest.space, record_data(dataset), dataset.manifest.preprocessing)
     model = preflight_check(config, spec, dataset)
     teachers = locate_teachers(config, spec)
-    run, tracking = open_run(config, "train", default_name=config.backbone, data_hash=dataset.manifest.content_hash)
+    hashes = [each.manifest.content_hash for each in (dataset, unlabelled) if each]
+    run, tracking = open_run(config, "train", default_name=config.backbone, data_hash="+".join(hashes))
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
     workers = f"{config.min_workers} to {config.workers}" if config.min_workers else config.workers
+    if unlabelled:
+        rows["unlabelled"] = unlabelled.split("train").rows
     print(f"run {run.name}: {config.backbone} on {rows}, {workers} worker(s) on {device}", flush=True)
 
     pretrained = share_pretrained(config, model)
     own = {"spec": spec.model_dump(), "pretrained": pretrained, "teachers": teachers}
+    own["unlabelled"] = unlabelled.root if unlabelled else None
     settings = loop_settings(config, dataset.root, tracking, **own)
     result = launch(train_classifier, settings, config, run)
 

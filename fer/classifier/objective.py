@@ -11,6 +11,7 @@ from fer.classifier.losses import affect_loss, build_loss, distillation_loss, sy
 from fer.classifier.model import Outputs
 from fer.classifier.options import TrainConfig
 from fer.classifier.teacher import Teacher
+from fer.classifier.unlabelled import PseudoLabels
 
 
 class Inputs(NamedTuple):
@@ -26,6 +27,8 @@ class Inputs(NamedTuple):
     """(N, 2): valence and arousal, NaN if unlabelled."""
     taught: Tensor | None = None
     """(N, classes): the teacher's softened probabilities."""
+    pseudo: PseudoLabels | None = None
+    """Of unlabelled images, which follow the N in ``images``."""
 
 
 class Objective:
@@ -47,7 +50,9 @@ class Objective:
         """The sum of the heads' losses, a scalar."""
         losses = []
         if outputs.logits is not None:
-            losses.append(self._expression_loss(outputs.logits, inputs))
+            losses.append(self._expression_loss(outputs.logits[: len(inputs.labels)], inputs))
+        if inputs.pseudo is not None and outputs.logits is not None:
+            losses.append(inputs.pseudo.loss(outputs.logits[len(inputs.labels) :]))
         if outputs.valence_arousal is not None:
             losses.append(affect_loss(outputs.valence_arousal, inputs.affect))
         return torch.stack(losses).sum()

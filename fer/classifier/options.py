@@ -105,6 +105,15 @@ class MethodOptions(Options):
     teacher_weight: float = Field(
         0.5, ge=0, le=1, description="Weight of the teacher's probabilities; the rest is the labels'"
     )
+    unlabelled: str | None = Field(
+        None,
+        description="Learn from these faces too, whose labels are not read (FixMatch): a folder or .zip of images, or "
+        "shards; needs --ema, which labels them",
+    )
+    unlabelled_ratio: int = Field(2, ge=1, le=16, description="Unlabelled images for each labelled one of a batch")
+    pseudo_threshold: float = Field(
+        0.95, ge=0, le=1, description="Probability from which on an unlabelled image's own label is believed"
+    )
 
 
 class TrainConfig(
@@ -141,6 +150,10 @@ class TrainConfig(
             raise ValueError("--teacher and --r-drop compare probabilities: use --head classification or both")
         if self.margin != "none" and self.teacher:
             raise ValueError("--teacher compares plain logits, which a --margin changes: leave one out")
+        if self.unlabelled and not self.ema:
+            raise ValueError("--unlabelled needs --ema, the moving average that labels the images: add --ema 0.999")
+        if self.unlabelled and (self.margin != "none" or self.head != "classification" or self.r_drop):
+            raise ValueError("--unlabelled needs --head classification: leave out --margin and --r-drop")
         if self.head != "classification" and (self.mixup or self.cutmix or self.non_faces):
             raise ValueError(
                 "--mixup, --cutmix and --non-faces need --head classification: they change its labels only"

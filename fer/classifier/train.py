@@ -27,6 +27,7 @@ from fer.classifier.pretrained import fetch_pretrained
 from fer.classifier.sam import SAM
 from fer.classifier.spec import ModelSpec
 from fer.classifier.teacher import Teacher
+from fer.classifier.unlabelled import STRONG, WEAK, UnlabelledLoader, pseudo_labels
 from fer.classifier.validation import ValidationMetrics, progress_text
 from fer.data.manifest import ShardedDataset
 from fer.models.device import amp_dtype
@@ -41,13 +42,15 @@ def train_classifier(settings: dict[str, Any]) -> None:
     """The train loop that Ray Train runs on each worker.
 
     ``settings``: config, spec, data (folder of shards), tracking and resume. Optional: pretrained, what
-    `share_pretrained` returned; teachers, folders to distil; report_fn, called instead of `ray.train.report`.
+    `share_pretrained` returned; teachers, folders to distil; unlabelled, another folder of shards; report_fn, called
+    instead of `ray.train.report`.
     """
     config = TrainConfig.model_validate(settings["config"])
     spec = ModelSpec.model_validate(settings["spec"])
     worker = Worker.start(config, settings.get("report_fn"))
     tracking, teachers = Run(**settings["tracking"]), settings.get("teachers", ())
-    trainer = ClassifierTrainer(config, spec, ShardedDataset(settings["data"]), worker, tracking, teachers)
+    dataset, unlabelled = ShardedDataset(settings["data"]), settings.get("unlabelled")
+    trainer = ClassifierTrainer(config, spec, dataset, worker, tracking, teachers, unlabelled)
     trainer.restore(settings["resume"], settings.get("pretrained"))
     trainer.fit()
 
@@ -63,11 +66,13 @@ class ClassifierTrainer:
         worker: Worker,
         run: Run,
         teachers: Sequence[str] = (),
+        unlabelled: str | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.spec, self.worker, self.tracking = config, spec, worker, run
         place = {"rank": worker.rank, "world_size": worker.world_size, "pin_memory": worker.device.type == "cuda"}
         self.data_loader = FaceDataLoader(dataset, config, spec, **place)
+        self.unlabelled = UnlabelledLoader(ShardedDataset(unlabelled), config, spec, **place) if unlabelled else None
         self.has_validation = "val" in dataset.manifest.splits
         self.amp = amp_dtype(worker.device) if config.amp else None
         self.steps_per_epoch = -(-self.data_loader.batches_per_epoch // config.grad_accum_steps)
@@ -86,6 +91,8 @@ class ClassifierTrainer:
     def fit(self) -> None:
         """Train from the current state to the last epoch, or until early stopping."""
         batches = self.data_loader.train_batches(self.state.epoch, self.state.consumed)
+        if self.unlabelled is not None:
+            batches = self.unlabelled.beside(batches, self.state.epoch, self.state.consumed, self.data_loader)
         while self.state.epoch < self.config.epochs and not self.state.finished:
             metrics = self.train_epoch(batches)
             if self.has_validation:
@@ -142,6 +149,11 @@ class ClassifierTrainer:
         targets = batch["votes"] if "votes" in batch else F.one_hot(labels, len(self.spec.labels)).float()
         images, targets = self.augment(images, targets, seed)
         inputs = self.objective.prepare(images, labels, targets, batch["affect"])
+        if self.unlabelled is not None:
+            with self.autocast():
+                pseudo = pseudo_labels(self.model_state.eval_model, normalize(batch[WEAK], self.spec), self.config)
+            images = torch.cat([inputs.images, normalize(batch[STRONG], self.spec)])
+            inputs = inputs._replace(images=images, pseudo=pseudo)
         skip_sync = self.worker.world_size > 1 and not is_last
         with self.model.no_sync() if skip_sync else nullcontext():
             with self.autocast():

@@ -22,6 +22,7 @@ SOURCES = Registry(
         "fer2013": "fer.data.sources.fer2013:Fer2013Source",
         "affectnet": "fer.data.sources.affectnet:AffectNetSource",
         "sfew": "fer.data.sources.sfew:SfewSource",
+        "unlabelled": "fer.data.sources.unlabelled:UnlabelledSource",
         "folder": "fer.data.sources.folder:FolderSource",
     },
 )

@@ -84,6 +84,12 @@ def open_dataset(options: DataOptions, cache: str) -> ShardedDataset:
     return _prepare(source, PrepareOptions(**shared, out=out), input_hash, None)
 
 
+def open_unlabelled(data: str, cache: str) -> ShardedDataset:
+    """Open shards, or any images, of which only the training split's pixels will be read. Raises UserError."""
+    shards = is_sharded(data)
+    return open_dataset(DataOptions(data=data, format="shards" if shards else "unlabelled", val_split=0), cache)
+
+
 def _prepare(source: Source, options: PrepareOptions, input_hash: str, connect: Connect | None) -> ShardedDataset:
     if is_prepared(options.out, input_hash, options.overwrite):
         print(f"{options.out} is up to date", flush=True)

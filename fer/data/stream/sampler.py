@@ -91,8 +91,8 @@ def training_windows(
 
     share: Callable[[int, int], Iterator[Window]] = whole_share
     for workers, consumed in earlier:
-        share = _divider([window for each in range(workers) for window in _cut(share(each, workers), consumed)])
-    yield from _cut(share(rank, world_size), skip, rows)
+        share = _divider([window for each in range(workers) for window in cut(share(each, workers), consumed)])
+    yield from cut(share(rank, world_size), skip, rows)
 
 
 def sequential_windows(
@@ -112,7 +112,7 @@ def _bounds(total: int, rank: int, workers: int) -> tuple[int, int]:
 def _divider(windows: Sequence[Window]) -> Callable[[int, int], Iterator[Window]]:
     """A function of a worker and the number of workers: its share of the windows' rows."""
     total = sum(window.rows for window in windows)
-    return lambda rank, workers: _cut(windows, *_bounds(total, rank, workers))
+    return lambda rank, workers: cut(windows, *_bounds(total, rank, workers))
 
 
 def _select(groups: Sequence[RowGroup], first: int, last: int) -> list[RowRange]:
@@ -132,7 +132,7 @@ def _windows(ranges: Sequence[RowRange], seed_of: Callable[[int], tuple[int, ...
         yield Window(chosen, 0, sum(part.stop - part.start for part in chosen), seed_of(index))
 
 
-def _cut(windows: Iterable[Window], first: int, last: float = math.inf) -> Iterator[Window]:
+def cut(windows: Iterable[Window], first: int, last: float = math.inf) -> Iterator[Window]:
     """The windows of rows ``first`` to ``last`` of the concatenated windows."""
     at = 0
     for window in windows:

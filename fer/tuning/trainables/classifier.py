@@ -21,11 +21,13 @@ class ClassifierTrainable:
     config_class = TrainConfig
 
     def prepare_data(self, config: TrainConfig) -> Settings:
-        from fer.data.prepare import open_dataset
+        from fer.data.prepare import open_dataset, open_unlabelled
 
-        dataset = open_dataset(config, cache=f"{config.storage}/data")
+        cache = f"{config.storage}/data"
+        dataset = open_dataset(config, cache)
         dataset.split("val")
-        return {"data": dataset.root}
+        unlabelled = open_unlabelled(config.unlabelled, cache).root if config.unlabelled else None
+        return {"data": dataset.root, "unlabelled": unlabelled}
 
     def train_loop(
         self, config: TrainConfig, data: Settings, tracking: Run, folder: UPath
@@ -43,6 +45,7 @@ class ClassifierTrainable:
         spec = new_spec(config, dataset.manifest.space, record_data(dataset), dataset.manifest.preprocessing)
         pretrained = share_pretrained(config, preflight_check(config, spec, dataset))
         own = {"spec": spec.model_dump(), "pretrained": pretrained, "teachers": locate_teachers(config, spec)}
+        own["unlabelled"] = data["unlabelled"]
         settings = loop_settings(config, dataset.root, tracking, **own)
         return train_classifier, settings
 
