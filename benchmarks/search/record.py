@@ -10,13 +10,11 @@ configurations depends on the seed only.
 from __future__ import annotations
 
 import random
+import statistics
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import redirect_stdout
-from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +22,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from benchmarks.search.table import TABLE, Recorded, read_table
+from benchmarks.without_ray import in_process, make_trainer
 from fer.options import Options, parse
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from fer.data.manifest import ShardedDataset
     from fer.tuning.space import Point
     from fer.tuning.sweep import Sweep
@@ -42,6 +43,7 @@ class RecordOptions(Options):
     train_rows: int = Field(1000, ge=1, description="Training images")
     val_rows: int = Field(600, ge=1, description="Validation images")
     epochs: int = Field(9, ge=1, description="Epochs of each configuration")
+    remeasure: bool = Field(False, description="Measure the CPU time per image of the table's configurations again")
 
 
 def main(options: RecordOptions) -> None:
@@ -56,6 +58,10 @@ def main(options: RecordOptions) -> None:
         dataset = prepare_sample(options, Path(scratch))
         fixed = {"epochs": options.epochs, "warmup_epochs": 0.5, "threads": 1, "device": "cpu"}
         sweep = plan_sweep(TuneConfig(space="classifier_cpu", data=dataset.root, set=fixed), SPACE, {}, [])
+        if options.remeasure:
+            measured = [remeasured(sweep, dataset, recorded) for recorded in read_table(table)]
+            table.write_text("".join(each.model_dump_json() + "\n" for each in measured))
+            return
         points = sample_points(SPACE.params, [SPACE.default], options.configurations, seed=0)
         known = [recorded.point for recorded in read_table(table)] if table.exists() else []
         for point in ({name: rounded(value) for name, value in point.items()} for point in points):
@@ -84,13 +90,7 @@ def prepare_sample(options: RecordOptions, root: Path) -> ShardedDataset:
 
 def record(sweep: Sweep, dataset: ShardedDataset, point: Point) -> Recorded:
     """Train at a point: the validation score and the CPU seconds of each epoch, and the latency of the network."""
-    from fer.classifier.model import new_spec
-    from fer.classifier.train import ClassifierTrainer
-    from fer.training.worker import Worker
-    from fer.tuning.profile import latency_ms
-
     config = sweep.job_config(point)
-    spec = new_spec(config, dataset.manifest.space)
     scores: list[float] = []
     clock = [time.process_time()]
 
@@ -98,47 +98,31 @@ def record(sweep: Sweep, dataset: ShardedDataset, point: Point) -> Recorded:
         scores.append(round(metrics["score"], 4))
         clock.append(time.process_time())
 
-    trainer = ClassifierTrainer(config, spec, dataset, Worker.start(config, report), untracked())
-    trainer.data_loader = in_process_loader(dataset, config, spec)
-    with redirect_stdout(StringIO()):
-        trainer.fit()
+    with in_process():
+        make_trainer(config, dataset, report).fit()
     seconds = [round(after - before, 2) for before, after in pairwise(clock)]
     network, example = sweep.trainable.network(config, {"data": dataset.root})
-    return Recorded(point=point, scores=scores, cpu_seconds=seconds, latency=round(latency_ms(network, example), 3))
+    return Recorded(point=point, scores=scores, cpu_seconds=seconds, latency=cpu_ms(network, example))
 
 
-def in_process_loader(dataset: ShardedDataset, config: Any, spec: Any) -> Any:
-    """Ferry's loader without Ray Data: rows are read, decoded and augmented in this thread, in the same order."""
-    import pyarrow as pa
-
-    from fer.classifier.data_loader import COLUMNS, Collate, DecodeImages, FaceDataLoader
-    from fer.data.stream.reader import read_window
-
-    class InProcessLoader(FaceDataLoader):
-        def _batches(self, windows: Iterator[Any], augment: Any) -> Iterator[Any]:
-            collate = Collate(spec, DecodeImages(spec, augment), self.classes, config.soft_labels)
-            rows = None
-            for window in windows:
-                table = read_window(window, COLUMNS)
-                rows = table if rows is None else pa.concat_tables([rows, table])
-                while len(rows) >= config.batch_size:
-                    yield collate(rows.slice(0, config.batch_size))
-                    rows = rows.slice(config.batch_size)
-            if rows is not None and len(rows):
-                yield collate(rows)
-
-    return InProcessLoader(dataset, config, spec, rank=0, world_size=1)
+def remeasured(sweep: Sweep, dataset: ShardedDataset, recorded: Recorded) -> Recorded:
+    network, example = sweep.trainable.network(sweep.job_config(recorded.point), {"data": dataset.root})
+    return recorded.model_copy(update={"latency": cpu_ms(network, example)})
 
 
-def untracked() -> Any:
-    """A run that nothing is logged to."""
-    from fer.tracking import Run
+def cpu_ms(network: nn.Module, example: tuple[Tensor, ...], repeats: int = 30) -> float:
+    """CPU milliseconds of a forward pass of one image on one core: other work disturbs them less than the time."""
+    import torch
 
-    class Untracked(Run):
-        def _append(self, **entry: Any) -> None:
-            pass
-
-    return Untracked("", "")
+    torch.set_num_threads(1)
+    network.eval()
+    found = []
+    with torch.inference_mode():
+        for _ in range(repeats):
+            started = time.process_time()
+            network(*example)
+            found.append(time.process_time() - started)
+    return round(statistics.median(found[3:]) * 1e3, 3)
 
 
 def rounded(value: Any) -> Any:

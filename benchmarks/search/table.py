@@ -25,7 +25,7 @@ class Recorded(BaseModel):
     cpu_seconds: list[float]
     """CPU seconds of each epoch on one core, with its validation and checkpoint."""
     latency: float
-    """Milliseconds of a forward pass of one image on one core."""
+    """CPU milliseconds of a forward pass of one image on one core."""
 
 
 def read_table(path: Path) -> list[Recorded]:

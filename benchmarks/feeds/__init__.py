@@ -1,0 +1,1 @@
+"""The feeds that `benchmarks.train_feed` compares, and the cost of their stages."""
