@@ -23,7 +23,8 @@ from fer.training.checkpoint import check_resume
 from fer.vlm.chat import ChatFormat
 from fer.vlm.data_loader import expected_answer, row_turns
 from fer.vlm.deepspeed import load_deepspeed_config
-from fer.vlm.model import DTYPES, load_config, load_processor, set_trainable
+from fer.vlm.memory import estimate_training_memory
+from fer.vlm.model import DTYPES, load_config, load_processor
 
 _VISUAL = re.compile(r"(image|video|vision)\w*_token_id$")
 MAX_RENDERED = 1000
@@ -117,8 +118,8 @@ def dry_run_summary(config: GrpoConfig, model: str, dataset: ShardedDataset, lon
         f"  prompts of up to {longest_prompt} tokens, completions of up to {config.max_new_tokens} tokens",
         "Estimated memory",
     ]
-    tokens = config.batch_size * (longest_prompt + config.max_new_tokens)
-    lines += [f"  {name:<44}{_format_bytes(size):>12}" for name, size in estimate_memory(config, model, tokens).items()]
+    memory = estimate_memory(config, model, longest_prompt)
+    lines += [f"  {name:<44}{_format_bytes(size):>12}" for name, size in memory.items()]
     return "\n".join(lines)
 
 
@@ -126,38 +127,25 @@ def _format_bytes(size: float) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
-def estimate_memory(config: GrpoConfig, model: str, tokens: int) -> dict[str, float]:
-    """Estimated bytes on a trainer and on an engine; ``tokens``: in one forward pass.
-
-    Mixed precision takes 2 bytes for a weight, 2 for its gradient, and 12 for its fp32 master copy and Adam's two
-    moments (Rajbhandari et al., ZeRO, 2020); ZeRO-2 shards the last two among the trainers, ZeRO-3 all three.
-    """
+def estimate_memory(config: GrpoConfig, model: str, longest_prompt: int) -> dict[str, float]:
+    """Estimated bytes on a trainer, if all prompts and completions have their greatest lengths, and on an engine."""
     from transformers import AutoModelForMultimodalLM
 
+    completions = config.batch_size * config.max_new_tokens
+    tokens = config.batch_size * longest_prompt + completions
+    width = DTYPES[config.precision].itemsize
+    # Logits are made fp32 row by row: in the memory are those of all rows, and their gradient.
+    trainer = estimate_training_memory(config, model, tokens, completions, bytes_per_logit=2 * width)
+    total = trainer.pop("total")
+    trainer["reference model"] = trainer["weights"] if config.beta and config.lora == "off" else 0.0
+    trainer["total"] = total + trainer["reference model"]
     settings = load_config(model, config.trust_remote_code)
     with torch.device("meta"):
-        network = set_trainable(AutoModelForMultimodalLM.from_config(settings), config, config)
-    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in network.parameters())
-    width = DTYPES[config.precision].itemsize
-    stage = load_deepspeed_config(config.deepspeed)["zero_optimization"]["stage"]
-    shards = config.workers if stage >= 2 else 1
-    weights = total * width / (config.workers if stage == 3 else 1)
+        weights = sum(p.numel() for p in AutoModelForMultimodalLM.from_config(settings).parameters()) * width
     text = settings.get_text_config()
-    activations_per_token = text.num_hidden_layers * (1 if config.grad_checkpointing else 16)
-    trainer = {
-        "trainer: weights": weights,
-        "trainer: gradients": trainable * width / shards,
-        "trainer: optimizer": trainable * (12 if width == 2 else 8) / shards,
-        "trainer: reference model": weights if config.beta and config.lora == "off" else 0.0,
-        "trainer: activations": tokens * text.hidden_size * width * activations_per_token,
-        "trainer: logits and their gradient": 2 * tokens * text.vocab_size * width,
-    }
     heads = text.num_key_value_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
     kv_bytes_per_token = 2 * text.num_hidden_layers * heads * width
-    length = config.max_prompt_tokens + config.max_new_tokens
-    return trainer | {
-        "trainer: total": sum(trainer.values()),
-        "engine: weights": total * width,
-        "engine: KV cache per completion": kv_bytes_per_token * length,
+    return {f"trainer: {name}": size for name, size in trainer.items()} | {
+        "engine: weights": weights,
+        "engine: KV cache per completion": kv_bytes_per_token * (config.max_prompt_tokens + config.max_new_tokens),
     }

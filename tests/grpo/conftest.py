@@ -1,33 +1,18 @@
-"""A process group of one, and a tiny model that knows the answer format in part: some completions earn the reward."""
+"""A tiny model that knows the answer format in part: some completions earn the reward."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import torch.distributed as dist
 
 from fer.data.manifest import ShardedDataset
 
 STEPS, ROWS = 60, 16
 LABELS = ["happy", "sad", "angry", "fear"]
-
-
-@pytest.fixture(scope="module")
-def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A process group of this process alone: vLLM's own, if an engine of the session has made one."""
-    if dist.is_initialized():
-        assert dist.get_world_size() == 1
-        yield
-        return
-    store = tmp_path_factory.mktemp("store") / "store"
-    dist.init_process_group("gloo", store=dist.FileStore(str(store), 1), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="session")

@@ -123,13 +123,13 @@ def test_summary_of_unifer_s_recipe(tiny_models: Path, question_shards: ShardedD
 
 def test_memory_estimate_follows_trainable_weights_and_sharding(tiny_models: Path) -> None:
     folder = str(tiny_models / "qwen2.5-vl")
-    one, two = (estimate_memory(config(workers=n), folder, tokens=100) for n in (1, 2))
+    one, two = (estimate_memory(config(workers=n), folder, longest_prompt=100) for n in (1, 2))
     assert two["trainer: optimizer"] == one["trainer: optimizer"] / 2
     assert two["trainer: weights"] == one["trainer: weights"]
-    sharded = estimate_memory(config(workers=2, deepspeed="zero3"), folder, tokens=100)
+    sharded = estimate_memory(config(workers=2, deepspeed="zero3"), folder, longest_prompt=100)
     assert sharded["trainer: weights"] == one["trainer: weights"] / 2
-    assert estimate_memory(config(beta=0.0), folder, tokens=100)["trainer: reference model"] == 0
-    adapters = estimate_memory(config(lora="lora"), folder, tokens=100)
+    assert estimate_memory(config(beta=0.0), folder, longest_prompt=100)["trainer: reference model"] == 0
+    adapters = estimate_memory(config(lora="lora"), folder, longest_prompt=100)
     assert adapters["trainer: reference model"] == 0
     assert adapters["trainer: optimizer"] < one["trainer: optimizer"] / 2
 
