@@ -26,7 +26,7 @@ from fer.vlm.deepspeed import load_deepspeed_config
 from fer.vlm.memory import estimate_training_memory
 from fer.vlm.model import DTYPES, load_config, load_processor
 
-_VISUAL = re.compile(r"(image|video|vision)\w*_token_id$")
+_VISUAL = re.compile(r"(image|video|vision|boi|eoi)\w*_token_(id|index)$")
 MAX_RENDERED = 1000
 """Prompts that are rendered and tokenised to find the longest; 360,000 would take minutes."""
 TEXT_COLUMNS = ["path", "prompt", "response", "answer", "candidate_labels", "followups"]

@@ -176,6 +176,8 @@ class ChatFormat:
         names = [
             getattr(self.processor, name, None) for name in ("image_token", "fake_image_token", "global_image_token")
         ]
+        # Gemma's processor calls the token before the image by that name, its tokenizer those of the image.
+        names += [getattr(self.tokenizer, name, None) for name in ("image_token", "boi_token", "eoi_token")]
         return {ids(name) for name in names if name} | {getattr(self.processor, "image_token_id", None) or -1}
 
 

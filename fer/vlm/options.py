@@ -20,7 +20,7 @@ class VlmModelOptions(Options):
     model: str = Field(
         "Qwen/Qwen2.5-VL-7B-Instruct",
         description="Image-text model: a folder, a registered model (models:/NAME@ALIAS), a name on the Hugging Face "
-        "hub, or tiny:qwen2.5-vl / tiny:smolvlm, tiny models with random weights for tests",
+        "hub, or tiny:qwen2.5-vl / qwen3-vl / smolvlm / gemma3, tiny models with random weights for tests",
     )
     trust_remote_code: bool = Field(False, description="Run the Python code that comes with a hub model")
     attention: str = Field(

@@ -96,6 +96,15 @@ def _text_config(tokenizer: Any) -> dict[str, Any]:
     }
 
 
+def _qwen_tokenizer() -> tuple[Any, str]:
+    """The tokenizer of the Qwen-VL models, and their chat template."""
+    names = ["endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end"]
+    names += ["quad_start", "quad_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"]
+    template = _CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
+    special = [f"<|{name}|>" for name in names]
+    return _train_tokenizer(special, template, eos_token="<|im_end|>", pad_token="<|endoftext|>"), template
+
+
 def _qwen25_vl() -> tuple[Any, Any]:
     from transformers import (
         Qwen2_5_VLConfig,
@@ -105,12 +114,7 @@ def _qwen25_vl() -> tuple[Any, Any]:
     )
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
-    names = ["endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end"]
-    names += ["quad_start", "quad_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"]
-    template = _CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
-    tokenizer = _train_tokenizer(
-        [f"<|{name}|>" for name in names], template, eos_token="<|im_end|>", pad_token="<|endoftext|>"
-    )
+    tokenizer, template = _qwen_tokenizer()
     token = tokenizer.convert_tokens_to_ids
     processor = Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(),
@@ -185,4 +189,92 @@ def _smolvlm() -> tuple[Any, Any]:
     return SmolVLMForConditionalGeneration(config), processor
 
 
-BUILDERS: Mapping[str, Callable[[], tuple[Any, Any]]] = {"qwen2.5-vl": _qwen25_vl, "smolvlm": _smolvlm}
+def _qwen3_vl() -> tuple[Any, Any]:
+    from transformers import (
+        Qwen2VLImageProcessor,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )
+
+    tokenizer, template = _qwen_tokenizer()
+    token = tokenizer.convert_tokens_to_ids
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(patch_size=16),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(),
+        chat_template=template,
+    )
+    rope = {"rope_type": "default", "mrope_section": [8, 4, 4], "mrope_interleaved": True, "rope_theta": 5e6}
+    config = Qwen3VLConfig(
+        text_config=_text_config(tokenizer) | {"head_dim": 32, "rope_parameters": rope},
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "patch_size": 16,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0],
+        },
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+        tie_word_embeddings=False,
+    )
+    return Qwen3VLForConditionalGeneration(config), processor
+
+
+def _gemma3() -> tuple[Any, Any]:
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3ImageProcessor, Gemma3Processor
+
+    side, patch, image_tokens = 112, 14, 16
+    template = (
+        "<bos>{% for message in messages %}<start_of_turn>"
+        "{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+        "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+        "{% for part in message['content'] %}{% if part['type'] == 'image' %}<start_of_image>{% else %}"
+        "{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<end_of_turn>\n{% endfor %}"
+        "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+    )
+    special = ["<pad>", "<bos>", "<start_of_turn>", "<end_of_turn>"]
+    special += ["<start_of_image>", "<end_of_image>", "<image_soft_token>"]
+    image = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    tokenizer = _train_tokenizer(
+        special, template, bos_token="<bos>", eos_token="<end_of_turn>", pad_token="<pad>", extra_special_tokens=image
+    )
+    token = tokenizer.convert_tokens_to_ids
+    processor = Gemma3Processor(
+        image_processor=Gemma3ImageProcessor(size={"height": side, "width": side}),
+        tokenizer=tokenizer,
+        chat_template=template,
+        image_seq_length=image_tokens,
+    )
+    config = Gemma3Config(
+        text_config=_text_config(tokenizer)
+        | {"head_dim": 32, "bos_token_id": token("<bos>"), "layer_types": ["sliding_attention", "full_attention"]},
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": side,
+            "patch_size": patch,
+        },
+        mm_tokens_per_image=image_tokens,
+        image_token_index=token("<image_soft_token>"),
+        boi_token_index=token("<start_of_image>"),
+        eoi_token_index=token("<end_of_image>"),
+    )
+    return Gemma3ForConditionalGeneration(config), processor
+
+
+BUILDERS: Mapping[str, Callable[[], tuple[Any, Any]]] = {
+    "qwen2.5-vl": _qwen25_vl,
+    "qwen3-vl": _qwen3_vl,
+    "smolvlm": _smolvlm,
+    "gemma3": _gemma3,
+}
