@@ -3,12 +3,14 @@
     python -m benchmarks.ferbench --questions ferplus_qa.json --image-root ferplus_test_images.zip
 
 Both use the same model, questions and maximum length on the same machine: transformers' greedy `generate` in fp32, one
-question after the other, and vLLM on Ray Data. Throughput excludes start-up; the total time is printed beside it.
+question after the other, and vLLM on Ray Data. They take turns, round by round. Throughput excludes start-up; the total
+time is printed beside it.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,25 +31,30 @@ class FerbenchBenchmark(Options):
     rows: int = Field(512, ge=8, description="Questions for batch inference")
     single_rows: int = Field(48, ge=4, description="Questions for inference one at a time")
     max_new_tokens: int = Field(64, ge=1, description="Maximum length of a response in tokens")
+    rounds: int = Field(3, ge=1, description="Runs of each, in turn")
 
 
 def main(config: FerbenchBenchmark) -> None:
     questions = json.loads(Path(config.questions).read_text())
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "questions.json"
-        file.write_text(json.dumps(questions[: config.rows]))
-        rates = {}
-        for name, run in (("one at a time, transformers, fp32", one_at_a_time), ("fer ferbench run", in_batches)):
-            started = time.perf_counter()
-            responses, seconds, tokens = run(config, file, Path(scratch))
-            rates[name] = responses / seconds
-            total = time.perf_counter() - started
+    contenders = {"one at a time, transformers, fp32": one_at_a_time, "fer ferbench run": in_batches}
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(config.rounds):
+        for name, run in contenders.items():
+            with tempfile.TemporaryDirectory() as scratch:
+                file = Path(scratch) / "questions.json"
+                file.write_text(json.dumps(questions[: config.rows]))
+                started = time.perf_counter()
+                responses, seconds, tokens = run(config, file, Path(scratch))
+                total = time.perf_counter() - started
+            rates[name].append(responses / seconds)
             print(
                 f"{name:<36}{responses:6} responses in {seconds:6.1f} s: {responses / seconds:7.2f}/s, "
                 f"{tokens / responses:4.0f} tokens each; {total:.0f} s with start-up",
                 flush=True,
             )
-    single, batch = rates.values()
+    for name, values in rates.items():
+        print(f"{name:<36}{statistics.median(values):7.2f}/s  ({min(values):.2f} to {max(values):.2f})")
+    single, batch = (statistics.median(values) for values in rates.values())
     print(f"ratio {batch / single:.1f}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -72,17 +73,52 @@ def score_group(example: PromptExample, output: RolloutOutput, scorer: RewardSco
 def make_batches(
     groups: Sequence[RolloutGroup], batch_size: int, scale_rewards: bool, pad_id: int
 ) -> Iterator[RolloutBatch]:
-    """Batches of the groups' completions, sorted by length so that little is padded."""
+    """Batches of the groups' completions, sorted by length so that little is padded.
+
+    They have ``batch_size`` rows on average, fewer where rows are long: about the same tokens, padding included. Their
+    number depends on the number of rows only, so all trainers have equally many, as ZeRO-3 requires.
+    """
     advantages = group_advantages(torch.tensor([group.rewards for group in groups]), scale_rewards)
     rows = [
         (group.example, completion, advantage.item())
         for group, row in zip(groups, advantages, strict=True)
         for completion, advantage in zip(group.completions, row, strict=True)
     ]
-    rows.sort(key=lambda row: row[0].inputs["input_ids"].shape[1] + len(row[1].token_ids), reverse=True)
-    for first in range(0, len(rows), batch_size):
-        examples, completions, values = zip(*rows[first : first + batch_size], strict=True)
+
+    def length(row: tuple[PromptExample, Completion, float]) -> int:
+        return row[0].inputs["input_ids"].shape[1] + len(row[1].token_ids)
+
+    rows.sort(key=length, reverse=True)
+    first = 0
+    for size in balanced_sizes([length(row) for row in rows], -(-len(rows) // batch_size)):
+        examples, completions, values = zip(*rows[first : first + size], strict=True)
         yield pad_batch(examples, completions, torch.tensor(values), pad_id)
+        first += size
+
+
+def balanced_sizes(lengths: Sequence[int], batches: int) -> list[int]:
+    """Rows of each of so many consecutive batches, so that the largest has as few tokens as possible.
+
+    ``lengths``: of the rows, descending. A batch's tokens are its number of rows times its longest row.
+    """
+
+    def cut(limit: int) -> list[int]:
+        """As few batches as possible of at most ``limit`` tokens."""
+        sizes, longest = [0], lengths[0]
+        for length in lengths:
+            if sizes[-1] and (sizes[-1] + 1) * longest > limit:
+                sizes.append(0)
+            if not sizes[-1]:
+                longest = length
+            sizes[-1] += 1
+        return sizes
+
+    limits = range(lengths[0], lengths[0] * len(lengths) + 1)
+    sizes = cut(limits[bisect_left(limits, True, key=lambda limit: len(cut(limit)) <= batches)])
+    while len(sizes) < batches:  # one row is as long as all others together: halve the batch with the most rows
+        largest = sizes.index(max(sizes))
+        sizes[largest : largest + 1] = [-(-sizes[largest] // 2), sizes[largest] // 2]
+    return sizes
 
 
 def pad_batch(

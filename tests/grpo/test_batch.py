@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer.grpo.batch import make_batches, score_group
+from fer.grpo.batch import balanced_sizes, make_batches, score_group
 from fer.grpo.rewards import RewardScorer
 from tests.fixtures.grpo import make_example, make_output
 
@@ -54,3 +57,27 @@ def test_advantages_are_relative_to_the_group() -> None:
     groups = [score_group(make_example(3), make_output(2, 1), SCORER, 10) for _ in range(2)]
     advantages = torch.cat([batch.advantages for batch in make_batches(groups, 2, False, PAD)])
     assert sorted(advantages.tolist()) == pytest.approx([-0.5, -0.5, 0.5, 0.5])
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=9), st.integers(1, 9))
+def test_no_other_cut_has_a_smaller_largest_batch(lengths: list[int], batches: int) -> None:
+    lengths, batches = sorted(lengths, reverse=True), min(batches, len(lengths))
+
+    def largest(sizes: tuple[int, ...]) -> int:
+        starts = itertools.accumulate((0, *sizes[:-1]))
+        return max(size * lengths[start] for size, start in zip(sizes, starts, strict=True))
+
+    def cuts() -> Iterator[tuple[int, ...]]:
+        for inner in itertools.combinations(range(1, len(lengths)), batches - 1):
+            bounds = (0, *inner, len(lengths))
+            yield tuple(end - start for start, end in itertools.pairwise(bounds))
+
+    sizes = tuple(balanced_sizes(lengths, batches))
+    assert (len(sizes), sum(sizes), min(sizes) > 0) == (batches, len(lengths), True)
+    assert largest(sizes) == min(map(largest, cuts()))
+
+
+def test_long_completions_are_in_smaller_batches() -> None:
+    assert balanced_sizes([1000, 400, 300, 300, 200, 200, 200, 200], 2) == [2, 6]
+    assert balanced_sizes([1000, 1, 1, 1, 1], 3) == [1, 2, 2]
+    assert balanced_sizes([7] * 8, 2) == [4, 4]
