@@ -57,6 +57,16 @@ def open_path(location: str) -> UPath:
     return UPath(location)
 
 
+def write_atomically(path: Path | UPath, text: str) -> None:
+    """Write a file so that readers see either the old content or the new."""
+    if not isinstance(path, Path):  # an object appears when it is complete
+        path.write_text(text, encoding="utf-8")
+        return
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
 def check_access(location: str) -> None:
     """Raise UserError if a storage can't be reached, or refuses the credentials."""
     fs, path = get_filesystem(location)

@@ -45,8 +45,8 @@ def run(config: FerbenchRunConfig) -> None:
 def _summary(config: FerbenchRunConfig, model: BenchmarkModel) -> str:
     from fer.ferbench.collect import collect_results
 
-    folder = Path(config.out) / str(model.name)
-    results = [result for file in collect_results([str(folder)])[0].files for result in file.results]
+    folder = f"{config.out.rstrip('/')}/{model.name}"
+    results = [result for file in collect_results([folder])[0].files for result in file.results]
     errors = [result for result in results if result.error is not None]
     text = f"{len(results):,} questions"
     if errors:

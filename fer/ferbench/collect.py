@@ -8,11 +8,15 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer.data.sources.ferplus import COLUMNS, EMOTIONS, majority
 from fer.errors import UserError
 from fer.ferbench.results import RECORD, ResultsFile, read_results
+from fer.storage import open_path
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,11 @@ def collect_results(locations: Sequence[str]) -> list[ModelResults]:
     models: list[ModelResults] = []
     single_files: list[ResultsFile] = []
     for location in locations:
-        if not Path(location).is_dir():
+        folder = open_path(location)
+        if not folder.is_dir():
             single_files.append(read_results(location))
             continue
-        folders = sorted(record.parent for record in Path(location).rglob(RECORD))
+        folders = sorted((record.parent for record in folder.rglob(RECORD)), key=str)
         if not folders:
             raise UserError(f"{location} holds no {RECORD} of `fer ferbench run`; name other files one by one")
         models += [_read_folder(folder) for folder in folders]
@@ -50,7 +55,7 @@ def collect_results(locations: Sequence[str]) -> list[ModelResults]:
     return models
 
 
-def _read_folder(folder: Path) -> ModelResults:
+def _read_folder(folder: UPath) -> ModelResults:
     record = json.loads((folder / RECORD).read_text())
     paths = [folder / f"{name}.json" for name in record["questions"]]
     missing = [path for path in paths if not path.exists()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +55,12 @@ def resolve_kind(model: BenchmarkModel, tracking: TrackingOptions) -> tuple[str,
     assert model.model is not None
     if model.endpoint:
         return "endpoint", model.model
-    from fer.vlm.model import load_processor, resolve_vlm
+    from fer.vlm.merge import resolve_merged
+    from fer.vlm.model import load_processor
 
-    path = resolve_vlm(model.model, tracking)
+    path = resolve_merged(model.model, tracking, model.trust_remote_code)
     on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not Path(path).exists()
-    if (Path(path) / "adapter_config.json").is_file():
-        path = str(_merged(Path(path), model))
-    elif not on_hub and not (Path(path) / "config.json").is_file():
+    if not on_hub and not (Path(path) / "config.json").is_file():
         return "classifier", str(resolve_model(model.model, tracking).absolute())
     load_processor(path, model.trust_remote_code)  # an unusable model is rejected before an engine starts
     return "vllm", path
@@ -81,18 +79,3 @@ def describe_generation(path: str, config: FerbenchRunConfig) -> str:
         return text + f"in fp32, with the model's repetition penalty ({penalty:g})"
     unused = f"; the model's penalty of {penalty:g} is for --protocol unifer" if penalty != 1 else ""
     return text + "in the model's data type, without a repetition penalty" + unused
-
-
-def _merged(adapter: Path, model: BenchmarkModel) -> Path:
-    """The adapter merged with its base model, in a folder beside it; merged only once."""
-    from fer.vlm.merge import merge_adapter
-    from fer.vlm.options import MergeConfig
-
-    out = adapter.parent / "merged"
-    if not out.exists():
-        with tempfile.TemporaryDirectory(dir=adapter.parent) as scratch:
-            options = MergeConfig(
-                adapter=str(adapter), out=f"{scratch}/merged", trust_remote_code=model.trust_remote_code
-            )
-            merge_adapter(options).rename(out)
-    return out

@@ -60,7 +60,7 @@ class FerbenchRunConfig(BenchmarkModel, GenerationOptions, TrackingOptions):
         min_length=1, description="Files of questions in FERBench's form (.json, .jsonl), or of conversations"
     )
     image_root: str = Field(description="Folder or .zip that the questions' image paths are relative to")
-    out: str = Field(description="Output folder, reachable from all nodes: OUT/NAME/QUESTIONS.json")
+    out: str = Field(description="Output folder that all nodes reach, or a URI (s3://, gs://): OUT/NAME/QUESTIONS.json")
     workers: int = Field(
         0, ge=0, description="Engines, each with its own copy of the model; 0: one per GPU, or one on CPUs"
     )

@@ -6,15 +6,18 @@ Ferry adds fields that those scripts ignore: token counts, and the responses to 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer.data.vqa.questions import parse_question, read_objects
 from fer.errors import BadRow, UserError
 from fer.ferbench.datasets import identify_dataset
+from fer.storage import write_atomically
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 RECORD = "run.json"
 _ERROR_PREFIX = "ERROR: "
@@ -103,8 +106,6 @@ def error_row(raw: Mapping[str, Any], error: str) -> dict[str, Any]:
     return {**raw, "model_response": _ERROR_PREFIX + error, "error": True}
 
 
-def write_results(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+def write_results(rows: Iterable[Mapping[str, Any]], path: Path | UPath) -> None:
     """Write rows as a JSON array, atomically."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(list(rows), indent=1, ensure_ascii=False), encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, json.dumps(list(rows), indent=1, ensure_ascii=False))

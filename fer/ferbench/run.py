@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer.data.vqa.questions import ImageRoot, parse_question, read_objects
 from fer.errors import BadRow, UserError
@@ -17,7 +17,14 @@ from fer.ferbench.training_images import count_training_images
 from fer.inference.base import SamplingParams
 from fer.inference.batch import BatchItem, InferenceConfig, run_batch
 from fer.inference.journal import Usage, read_journal
+from fer.registry import locate_model
+from fer.storage import absolute, open_path
+from fer.tracking import TrackingOptions
 from fer.training.run import commit, versions
+from fer.vlm.model import for_workers
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 JOURNAL = "journal"
 
@@ -91,7 +98,7 @@ def run_model(
     ``kind`` and ``path`` are those of `resolve_kind`. Items with an error in an earlier session are retried: their
     images may have been repaired.
     """
-    folder = Path(config.out).absolute() / str(model.name)
+    folder = open_path(absolute(config.out)) / str(model.name)
     entries, _ = read_journal(folder / JOURNAL)
     completed = {key for key, entry in entries.items() if "error" not in entry}
     pending = [item for file in files for item in file.items if item.key not in completed]
@@ -104,8 +111,8 @@ def run_model(
         yield sum(len(file.items) for file in files) - len(pending)
         inference = InferenceConfig(
             kind=kind,  # type: ignore[arg-type]
-            model=path,
-            image_root=config.image_root if "://" in config.image_root else str(Path(config.image_root).absolute()),
+            model=_for_workers(str(model.model), kind, path, config),
+            image_root=absolute(config.image_root),
             image_size=config.image_size,
             sampling=SamplingParams(
                 temperature=0,
@@ -114,6 +121,7 @@ def run_model(
                 model_penalty=config.protocol == "unifer",
             ),
             journal=str(folder / JOURNAL),
+            tracking=TrackingOptions(storage=absolute(config.storage), tracking_uri=config.tracking_uri),
             endpoint=model.endpoint or "",
             concurrency=model.concurrency,
             requests_per_minute=model.requests_per_minute,
@@ -125,8 +133,17 @@ def run_model(
     write_model_results(folder, files, record, model)
 
 
+def _for_workers(name: str, kind: str, path: str, config: FerbenchRunConfig) -> str:
+    """What the workers get a model by, on hosts that may not see this one's folders."""
+    if kind == "endpoint":
+        return path
+    if kind == "classifier" and not name.startswith(("models:/", "runs:/")):
+        return absolute(locate_model(name, config))  # a run's name may stand for a URI
+    return for_workers(name, path)
+
+
 def open_record(
-    folder: Path, model: BenchmarkModel, files: Sequence[QuestionsFile], config: FerbenchRunConfig, kind: str
+    folder: UPath, model: BenchmarkModel, files: Sequence[QuestionsFile], config: FerbenchRunConfig, kind: str
 ) -> dict[str, Any]:
     """Create or continue `run.json` of a model. Raises UserError if the run there has other settings or questions."""
     generation = config.model_dump(include=set(GenerationOptions.model_fields))
@@ -145,7 +162,7 @@ def open_record(
                 "--name"
             )
         record["questions"] |= fingerprints
-    record["image_root"] = str(Path(config.image_root).absolute())
+    record["image_root"] = absolute(config.image_root)
     _write_record(folder, record)
     return record
 
@@ -155,7 +172,7 @@ def _changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def write_model_results(
-    folder: Path, files: Sequence[QuestionsFile], record: dict[str, Any], model: BenchmarkModel
+    folder: UPath, files: Sequence[QuestionsFile], record: dict[str, Any], model: BenchmarkModel
 ) -> None:
     """Write a results file for each file of questions, in its order, and the usage into `run.json`."""
     entries, usage = read_journal(folder / JOURNAL)
@@ -176,6 +193,6 @@ def _cost(usage: Usage, model: BenchmarkModel) -> float:
     return usage.engine_seconds / 3600 * model.price_per_hour + tokens / 1e6
 
 
-def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
+def _write_record(folder: UPath, record: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False))

@@ -7,7 +7,6 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -28,6 +27,8 @@ from fer.inference.journal import JournalWriter
 from fer.inference.openai import OpenAIClient
 from fer.inference.vllm import VllmClient
 from fer.models.ray_device import cluster_gpus
+from fer.registry import resolve_model
+from fer.tracking import TrackingOptions
 
 PREFETCH = 64
 """Requests with loaded images that wait for the client."""
@@ -55,12 +56,15 @@ class InferenceConfig:
 
     kind: Literal["vllm", "endpoint", "classifier"]
     model: str
+    """Its name at the endpoint; else a name by which each node can get it, or its folder."""
     image_root: str
     image_size: int
     """Side in pixels that images are resized to; 0 keeps their size. A classifier resizes them itself."""
     sampling: SamplingParams
     journal: str
-    """Folder of the journals."""
+    """Folder of the journals, a path or URI."""
+    tracking: TrackingOptions
+    """Where registered models and those of runs are."""
     endpoint: str = ""
     concurrency: int = 16
     requests_per_minute: float = 0
@@ -97,8 +101,14 @@ class BatchWorker:
         """Run all items and journal each one as it completes; yields 1 for each."""
         if self.opened is None:  # lazily: an error in an actor's constructor would not reach the caller as it is
             client = open_client(self.config)
-            self.opened = client, JournalWriter(Path(self.config.journal), _device_name(self.config))
+            self.opened = client, JournalWriter(self.config.journal, _device_name(self.config))
         client, journal = self.opened
+        try:
+            yield from self._process(items, client, journal)
+        finally:
+            journal.close()
+
+    def _process(self, items: Sequence[BatchItem], client: InferenceClient, journal: JournalWriter) -> Iterator[int]:
         loaded = enumerate(prefetch(self._load, items))
         first_turns: dict[int, Response] = {}  # of conversations whose second turn is running
         images: dict[int, bytes] = {}
@@ -173,9 +183,12 @@ def open_client(config: InferenceConfig) -> InferenceClient:
     if config.kind == "classifier":
         from fer.inference.classifier import ClassifierClient
 
-        return ClassifierClient(Path(config.model), config.device)
+        return ClassifierClient(resolve_model(config.model, config.tracking), config.device)
+    from fer.vlm.merge import resolve_merged
+
+    model = resolve_merged(config.model, config.tracking, config.trust_remote_code)
     # -1: the longest context that fits in memory, up to the model's own.
-    return VllmClient(config.model, trust_remote_code=config.trust_remote_code, max_model_len=-1, dtype=config.dtype)
+    return VllmClient(model, trust_remote_code=config.trust_remote_code, max_model_len=-1, dtype=config.dtype)
 
 
 def _device_name(config: InferenceConfig) -> str:
@@ -213,5 +226,6 @@ def _run_on_ray(items: Sequence[BatchItem], config: InferenceConfig, workers: in
 
 def _cpus_per_worker(workers: int) -> int:
     """CPUs for each of ``workers`` replicas so that all fit on the smallest node with one CPU left for reading."""
-    smallest = min(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    smallest = min((node["CPU"] for node in nodes if "CPU" in node), default=1)  # a head may have none
     return max(1, int(smallest - 1) // workers)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer.storage import remove_folder, upload_folder
+from fer.storage import remove_folder, upload_folder, write_atomically
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -95,13 +94,3 @@ def best_entry(history: list[dict[str, Any]]) -> dict[str, Any]:
     """The entry with the highest score, the first of equal ones. If the job trains in stages, only the last counts."""
     stage = history[-1].get("stage")
     return max((entry for entry in history if entry.get("stage") == stage), key=lambda entry: entry["score"])
-
-
-def write_atomically(path: UPath, text: str) -> None:
-    """Write a file so that readers see either the old content or the new."""
-    if not isinstance(path, Path):  # an object appears when it is complete
-        path.write_text(text)
-        return
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from fer.tuning.checkpoints import best_entry, write_atomically
+from fer.storage import write_atomically
+from fer.tuning.checkpoints import best_entry
 
 if TYPE_CHECKING:
     from upath import UPath

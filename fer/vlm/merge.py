@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 from fer.errors import UserError
-from fer.registry import SPEC
+from fer.registry import MODEL, SPEC
+from fer.storage import move_folder
 from fer.tracking import TrackingOptions
 from fer.vlm.export import write_model_card
 from fer.vlm.model import load_model, load_processor, resolve_vlm
 from fer.vlm.options import MergeConfig, VlmModelOptions
+
+ADAPTER = "adapter_config.json"
+
+
+def resolve_merged(name: str, tracking: TrackingOptions, trust_remote_code: bool) -> str:
+    """`resolve_vlm`, but an adapter as the merged model, in a folder beside it; a host merges it only once."""
+    folder = resolve_vlm(name, tracking)
+    adapter = Path(folder)
+    if not (adapter / ADAPTER).is_file():
+        return folder
+    # A run's is beside its model; a download's parent is the cache, which has others.
+    out = adapter.with_name("merged" if adapter.name == MODEL else f"{adapter.name}-merged")
+    if not out.exists():
+        with tempfile.TemporaryDirectory(dir=adapter.parent) as scratch:
+            options = MergeConfig(adapter=folder, out=f"{scratch}/merged", trust_remote_code=trust_remote_code)
+            move_folder(merge_adapter(options), out)
+    return str(out)
 
 
 def merge_adapter(config: MergeConfig) -> Path:
@@ -18,12 +37,12 @@ def merge_adapter(config: MergeConfig) -> Path:
     from peft import PeftModel
 
     folder = Path(resolve_vlm(config.adapter, TrackingOptions()))
-    if not (folder / "adapter_config.json").is_file():
-        raise UserError(f"{config.adapter} is not an adapter: it has no adapter_config.json")
+    if not (folder / ADAPTER).is_file():
+        raise UserError(f"{config.adapter} is not an adapter: it has no {ADAPTER}")
     out = Path(config.out)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"--out {config.out} is not empty: give another folder")
-    settings = json.loads((folder / "adapter_config.json").read_text())
+    settings = json.loads((folder / ADAPTER).read_text())
     spec = json.loads((folder / SPEC).read_text()) if (folder / SPEC).is_file() else {}
     training = spec.get("training", {"run": None, "config": {}, "metrics": {}, "versions": None})
     base = config.base or settings["base_model_name_or_path"]

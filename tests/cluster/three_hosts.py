@@ -1,7 +1,7 @@
 """Jobs on a cluster of three hosts that share no folder, only an S3 server, and a host that is cut off in mid-run.
 
     unshare --user --map-root-user --net --mount --pid --fork --kill-child --mount-proc \
-        python -m tests.cluster.three_hosts            # or some of its parts: train sft tune serve
+        python -m tests.cluster.three_hosts            # or some of its parts: train sft tune ferbench serve
 
 The first host is the head, without CPUs for jobs. Takes about ten minutes on two cores, and prints what was seen.
 """
@@ -15,9 +15,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
-from tests.fixtures.hosts import Host, make_hosts
+from tests.fixtures.hosts import Host, make_hosts, run
 from tests.fixtures.hosts_cluster import BUCKET, MLFLOW, HostsCluster, run_on, start_servers
 
 EPOCHS = 12
@@ -27,7 +28,9 @@ TRAIN = [
     *("--epochs", str(EPOCHS), "--batch-size", "16", "--checkpoint-every", "4"),
     *("--workers", "2", "--cpus-per-worker", "1.5"),  # a host of two CPUs has room for one
 ]
-PARTS = ["train", "sft", "tune", "serve"]
+PARTS = ["train", "sft", "tune", "ferbench", "serve"]
+ROUNDS = 60
+"""How often each face is asked about."""
 SERVE_TOKEN = "0123456789abcdef"
 
 
@@ -49,6 +52,8 @@ def main(parts: list[str]) -> None:
         fine_tune(cluster)
     if "tune" in parts:
         tune(cluster)
+    if "ferbench" in parts:
+        ferbench(cluster, spare)
     if "serve" in parts:
         serve(cluster, [head, first, spare])
 
@@ -180,6 +185,48 @@ def tune(cluster: HostsCluster) -> None:
     classes = {actor["actor_id"]: actor["class_name"] for actor in cluster.ask("actors")}
     new = Counter((classes[actor], host) for actor, host in cluster.actors(bool).items() if actor not in before)
     say(f"sweep: {dict(new)}")
+
+
+def ferbench(cluster: HostsCluster, host: Host) -> None:
+    """Ask the first run's model about all faces, many times: undisturbed, and while a host is cut off."""
+    bucket = "s3://ferry/ferbench"
+    Path("/mnt/s3/ferry/ferbench").mkdir()
+    run("cp", "-r", "/mnt/faces", "/mnt/s3/ferry/ferbench/faces")
+    say(cluster.fer("questions", "--data", "/mnt/faces", "--kind", "ferbench", "--out", "/mnt/questions-one.jsonl"))
+    Path("/mnt/s3/ferry/ferbench/questions.jsonl").write_text(Path("/mnt/questions-one.jsonl").read_text() * ROUNDS)
+    words = ["s3://ferry/runs/two-hosts", "--questions", f"{bucket}/questions.jsonl", "--image-root", f"{bucket}/faces"]
+    words += ["--out", f"{bucket}/answers", "--workers", "2", "--allow-training-rows", *STORAGE]
+
+    def cut_off() -> None:
+        while not list(Path("/mnt/s3/ferry/ferbench/answers/cut-off").rglob("*.jsonl")):
+            time.sleep(0.1)
+        host.cut_off()
+        say(f"{host.name} is cut off")
+
+    for name, disturb in (("undisturbed", time.monotonic), ("cut-off", cut_off)):
+        before, started = cluster.actors(is_mapper), time.monotonic()
+        thread = threading.Thread(target=disturb)
+        thread.start()
+        submit(cluster, "ferbench run", *words, "--name", name)
+        thread.join()
+        hosts = Counter(host for actor, host in cluster.actors(is_mapper).items() if actor not in before)
+        rows, responses = answers(name)
+        say(f"{name}: {time.monotonic() - started:.0f} s, workers on {dict(hosts)}")
+        errors = sum("error" in row for row in rows)
+        say(f"{name}: {len(rows)} questions, {errors} errors; answered again: {responses - len(rows)}")
+    say(f"the same answers: {answers('undisturbed')[0] == answers('cut-off')[0]}")
+    host.reconnect()
+
+
+def is_mapper(actor: str) -> bool:
+    return actor.startswith("MapWorker")
+
+
+def answers(name: str) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a model's results, and how many responses its workers gave."""
+    folder = Path("/mnt/s3/ferry/ferbench/answers") / name
+    rows = json.loads((folder / "questions.json").read_text())
+    return rows, json.loads((folder / "run.json").read_text())["usage"]["responses"]
 
 
 def serve(cluster: HostsCluster, hosts: list[Host]) -> None:

@@ -51,7 +51,11 @@ def items(count: int = 13, two_turns: bool = False) -> list[BatchItem]:
 def inference_config(images: Path, url: str, **options: Any) -> InferenceConfig:
     fixed: dict[str, Any] = {"kind": "endpoint", "model": "m", "image_size": 56, "sampling": GREEDY, "concurrency": 3}
     return InferenceConfig(
-        **(fixed | options), image_root=str(images), endpoint=url, journal=str(images.parent / "journal")
+        **(fixed | options),
+        image_root=str(images),
+        endpoint=url,
+        journal=str(images.parent / "journal"),
+        tracking=TrackingOptions(),
     )
 
 
@@ -111,14 +115,14 @@ def test_a_first_response_without_a_label_has_no_second_turn(images: Path, chat_
 
 
 def test_incomplete_lines_are_ignored_and_responses_win_over_errors(tmp_path: Path) -> None:
-    writer = JournalWriter(tmp_path, "cpu")
+    writer = JournalWriter(str(tmp_path), "cpu")
     writer.write_responses("q:1", ["fear"], 3, 1)
     writer.write_error("q:2", "missing image")
     writer.close()
     [file] = tmp_path.iterdir()
     with file.open("a") as stream:
         stream.write('{"key": "q:3", "responses": ["an')
-    later = JournalWriter(tmp_path, "cpu")
+    later = JournalWriter(str(tmp_path), "cpu")
     later.write_responses("q:2", ["anger"], 3, 1)
     later.write_responses("q:1", ["anger"], 3, 1)
     later.close()
@@ -195,7 +199,7 @@ def test_a_prompt_that_is_too_long_yields_an_error_response(vllm_client, images:
 def test_items_go_through_vllm_into_the_journal(vllm_client, images: Path) -> None:  # type: ignore[no-untyped-def]
     config = inference_config(images, "", kind="vllm")
     worker = BatchWorker(config)
-    worker.opened = vllm_client, JournalWriter(Path(config.journal), "cpu")
+    worker.opened = vllm_client, JournalWriter(config.journal, "cpu")
     assert sum(worker.process(items())) == 13
     entries, usage = read_journal(Path(config.journal))
     assert sorted(key for key, line in entries.items() if "error" in line) == ["q:12", "q:5"]

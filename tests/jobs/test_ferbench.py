@@ -30,7 +30,9 @@ from fer.ferbench.options import FerbenchRunConfig
 from fer.ferbench.run import read_questions_files
 from fer.inference.batch import InferenceConfig
 from fer.labels import get_space
+from fer.storage import open_path
 from jobs.__main__ import main
+from tests.fixtures.object_store import ObjectStore
 
 ROOT = Path(__file__).parents[2]
 SFEW = get_space("sfew").labels
@@ -57,8 +59,8 @@ def workspace(make_classifier: Callable[..., Path], tmp_path: Path, monkeypatch:
     return tmp_path
 
 
-def run(*arguments: str, questions: str = "sfew_qa.json") -> int:
-    return main(["ferbench", "run", *arguments, "--questions", questions, "--image-root", "images", "--out", "out"])
+def run(*arguments: str, questions: str = "sfew_qa.json", out: str = "out") -> int:
+    return main(["ferbench", "run", *arguments, "--questions", questions, "--image-root", "images", "--out", out])
 
 
 def results(path: str) -> list[dict[str, Any]]:
@@ -90,6 +92,25 @@ def test_only_errors_are_retried(workspace: Path, chat_server: Callable[..., Any
     repaired = results("out/m/sfew_qa.json")
     assert repaired[7]["model_response"] == repaired[8]["model_response"]
     assert repaired[:7] + repaired[8:] == rows[:7] + rows[8:]
+
+
+def test_answers_in_an_object_store(
+    workspace: Path, chat_server: Callable[..., Any], s3: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer.inference.journal.UPLOAD_SECONDS", 0)  # every line is an object
+    server = chat_server(respond)
+    assert run("m", "--endpoint", server.url, out="s3://bucket/answers") == 0
+    folder = open_path("s3://bucket/answers/m")
+    journal = list((folder / "journal").glob("*.jsonl"))
+    assert len(journal) == FACES
+    next(file for file in journal if "responses" in file.read_text()).unlink()  # as if its client had been killed
+    assert run("m", "--endpoint", server.url, out="s3://bucket/answers") == 0
+    assert len(server.requests) == FACES
+    assert run("m", "--endpoint", server.url) == 0
+    assert (folder / "sfew_qa.json").read_text() == Path("out/m/sfew_qa.json").read_text()
+    assert main(["ferbench", "score", "s3://bucket/answers", "--json", "metrics.json"]) == 0
+    [model] = json.loads(Path("metrics.json").read_text())["models"]
+    assert model["subsets"][0]["questions"] == FACES
 
 
 def test_models_are_evaluated_and_reported_side_by_side(
