@@ -5,10 +5,13 @@
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
+# Where it is set, each of the many processes of a run compiles the same modules again.
+unexport PYTHONDONTWRITEBYTECODE
 # Node.js comes from PyPI. Packages run no scripts of their own when they are installed.
 NPM := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm --silent --ignore-scripts --no-audit --no-fund
-# Two test processes of one compute thread, each with a Ray of its own; a file's tests share fixtures and stay in one.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
+# Three test processes of one compute thread, each with a Ray of its own, because tests also wait. A file's tests share
+# fixtures and stay in one process.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 10
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
