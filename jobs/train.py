@@ -41,8 +41,8 @@ def main(config: TrainConfig) -> None:
 
     pretrained = share_pretrained(config, model)
     own = {"spec": spec.model_dump(), "pretrained": pretrained, "teachers": teachers}
-    own["unlabelled"] = unlabelled.root if unlabelled else None
-    settings = loop_settings(config, dataset.root, tracking, **own)
+    others = unlabelled.root if unlabelled else None
+    settings = loop_settings(config, dataset.root, tracking, unlabelled=others, **own)
     result = launch(train_classifier, settings, config, run)
 
     folder, version = export_model(config, spec, run, result, tracking)

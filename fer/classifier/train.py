@@ -70,7 +70,8 @@ class ClassifierTrainer:
     ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.spec, self.worker, self.tracking = config, spec, worker, run
-        place = {"rank": worker.rank, "world_size": worker.world_size, "pin_memory": worker.device.type == "cuda"}
+        gpu = worker.device.type == "cuda"
+        place: dict[str, Any] = {"rank": worker.rank, "world_size": worker.world_size, "pin_memory": gpu}
         self.data_loader = FaceDataLoader(dataset, config, spec, **place)
         self.unlabelled = UnlabelledLoader(ShardedDataset(unlabelled), config, spec, **place) if unlabelled else None
         self.has_validation = "val" in dataset.manifest.splits

@@ -30,8 +30,11 @@ from fer.data.stream.sampler import Window, cut, row_groups, training_windows
 from fer.training.seeding import derive_seed
 
 WEAK, STRONG = "weak", "strong"
-RAND_AUGMENT = "rand-n2-m10-mstd0.5-inc1"
-"""timm's RandAugment: two of its operations, at magnitude 10 of 10, with some variation."""
+RAND_AUGMENT = "rand-n2-m9-mstd101-inc1"
+"""timm's RandAugment: two of its operations, each at a magnitude drawn from 0 to 9 (mstd above 100).
+
+At 10, posterizing would leave no bits, which Pillow refuses.
+"""
 CUTOUT, GREY = 0.5, 128
 """Side of the square that Cutout fills with grey, as a fraction of the image's, and the grey."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from typing import cast
+from typing import Any, cast
 
 import torch
 from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
@@ -21,7 +21,7 @@ def build_optimizer(options: OptimizerOptions, model: nn.Module) -> torch.optim.
     """timm optimizer by name, without weight decay on biases and normalisation. Raises UserError if there is none."""
     if options.opt not in list_optimizers():
         raise UserError(f"--opt: timm has no optimizer {options.opt!r}; for example adamw, sgd, lamb, muon")
-    fused = {"fused": True} if has_fused(options.opt) else {}
+    fused: dict[str, Any] = {"fused": True} if has_fused(options.opt) else {}
     return create_optimizer_v2(
         model, opt=options.opt, lr=options.lr, weight_decay=options.weight_decay, momentum=options.momentum, **fused
     )

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from fer.classifier.model import Outputs, new_spec
 from fer.classifier.objective import Inputs, Objective
 from fer.classifier.options import TrainConfig
-from fer.classifier.unlabelled import CUTOUT, GREY, PseudoLabels, TwoViews, UnlabelledLoader, pseudo_labels
+from fer.classifier.unlabelled import (
+    CUTOUT,
+    GREY,
+    PseudoLabels,
+    StrongAugment,
+    TwoViews,
+    UnlabelledLoader,
+    pseudo_labels,
+)
 from fer.data.images import encode_png
 from fer.data.manifest import ShardedDataset
 from fer.data.prepare import open_unlabelled
@@ -74,6 +82,13 @@ def test_the_views_of_a_face() -> None:
     assert grey >= (CUTOUT * 16) ** 2, "in a corner, a quarter of the square is left"
     again = TwoViews(new_spec(config, SPACES["fer2013"]), config)(table)
     assert torch.equal(again["strong"], views["strong"])
+
+
+def test_every_strong_change_is_one_that_pillow_can_make() -> None:
+    face = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    augment = StrongAugment(config_of(), config_of())
+    changed = [augment(face, seed) for seed in range(400)]
+    assert {each.shape for each in changed} == {(32, 32, 3)}
 
 
 def test_what_comes_next_depends_on_the_position_alone(small_shards: Path) -> None:

@@ -45,7 +45,7 @@ class ClassifierTrainable:
         spec = new_spec(config, dataset.manifest.space, record_data(dataset), dataset.manifest.preprocessing)
         pretrained = share_pretrained(config, preflight_check(config, spec, dataset))
         own = {"spec": spec.model_dump(), "pretrained": pretrained, "teachers": locate_teachers(config, spec)}
-        own["unlabelled"] = data["unlabelled"]
+        own["unlabelled"] = data.get("unlabelled")
         settings = loop_settings(config, dataset.root, tracking, **own)
         return train_classifier, settings
 
