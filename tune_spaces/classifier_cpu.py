@@ -35,6 +35,4 @@ SPACE = replace(
     default=classifier.SPACE.default | {"backbone": "narrow", "img_size": 48},
     to_options=to_options,
     num_trials=16,
-    grace_period=1,
-    reduction_factor=3,
 )

@@ -57,7 +57,7 @@ def main(options: ReplayOptions) -> None:
     known = SEARCHERS if options.objectives == 1 else TWO_OBJECTIVES
     curves = {}
     for name in options.searchers or known:
-        file = out / f"{name}-{options.objectives}-{options.seeds}.npy"
+        file = out / f"{name}-{options.objectives}-{options.seeds}-{options.trials}-{len(table.rows)}.npy"
         if not file.exists():
             started = time.monotonic()
             replayed = [replay(known[name], table, budget, seed, options.objectives) for seed in range(options.seeds)]

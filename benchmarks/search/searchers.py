@@ -23,8 +23,8 @@ class Searcher:
     sampler: Callable[[int], BaseSampler]
     """Makes the sampler from a seed."""
     stopping: Literal["none", "asha", "hyperband"] = "none"
-    grace_period: int = SPACE.grace_period
-    """Epochs before ASHA may stop a trial."""
+    grace_period: int = 1
+    """Epochs before ASHA or Hyperband may stop a trial."""
     stopped_as: optuna.trial.TrialState = optuna.trial.TrialState.COMPLETE
     """How a stopped trial is reported: complete with its best score, as `fer tune` does, or pruned, which Optuna's TPE
     ranks below all complete ones, by the epoch that it reached."""
@@ -38,26 +38,34 @@ def tpe(seed: int) -> BaseSampler:
     return make_sampler("tpe", seed, 0)
 
 
+def gp(seed: int) -> BaseSampler:
+    return GPSampler(seed=seed)
+
+
 PRUNED = optuna.trial.TrialState.PRUNED
 
 SEARCHERS = {
     "random": Searcher(random),
-    "random, ASHA": Searcher(random, "asha"),
-    "TPE": Searcher(tpe),
-    "TPE, ASHA": Searcher(tpe, "asha"),
-    "TPE, ASHA, reported as pruned": Searcher(tpe, "asha", stopped_as=PRUNED),
+    "random, ASHA from epoch 1": Searcher(random, "asha", 1),
     "random, ASHA from epoch 3": Searcher(random, "asha", 3),
+    "TPE": Searcher(tpe),
+    "TPE, ASHA from epoch 1": Searcher(tpe, "asha", 1),
+    "TPE, ASHA from epoch 1, reported as pruned": Searcher(tpe, "asha", 1, stopped_as=PRUNED),
+    "TPE, ASHA from epoch 2": Searcher(tpe, "asha", 2),
     "TPE, ASHA from epoch 3": Searcher(tpe, "asha", 3),
+    "TPE, ASHA from epoch 5": Searcher(tpe, "asha", 5),
     # BOHB (Falkner et al., ICML 2018) is Hyperband with a density model per bracket; this is Optuna's form of it.
     "BOHB": Searcher(tpe, "hyperband", stopped_as=PRUNED),
-    "GP": Searcher(lambda seed: GPSampler(seed=seed)),
+    "GP": Searcher(gp),
+    "GP, ASHA from epoch 3": Searcher(gp, "asha", 3),
 }
 TWO_OBJECTIVES = {
     "random": Searcher(random),
     "NSGA-II": Searcher(lambda seed: NSGAIISampler(seed=seed, population_size=8)),
     "TPE": Searcher(tpe),
-    "random, ASHA": Searcher(random, "asha"),
-    "TPE, ASHA": Searcher(tpe, "asha"),
+    "random, ASHA from epoch 3": Searcher(random, "asha", 3),
+    "TPE, ASHA from epoch 1": Searcher(tpe, "asha", 1),
+    "TPE, ASHA from epoch 3": Searcher(tpe, "asha", 3),
 }
 
 
@@ -65,7 +73,7 @@ def make_pruner(searcher: Searcher, epochs: int) -> optuna.pruners.BasePruner:
     """Hyperband's brackets if the searcher uses them: a sampler then learns from the trials of its bracket only."""
     if searcher.stopping != "hyperband":
         return optuna.pruners.NopPruner()
-    return optuna.pruners.HyperbandPruner(SPACE.grace_period, epochs, SPACE.reduction_factor)
+    return optuna.pruners.HyperbandPruner(searcher.grace_period, epochs, SPACE.reduction_factor)
 
 
 class Stopping:

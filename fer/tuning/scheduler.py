@@ -73,7 +73,7 @@ def make_scheduler(
             time_attr="trial_epoch",
             metric="score",
             mode="max",
-            perturbation_interval=space.grace_period,
+            perturbation_interval=max(1, min(space.grace_period, max_progress // 2)),  # of a short training, too
             custom_explore_fn=partial(clip_to_space, space),
             synch=True,  # else, one trial at a time, the running one copies a waiting one again and again
             hyperparam_mutations={"trial": {"point": {name: space.params[name] for name in space.mutable}}},

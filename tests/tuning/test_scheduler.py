@@ -6,7 +6,7 @@ from dataclasses import replace
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from fer.tuning.scheduler import ASHA, clip_to_space
+from fer.tuning.scheduler import ASHA, clip_to_space, make_scheduler
 from fer.tuning.search import SCORE
 from fer.tuning.space import SearchSpace
 from fer.tuning.trial_record import TrialRecord
@@ -32,3 +32,9 @@ def test_a_population_stays_in_the_space(space: SearchSpace) -> None:
     mutable = replace(space, mutable=("lr",))
     assert clip_to_space(mutable, {"trial": {"point": {"lr": 9e-5}}}) == {"trial": {"point": {"lr": 1e-4}}}
     assert clip_to_space(mutable, {"trial": {"point": {"lr": 0.012}}}) == {"trial": {"point": {"lr": 0.01}}}
+
+
+def test_a_population_is_perturbed_in_a_short_training_too(space: SearchSpace) -> None:
+    patient = replace(space, grace_period=3)
+    for epochs, interval in ((1, 1), (2, 1), (5, 2), (30, 3)):
+        assert make_scheduler(patient, "pbt", "none", epochs, [])._perturbation_interval == interval
