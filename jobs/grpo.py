@@ -16,6 +16,7 @@ def main(config: GrpoConfig) -> None:
     from cluster.preflight import connect_for
     from fer.data.vqa.prepare import open_questions
     from fer.grpo.engine_launch import running_engines
+    from fer.grpo.evaluation import SCORE, evaluation_questions
     from fer.grpo.plots import plot_run
     from fer.grpo.preflight import dry_run_summary, preflight_check, visual_token_ids
     from fer.grpo.trainer import train_grpo
@@ -28,11 +29,12 @@ def main(config: GrpoConfig) -> None:
     dataset = open_questions(config, cache=f"{config.storage}/data")
     model = resolve_vlm(config.model, config)
     longest_prompt = preflight_check(config, model, dataset)
+    evaluation = evaluation_questions(config, model, dataset)
     if config.dry_run:
         print(dry_run_summary(config, model, dataset, longest_prompt))
         return
     connect_for(config, also=[config.engine_bundle])
-    gpus = use_gpu(config, engines=config.engines)
+    gpus = use_gpu(config, engines=0 if config.colocate else config.engines)
 
     run, tracking = open_run(config, "grpo", default_name="grpo", data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
@@ -44,10 +46,13 @@ def main(config: GrpoConfig) -> None:
 
     masked_token_ids = visual_token_ids(config, model)
     name = for_workers(config.model, model)
-    settings = loop_settings(config, dataset.root, tracking, model=name, masked_token_ids=masked_token_ids)
+    own = {"model": name, "masked_token_ids": masked_token_ids, "evaluation": evaluation}
+    settings = loop_settings(config, dataset.root, tracking, **own)
     with running_engines(config, name, masked_token_ids, gpus) as engines:
         same_device = config.model_copy(update={"device": "gpu" if gpus else "cpu"})  # as the engines'
-        checkpoints = CheckpointConfig(num_to_keep=config.save_total_limit)
+        checkpoints = CheckpointConfig(
+            num_to_keep=config.save_total_limit, checkpoint_score_attribute=SCORE if evaluation else None
+        )
         result = launch(train_grpo, settings | {"engines": engines}, same_device, run, checkpoints)
 
     folder, metrics, version = export_model(config, run, result, tracking, last=RESULT_STEPS)
@@ -55,6 +60,10 @@ def main(config: GrpoConfig) -> None:
     print("\nTrained.")
     for name, value in metrics.items():
         print(f"  {name:<24} {value:.4f}")
+    if evaluation:
+        assert result.best_checkpoints, "the last one is kept at least"
+        checkpoint, best = max(result.best_checkpoints, key=lambda each: each[1][SCORE])
+        print(f"  best accuracy {best[SCORE]:.4f}, at step {best['step']}: {checkpoint.path}/model")
     evaluate = f"fer ferbench run {folder} --questions QUESTIONS.json --image-root DIR --out {run.root}/ferbench"
     print_summary(config, run, tracking, model=folder, curves=curves, version=version, next_command=evaluate)
 

@@ -1,5 +1,8 @@
 """The process group of one trainer and the engines, apart from torch's default one: gloo on CPUs, NCCL on GPUs.
 
+NCCL refuses two processes on one GPU. If a trainer and an engine share one, tensors go through the host's memory, and
+over gloo.
+
 An engine can die or hang in the middle of a broadcast, and NCCL does not tell the others. So every broadcast has a
 deadline. After it the communicator is aborted, without waiting for its peers, and a new one takes its place.
 """
@@ -44,13 +47,22 @@ class Deadline:
 class Communicator:
     """Broadcasts from rank 0, each on a thread of its own: whatever blocks there, the caller goes on."""
 
-    def __init__(self, store: Any, rank: int, world_size: int, device: torch.device, seconds: float) -> None:
+    def __init__(
+        self,
+        store: Any,
+        rank: int,
+        world_size: int,
+        device: torch.device,
+        seconds: float,
+        through_host: bool = False,
+    ) -> None:
         """``seconds``: after which gloo and NCCL give up by themselves; at least a broadcast's deadline."""
         store, timeout = dist.PrefixStore("weights", store), timedelta(seconds=seconds)
-        self.device = device
+        self.rank, self.device, self.through_host = rank, device, through_host
         self.aborted = threading.Event()
         self.group: Any
-        if device.type == "cpu":
+        self.is_nccl = device.type != "cpu" and not through_host
+        if not self.is_nccl:
             self.group = dist.ProcessGroupGloo(store, rank, world_size, timeout)
             return
         options = dist.ProcessGroupNCCL.Options()
@@ -88,14 +100,21 @@ class Communicator:
         options.rootRank, options.rootTensor = 0, 0
         options.timeout = timedelta(seconds=max(deadline.remaining, 0.001))
         with torch.cuda.stream(stream) if stream is not None else nullcontext():
-            self.group.broadcast([tensor], options).wait()
+            sent = self._staged(tensor) if self.through_host else tensor
+            self.group.broadcast([sent], options).wait()
+            if sent is not tensor and self.rank:
+                tensor.copy_(sent)
+
+    def _staged(self, tensor: Tensor) -> Tensor:
+        """A tensor in the host's memory: with the values of rank 0's, for those of the others."""
+        return torch.empty_like(tensor, device="cpu") if self.rank else tensor.cpu()
 
     def abort(self) -> None:
         """End all operations, without waiting for the peers. (`shutdown` would wait: PyTorch PR 119250.)"""
         if self.aborted.is_set():
             return
         self.aborted.set()
-        if self.device.type == "cuda":
+        if self.is_nccl:
             _is_done(_start(self.group.abort), ABORT_SECONDS)
         _start(self._drop)
 

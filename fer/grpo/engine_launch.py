@@ -40,10 +40,11 @@ def start_engines(
     }
     if use_gpu:
         engine_args["gpu_memory_utilization"] = config.gpu_memory_utilization
+        engine_args["enable_sleep_mode"] = config.colocate
     return [
-        actor.options(num_cpus=config.cpus_per_engine, num_gpus=int(use_gpu), max_restarts=-1).remote(
-            model, sampling, engine_args | {"seed": config.seed + number}, config
-        )
+        actor.options(
+            num_cpus=config.cpus_per_engine, num_gpus=config.gpus_per_engine * use_gpu, max_restarts=-1
+        ).remote(model, sampling, engine_args | {"seed": config.seed + number}, config)
         for number in range(config.engines)
     ]
 
@@ -58,6 +59,8 @@ def running_engines(
         deadline = Deadline(config.engine_timeout)
         for number, engine in enumerate(engines):
             wait_until_ready(number, engine, deadline)
+        if config.colocate:
+            ray.get([engine.sleep.remote() for engine in engines], timeout=config.engine_timeout)
         yield engines
     finally:
         for engine in engines:

@@ -45,15 +45,24 @@ class PendingRequests:
     prompts: list[Prompt]
     engines: list[int]
     refs: list[Any]
+    greedy: bool
 
 
 class EnginePool:
     """All engines, as one trainer uses them."""
 
-    def __init__(self, actors: Sequence[Any], worker: Worker, timeout: float, sync_timeout: float) -> None:
+    def __init__(
+        self,
+        actors: Sequence[Any],
+        worker: Worker,
+        timeout: float,
+        sync_timeout: float,
+        colocated: bool = False,
+    ) -> None:
         """``timeout``, ``sync_timeout``: seconds after which an engine that does not respond counts as stuck, in
-        general and in a weight transfer."""
+        general and in a weight transfer. ``colocated``: trainers and engines are on the same GPUs."""
         self.actors, self.worker, self.timeout, self.sync_timeout = list(actors), worker, timeout, sync_timeout
+        self.colocated = colocated
         self.communicator: Communicator | None = None
         self.store: dist.TCPStore | None = None
         self.version = -1
@@ -64,11 +73,16 @@ class EnginePool:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    def submit(self, prompts: Sequence[Prompt], first: int = 0) -> PendingRequests:
-        """Send prompts to the engines in turn; ``first`` is the first one's number among all trainers' prompts."""
+    def submit(self, prompts: Sequence[Prompt], first: int = 0, greedy: bool = False) -> PendingRequests:
+        """Send prompts to the engines in turn; ``first`` is the first one's number among all trainers' prompts.
+
+        ``greedy``: for one completion each, of the most probable tokens.
+        """
         engines = [(first + i) % len(self.actors) for i in range(len(prompts))]
-        refs = [self.actors[engine].generate.remote(prompt) for prompt, engine in zip(prompts, engines, strict=True)]
-        return PendingRequests(list(prompts), engines, refs)
+        refs = [
+            self.actors[engine].generate.remote(prompt, greedy) for prompt, engine in zip(prompts, engines, strict=True)
+        ]
+        return PendingRequests(list(prompts), engines, refs, greedy)
 
     def collect(self, pending: PendingRequests, weights: PolicyWeights) -> list[RolloutOutput]:
         """Wait for the results; recover failed engines and resubmit what they left unfinished. Collective."""
@@ -79,7 +93,7 @@ class EnginePool:
             missing = [i for i, output in enumerate(outputs) if output is None]
             if missing:
                 self.log(f"resubmitting {len(missing)} of {len(outputs)} prompts")
-            resubmitted = self.submit([pending.prompts[i] for i in missing])
+            resubmitted = self.submit([pending.prompts[i] for i in missing], greedy=pending.greedy)
             for i, output in zip(missing, self._results(resubmitted), strict=True):
                 outputs[i] = output
         return [output for output in outputs if output is not None]
@@ -99,6 +113,16 @@ class EnginePool:
         """Wait on rank 0 until the engines have finished all trainers' requests."""
         if self.worker.is_rank_zero:
             self._wait([actor.wait_idle.remote() for actor in self.actors], range(len(self.actors)), "engines")
+
+    def sleep(self) -> None:
+        """Let idle engines give their GPU's memory to the trainers, until they are needed again. Collective."""
+        if self.worker.is_rank_zero:
+            refs = [actor.sleep.remote() for actor in self.actors]
+            try:
+                ray.get(refs, timeout=self.timeout)
+            except ENGINE_ERRORS as error:
+                self.log(f"an engine did not give its memory back: {self._failure(error, refs)}")
+        self._on_all_trainers(True)
 
     def _wait(self, refs: list[Any], engines: Sequence[int], what: str) -> None:
         """Wait until the engines have finished; those that are not done at the timeout count as stuck."""
@@ -234,10 +258,14 @@ class EnginePool:
             wait = timedelta(seconds=self.sync_timeout)
             self.store = dist.TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False, timeout=wait)
             refs = [
-                actor.init_process_group.remote(host, self.store.port, rank, world_size, self.sync_timeout)
+                actor.init_process_group.remote(
+                    host, self.store.port, rank, world_size, self.sync_timeout, self.colocated
+                )
                 for rank, actor in enumerate(self.actors, 1)
             ]
-            self.communicator = Communicator(self.store, 0, world_size, self.worker.device, self.sync_timeout)
+            self.communicator = Communicator(
+                self.store, 0, world_size, self.worker.device, self.sync_timeout, self.colocated
+            )
             ray.get(refs, timeout=deadline.remaining)
         except ENGINE_ERRORS as error:
             return self._failure(error, refs)

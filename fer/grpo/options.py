@@ -13,6 +13,9 @@ from fer.plugins import Registry
 from fer.training.placement import Bundle
 from fer.vlm.options import VlmTrainingOptions
 
+TRAINER_GPU = 0.4
+"""Share of a GPU that Ray counts for a trainer beside an engine. Two engines, of 0.6 each, never get the same GPU."""
+
 
 @dataclass(frozen=True)
 class LossDefaults:
@@ -53,6 +56,11 @@ class RolloutOptions(Options):
     cpus_per_engine: float = Field(1, gt=0, description="CPUs reserved for each engine")
     gpu_memory_utilization: float = Field(
         0.9, gt=0, lt=1, description="Fraction of its GPU's memory that an engine uses"
+    )
+    colocate: bool = Field(
+        False,
+        description="One trainer and one engine on each GPU; the engine gives back its memory during the update. Lower "
+        "--gpu-memory-utilization: beside a sampling engine are the trainer's weights and optimizer",
     )
     engine_timeout: float = Field(
         900,
@@ -125,7 +133,9 @@ class PolicyLossOptions(Options):
         "trainer's probabilities; 0: no correction",
     )
     num_iterations: int = Field(1, ge=1, description="Optimizer steps on each rollout batch")
-    batch_size: int = Field(8, ge=1, description="Completions per worker in one forward pass")
+    batch_size: int = Field(
+        8, ge=1, description="Completions per worker in one forward pass, on average: fewer if they are long"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -148,8 +158,32 @@ class GrpoLoggingOptions(Options):
     )
 
 
+class EvaluationOptions(Options):
+    """Evaluation during training."""
+
+    eval_steps: int = Field(
+        0,
+        ge=0,
+        description="Optimizer steps between two evaluations, in which the engines answer questions that are not "
+        "trained on; the best checkpoint is kept. 0: none",
+    )
+    eval_rows: int = Field(256, ge=1, description="Maximum number of questions of an evaluation")
+    eval_data: str | None = Field(
+        None, description="Questions of the evaluation, such as FERBench's; unset: the validation split of --data"
+    )
+    eval_image_root: str | None = Field(
+        None, description="Folder or .zip with the images of --eval-data; unset: the folder of the file"
+    )
+
+
 class GrpoConfig(
-    QuestionOptions, VlmTrainingOptions, RolloutOptions, RewardOptions, PolicyLossOptions, GrpoLoggingOptions
+    QuestionOptions,
+    VlmTrainingOptions,
+    RolloutOptions,
+    RewardOptions,
+    PolicyLossOptions,
+    GrpoLoggingOptions,
+    EvaluationOptions,
 ):
     """Train a vision-language model by reinforcement learning with verifiable rewards (GRPO)."""
 
@@ -172,6 +206,19 @@ class GrpoConfig(
                 f"--batch-size {self.batch_size} does not divide the {self.completions_per_worker} completions per "
                 f"worker (--prompts-per-step {self.prompts_per_step} / --workers {self.workers} x --num-generations "
                 f"{self.num_generations}): use one of {', '.join(map(str, divisors))}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_colocation(self) -> Self:
+        if self.colocate and self.engines != self.workers:
+            raise ValueError(
+                f"--colocate puts a trainer and an engine on each GPU, but there are --workers {self.workers} and "
+                f"--engines {self.engines}: make them equal"
+            )
+        if self.colocate and self.async_level:
+            raise ValueError(
+                "--colocate: engines on the trainers' GPUs can't sample during the update: --async-level 0"
             )
         return self
 
@@ -201,9 +248,17 @@ class GrpoConfig(
     @property
     def engine_bundle(self) -> Bundle:
         """The engines, as processes beside the trainers."""
-        gpu = {"GPU": 1.0} if self.device == "gpu" else {}
+        gpu = {"GPU": self.gpus_per_engine} if self.device == "gpu" else {}
         resources = {"CPU": self.cpus_per_engine, **gpu}
         return Bundle("engine", self.engines, resources, "--engines or --cpus-per-engine")
+
+    @property
+    def gpus_per_worker(self) -> float:
+        return TRAINER_GPU if self.colocate else 1.0
+
+    @property
+    def gpus_per_engine(self) -> float:
+        return 1 - TRAINER_GPU if self.colocate else 1.0
 
     @property
     def prompts_per_worker(self) -> int:

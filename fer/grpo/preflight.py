@@ -40,19 +40,27 @@ def preflight_check(config: GrpoConfig, model: str, dataset: ShardedDataset) -> 
     if not batches_per_epoch(dataset, config):
         rows = dataset.split("train").rows
         raise UserError(f"{rows} training rows do not fill a batch of --prompts-per-step {config.prompts_per_step}")
+    return check_prompts(config, model, dataset, "train", config.data)
+
+
+def check_prompts(config: GrpoConfig, model: str, dataset: ShardedDataset, split: str, name: str) -> int:
+    """Length of the longest prompt of a split. Raises UserError if it is too long, or if rows have no answer.
+
+    ``name``: of the data, for messages.
+    """
     chat = _chat_format(config, model)
     unanswered = 0
     prompts: set[tuple[Turn, ...]] = set()
-    for row in _rows(dataset):
+    for row in _rows(dataset, split):
         unanswered += not expected_answer(row)
         *earlier, last = row_turns(row)
         prompts.add((*earlier, Turn(last.prompt)))
     if unanswered:
-        raise UserError(f"{config.data} has {unanswered} training rows without an answer, which rewards need")
+        raise UserError(f"{name} has {unanswered} rows without an answer, which rewards and evaluation need")
     longest = _longest_prompt(chat, prompts) + _max_image_tokens(chat, config)
     if longest > config.max_prompt_tokens:
         raise UserError(
-            f"the longest prompt has {longest} tokens, image included: raise --max-prompt-tokens "
+            f"the longest prompt of {name} has {longest} tokens, image included: raise --max-prompt-tokens "
             f"({config.max_prompt_tokens}) or use smaller images"
         )
     return longest
@@ -63,9 +71,9 @@ def _chat_format(config: GrpoConfig, model: str) -> ChatFormat:
     return ChatFormat(processor, config, max_tokens=config.max_prompt_tokens)
 
 
-def _rows(dataset: ShardedDataset) -> Iterator[dict[str, Any]]:
-    """The training rows without their images."""
-    for shard in dataset.split("train").shards:
+def _rows(dataset: ShardedDataset, split: str) -> Iterator[dict[str, Any]]:
+    """The rows of a split without their images."""
+    for shard in dataset.split(split).shards:
         with fsspec.open(dataset.path(shard), "rb") as file:
             for batch in pq.ParquetFile(file).iter_batches(columns=TEXT_COLUMNS):
                 yield from pa.Table.from_batches([batch]).to_pylist()
@@ -107,6 +115,7 @@ def dry_run_summary(config: GrpoConfig, model: str, dataset: ShardedDataset, lon
         "Placement",
         f"  {config.workers} trainer(s) with {config.cpus_per_worker:g} CPU{gpu} each, {config.deepspeed}",
         f"  {config.engines} vLLM engine(s) with {config.cpus_per_engine:g} CPU{gpu} each",
+        *(["  one of each on every GPU"] if config.colocate else []),
         "Batches",
         f"  {config.prompts_per_step} prompts x {config.num_generations} completions = "
         f"{config.prompts_per_step * config.num_generations} completions per step",

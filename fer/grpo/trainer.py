@@ -7,6 +7,7 @@ the next one during the update.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from fer.data.manifest import ShardedDataset
 from fer.grpo.batch import RolloutBatch, RolloutGroup, make_batches, score_group
 from fer.grpo.engine_pool import EnginePool, PendingRequests
+from fer.grpo.evaluation import SCORE, Evaluation
 from fer.grpo.logprobs import batch_logprobs
 from fer.grpo.loss import Totals, importance_weights, policy_loss
 from fer.grpo.metrics_logger import MetricsLogger
@@ -28,6 +30,7 @@ from fer.grpo.step import Step
 from fer.grpo.sync_check import measure_logprob_diff
 from fer.grpo.weight_sync import PolicyWeights
 from fer.tracking import Run
+from fer.training.checkpoint import NO_SCORE
 from fer.training.flops import count_flops
 from fer.training.seeding import derive_seed
 from fer.training.worker import Worker
@@ -42,14 +45,24 @@ LOGGED_GROUPS = 4
 def train_grpo(settings: dict[str, Any]) -> None:
     """The loop that Ray Train runs on each trainer.
 
-    ``settings``: config, model, data, tracking, resume, engines (actor handles) and masked_token_ids.
+    ``settings``: config, model, data, tracking, resume, engines (actor handles), masked_token_ids and evaluation.
     """
     config = GrpoConfig.model_validate(settings["config"])
     worker = Worker.start(config)
-    pool = EnginePool(settings["engines"], worker, config.engine_timeout, config.sync_timeout)
+    pool = EnginePool(settings["engines"], worker, config.engine_timeout, config.sync_timeout, config.colocate)
     dataset, run = ShardedDataset(settings["data"]), Run(**settings["tracking"])
     model = resolve_vlm(settings["model"], config)
-    trainer = GrpoTrainer(config, model, dataset, worker, run, pool, settings["masked_token_ids"], settings["resume"])
+    trainer = GrpoTrainer(
+        config,
+        model,
+        dataset,
+        worker,
+        run,
+        pool,
+        settings["masked_token_ids"],
+        settings["resume"],
+        settings["evaluation"],
+    )
     trainer.run()
 
 
@@ -66,7 +79,9 @@ class GrpoTrainer(BaseTrainer):
         pool: EnginePool,
         masked_token_ids: list[int],
         resume: str | None,
+        evaluation: tuple[str, str] | None,
     ) -> None:
+        """``evaluation``: the questions, see `evaluation_questions`."""
         super().__init__(config, model, worker, run, resume)
         self.config, self.pool = config, pool
         self.chat = ChatFormat(self.processor, config, max_tokens=config.max_prompt_tokens)
@@ -89,6 +104,7 @@ class GrpoTrainer(BaseTrainer):
         )
         self.in_flight: deque[tuple[list[PromptExample], PendingRequests]] = deque()
         """Rollout batches that were submitted and not yet collected, oldest first."""
+        self.evaluation = Evaluation(evaluation, config, self.chat, worker) if evaluation else None
         self.last_group: RolloutGroup | None = None
         self.flops_per_token: float | None = None
         self.logger = MetricsLogger(
@@ -114,6 +130,9 @@ class GrpoTrainer(BaseTrainer):
             step = Step(state.global_step)
             self.sync_weights(step)
             groups = self.collect_rollouts(step)
+            if config.colocate:
+                with step.phase("wait"):
+                    self.pool.sleep()
             self.update_policy(groups, step)
             self.last_group = groups[-1]
             self.profiler.step()
@@ -121,9 +140,38 @@ class GrpoTrainer(BaseTrainer):
             if self.worker.is_rank_zero and self.is_due(config.log_completions_every):
                 self.logger.log_completions(groups[:LOGGED_GROUPS], state.global_step)
             epoch, state.epoch = state.epoch, state.batch // self.prompts.per_epoch
-            if state.batch < self.total_batches and (state.epoch > epoch or self.is_due(config.checkpoint_every)):
-                self.save_checkpoint({})
-        self.save_final_model()
+            if state.batch < self.total_batches:
+                self.evaluate_and_save(is_new_epoch=state.epoch > epoch)
+        self.save_final_model({SCORE: self.evaluate()})
+
+    def evaluate_and_save(self, is_new_epoch: bool) -> None:
+        """Evaluate if it is due, and save a checkpoint if that is, or if the accuracy is the best so far."""
+        config, best = self.config, self.state.best_score
+        score = self.evaluate() if self.is_due(config.eval_steps) else NO_SCORE
+        is_best = self.state.best_score != best
+        if is_new_epoch or is_best or self.is_due(config.checkpoint_every):
+            self.save_checkpoint({SCORE: score}, with_model=is_best)
+
+    def evaluate(self) -> float:
+        """Send the engines the newest weights, and let them answer the questions of the evaluation; the accuracy.
+
+        NO_SCORE if the run has no evaluation.
+        """
+        if self.evaluation is None:
+            return NO_SCORE
+        state, started = self.state, time.perf_counter()
+        step = Step(state.global_step)
+        self.sync_weights(step)
+        metrics = self.evaluation(self.pool, self.weights)
+        score = metrics["eval/accuracy"]
+        state.best_score = score if state.best_score is None else max(score, state.best_score)
+        if self.worker.is_rank_zero:
+            print("evaluation  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()), flush=True)
+            metrics["time/eval"] = time.perf_counter() - started
+            if step.sync_logprob_diff is not None:
+                metrics["sync_logprob_diff"] = step.sync_logprob_diff
+            self.tracking.log_metrics(metrics, step=state.global_step)
+        return score
 
     def is_due(self, every: int) -> bool:
         """Whether the last step reached a multiple of ``every`` optimizer steps; 0: never."""
@@ -213,6 +261,8 @@ class GrpoTrainer(BaseTrainer):
         step.lr = self.learning_rate
         step.memory_gb = self.memory_gb()
         step.engine_restarts = self.pool.restarts
+        if config.colocate and self.worker.device.type == "cuda":
+            torch.cuda.empty_cache()  # what the update needed is the engine's now
 
     def batch_loss(self, batch: RolloutBatch, totals: Totals, step: Step) -> Tensor:
         """The batch's share of the step's loss."""

@@ -31,6 +31,7 @@ TRANSFER_BACKEND = "ferry"
 class _QueuedPrompt:
     prompt: Prompt
     future: asyncio.Future[RolloutOutput]
+    greedy: bool
     weight_version: int = -1
 
 
@@ -49,6 +50,8 @@ class RolloutEngine:
         self._queued: list[_QueuedPrompt] = []
         self._running: dict[str, _QueuedPrompt] = {}
         self._loop: asyncio.Task[None] | None = None
+        self._can_sleep = bool(engine_args.get("enable_sleep_mode"))
+        self._asleep = False
 
     def _start(self, model: str, engine_args: dict[str, Any], config: GrpoConfig) -> Any:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the model and its weight transfer live in this process
@@ -86,9 +89,9 @@ class RolloutEngine:
         while self._loop is not None and not self._loop.done():
             await asyncio.wait([self._loop])
 
-    async def generate(self, prompt: Prompt) -> RolloutOutput:
-        """A group of completions of one prompt."""
-        queued = _QueuedPrompt(prompt, asyncio.get_running_loop().create_future())
+    async def generate(self, prompt: Prompt, greedy: bool = False) -> RolloutOutput:
+        """A group of completions of one prompt; if ``greedy``, one of the most probable tokens."""
+        queued = _QueuedPrompt(prompt, asyncio.get_running_loop().create_future(), greedy)
         self._queued.append(queued)
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._generation_loop())
@@ -98,9 +101,15 @@ class RolloutEngine:
         """Log-probability of each token of the ``completions``, at temperature 1 and with no token masked."""
         return await self._on_vllm_thread(partial(self._compute_logprobs, prompt, [list(each) for each in completions]))
 
-    async def init_process_group(self, host: str, port: int, rank: int, world_size: int, timeout: float) -> None:
-        """Join the trainers' process group for weight sync; ``timeout``: seconds that an update may take."""
+    async def init_process_group(
+        self, host: str, port: int, rank: int, world_size: int, timeout: float, through_host: bool
+    ) -> None:
+        """Join the trainers' process group for weight sync; ``timeout``: seconds that an update may take.
+
+        ``through_host``: the trainers are on the engines' GPUs.
+        """
         info = {"host": host, "port": port, "rank": rank, "world_size": world_size, "timeout": timeout}
+        info["through_host"] = through_host
         await self._on_vllm_thread(partial(self.llm.init_weight_transfer_engine, {"init_info": info}))
 
     async def cancel(self) -> None:
@@ -125,11 +134,29 @@ class RolloutEngine:
         stats, self.stats = self.stats, EngineStats()
         return stats, report
 
+    async def sleep(self) -> None:
+        """Give back the GPU's memory once all requests are finished: weights go to the host, the KV cache is dropped.
+
+        The next call that needs vLLM wakes it up. Without sleep mode (on CPUs) nothing happens.
+        """
+        await self.wait_idle()
+        if self._can_sleep:
+            await self._on_vllm_thread(self._sleep)
+
     async def abort_transfer(self) -> None:
         """End a weight update that is under way: one of the others has failed."""
         self._transfer.abort()
 
     # -- on vLLM's thread ----------------------------------------------------------------------------------------------
+
+    def _sleep(self) -> None:
+        self.llm.sleep(level=1)
+        self._asleep = True
+
+    def _wake_up(self) -> None:
+        if self._asleep:
+            self.llm.wake_up()
+            self._asleep = False
 
     async def _on_vllm_thread(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
@@ -154,9 +181,11 @@ class RolloutEngine:
         from vllm import SamplingParams
 
         started = time.perf_counter()
+        self._wake_up()
         for request in new:
             request.weight_version = self.version
-            params = SamplingParams(**self.sampling, logprobs=0)
+            sampling = self.sampling | ({"n": 1, "temperature": 0.0} if request.greedy else {})
+            params = SamplingParams(**sampling, logprobs=0)
             inputs = {"prompt": request.prompt.text} | _image_inputs(request.prompt)
             [name] = self.llm.enqueue([inputs], params, use_tqdm=False)
             self._running[name.rpartition("-")[0]] = request  # vLLM appends "-" and random characters, here only
@@ -173,6 +202,7 @@ class RolloutEngine:
     def _compute_logprobs(self, prompt: Prompt, completions: list[list[int]]) -> list[list[float]]:
         from vllm import SamplingParams
 
+        self._wake_up()
         params = SamplingParams(max_tokens=1, prompt_logprobs=0)
         prompt_ids = self.llm.get_tokenizer()(prompt.text, add_special_tokens=False)["input_ids"]
         inputs = [{"prompt_token_ids": prompt_ids + ids} | _image_inputs(prompt) for ids in completions]
@@ -184,6 +214,7 @@ class RolloutEngine:
         return logprobs
 
     def _update_weights(self, info: dict[str, Any]) -> SyncReport:
+        self._wake_up()
         self.llm.start_weight_update()
         self.llm.update_weights({"update_info": info})
         self.llm.finish_weight_update()

@@ -36,6 +36,8 @@ class ProcessGroupInfo(WeightTransferInitInfo):
     world_size: int
     timeout: float
     """Seconds that one update may take."""
+    through_host: bool = False
+    """Whether the trainers are on this GPU, too."""
 
 
 @dataclass
@@ -71,7 +73,9 @@ class ProcessGroupTransfer(WeightTransferEngine[ProcessGroupInfo, UpdateInfo]):
         self.timeout = init_info.timeout
         wait = timedelta(seconds=self.timeout)
         self.store = dist.TCPStore(host, port, world_size, is_master=False, timeout=wait)
-        self.communicator = Communicator(self.store, init_info.rank, world_size, self.device, self.timeout)
+        self.communicator = Communicator(
+            self.store, init_info.rank, world_size, self.device, self.timeout, init_info.through_host
+        )
 
     def start_weight_update(self) -> None:
         initialize_layerwise_reload(self.model)
@@ -94,7 +98,7 @@ class ProcessGroupTransfer(WeightTransferEngine[ProcessGroupInfo, UpdateInfo]):
                 continue
             self.loader.load(bucket)
             if update_info.keep_base:
-                self.base.update((name, weight.to("cpu", copy=True)) for name, weight in bucket)
+                self.base.update((name, _to_host(weight)) for name, weight in bucket)
         if update_info.adapters:
             self.loader.load(merge_adapters(self.base, adapters, update_info.scaling))
         self.whole = not (update_info.adapters or update_info.keep_base)
@@ -112,3 +116,8 @@ class ProcessGroupTransfer(WeightTransferEngine[ProcessGroupInfo, UpdateInfo]):
     def shutdown(self) -> None:
         self.abort()
         self.communicator = self.store = None
+
+
+def _to_host(weight: Tensor) -> Tensor:
+    """A copy in the host's memory, pinned where there is a GPU: merging adapters copies it back at every sync."""
+    return torch.empty_like(weight, device="cpu", pin_memory=weight.is_cuda).copy_(weight)

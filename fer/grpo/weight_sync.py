@@ -166,7 +166,7 @@ def merge_adapters(
         layer, _, kind = name.rpartition(".")
         if kind == "weight":
             a, b = adapters[f"{layer}.lora_A.weight"], adapters[f"{layer}.lora_B.weight"]
-            merged = weight.to(a.device).float() + scaling[layer] * (b.float() @ a.float())
+            merged = weight.to(a.device, non_blocking=True).float() + scaling[layer] * (b.float() @ a.float())
             magnitude = adapters.get(f"{layer}.lora_magnitude_vector.weight")
             if magnitude is not None:
                 merged *= (magnitude.float() / merged.norm(dim=1))[:, None]

@@ -168,7 +168,7 @@ def launch(
             num_workers=(options.min_workers, options.workers) if options.min_workers else options.workers,
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             use_gpu=gpu,
-            resources_per_worker={"CPU": options.cpus_per_worker} | ({"GPU": 1} if gpu else {}),
+            resources_per_worker={"CPU": options.cpus_per_worker} | ({"GPU": options.gpus_per_worker} if gpu else {}),
         ),
         run_config=RunConfig(
             name=run.name,

@@ -81,9 +81,14 @@ class LaunchOptions(ExperimentOptions):
         return self.cpus_of(self.least_workers)
 
     @property
+    def gpus_per_worker(self) -> float:
+        """GPUs of each worker, where there are any."""
+        return 1.0
+
+    @property
     def worker_bundle(self) -> Bundle:
         """The workers that the run can't do without."""
-        gpu = {"GPU": 1.0} if self.device == "gpu" else {}
+        gpu = {"GPU": self.gpus_per_worker} if self.device == "gpu" else {}
         resources = {"CPU": self.cpus_per_worker, **gpu}
         return Bundle("training worker", self.least_workers, resources, "--workers or --cpus-per-worker")
 

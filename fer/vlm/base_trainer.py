@@ -22,7 +22,14 @@ from fer.training.checkpoint import TrainerState, read_state, write_state
 from fer.training.flops import peak_flops
 from fer.training.profile import StepProfiler
 from fer.training.worker import Worker
-from fer.vlm.deepspeed import full_state_dict, init_engine, load_deepspeed_config, load_engine_state, save_engine_state
+from fer.vlm.deepspeed import (
+    TAG,
+    full_state_dict,
+    init_engine,
+    load_deepspeed_config,
+    load_engine_state,
+    save_engine_state,
+)
 from fer.vlm.loss import supports_logits_to_keep
 from fer.vlm.model import count_parameters, load_model, load_processor, prepare_for_training, set_trainable
 from fer.vlm.options import VlmTrainingOptions
@@ -55,8 +62,8 @@ class BaseTrainer:
                 assert same, "run settings are fixed, and --resume was checked"
             if name is None or self.state.finished:
                 self._init_engine(self.model, batch_size, grad_accum_steps)
-            elif (weights := Path(name) / MODEL).is_dir():  # --save-only-model
-                self._init_engine(str(weights), batch_size, grad_accum_steps)
+            elif not (Path(name) / TAG).is_dir():  # --save-only-model
+                self._init_engine(str(Path(name) / MODEL), batch_size, grad_accum_steps)
                 skip_steps(self.engine.lr_scheduler, self.state.global_step)
             else:
                 self._init_engine(self.model, batch_size, grad_accum_steps)
@@ -119,12 +126,15 @@ class BaseTrainer:
     def adapters_only(self) -> bool:
         return self.options.lora != "off"
 
-    def save_checkpoint(self, metrics: dict[str, float]) -> None:
-        """Report metrics and a sharded checkpoint to Ray Train. Collective: every worker must call it."""
+    def save_checkpoint(self, metrics: dict[str, float], with_model: bool = False) -> None:
+        """Report metrics and a sharded checkpoint to Ray Train. Collective: every worker must call it.
+
+        ``with_model``: it also has the model as a folder that transformers, PEFT and vLLM load.
+        """
         folder = Path(tempfile.mkdtemp(prefix="ferry-checkpoint-", dir=self._staging_folder()))
-        if self.options.save_only_model:
+        if self.options.save_only_model or with_model:
             self._write_model(folder)
-        else:
+        if not self.options.save_only_model:
             save_engine_state(self.engine, folder, self.adapters_only)
         if self.worker.is_rank_zero:
             write_state(folder, self.state)
@@ -140,8 +150,8 @@ class BaseTrainer:
             delete_local_checkpoint_after_upload=True,
         )
 
-    def save_final_model(self) -> None:
-        """Report the final model as a folder that transformers, PEFT and vLLM load. Collective."""
+    def save_final_model(self, metrics: dict[str, float] | None = None) -> None:
+        """Report metrics and the final model as a folder that transformers, PEFT and vLLM load. Collective."""
         self.profiler.close()
         self.state.finished = True
         with tempfile.TemporaryDirectory(dir=self._staging_folder()) as name:
@@ -150,7 +160,7 @@ class BaseTrainer:
             if self.worker.is_rank_zero:
                 write_state(folder, self.state)
                 checkpoint = Checkpoint.from_directory(folder)
-            ray.train.report({"step": self.state.global_step}, checkpoint=checkpoint)
+            ray.train.report({"step": self.state.global_step, **(metrics or {})}, checkpoint=checkpoint)
 
     def _write_model(self, folder: Path) -> None:
         """Write the model, on rank 0 alone, as a folder that transformers, PEFT and vLLM load. Collective."""

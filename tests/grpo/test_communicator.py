@@ -94,6 +94,7 @@ class Blocking:
 def blocking() -> Communicator:
     communicator = Communicator.__new__(Communicator)
     communicator.device, communicator.aborted, communicator.group = CPU, threading.Event(), Blocking()
+    communicator.through_host = communicator.is_nccl = False
     return communicator
 
 
@@ -128,3 +129,20 @@ def test_nccl_is_made_without_a_watchdog(monkeypatch: pytest.MonkeyPatch) -> Non
         with _without_watchdog():
             assert os.environ[name] == "1"
         assert os.environ.get(name) == before
+
+
+def test_through_the_host_the_receivers_get_what_rank_0_sent() -> None:
+    """As between a trainer and an engine on one GPU."""
+    store = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
+    received = torch.zeros(5)
+
+    def engine() -> None:
+        client = dist.TCPStore("127.0.0.1", store.port, 2, is_master=False, timeout=timedelta(seconds=60))
+        Communicator(client, 1, 2, CPU, 60, through_host=True).broadcast(received, Deadline(60))
+
+    thread = threading.Thread(target=engine)
+    thread.start()
+    sent = torch.arange(5.0)
+    Communicator(store, 0, 2, CPU, 60, through_host=True).broadcast(sent, Deadline(60))
+    thread.join(60)
+    assert received.tolist() == sent.tolist() == [0, 1, 2, 3, 4]

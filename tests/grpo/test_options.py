@@ -24,6 +24,8 @@ def test_a_loss_sets_the_options_that_are_not_given() -> None:
         ({"prompts_per_step": 28, "workers": 7, "batch_size": 5}, "use one of 1, 2, 4, 8, 16, 32"),
         ({"min_pixels": 3136}, "--max-pixels"),
         ({"overlong_buffer": 1024}, "--overlong-buffer"),
+        ({"colocate": True, "workers": 2, "engines": 1}, "make them equal"),
+        ({"colocate": True, "async_level": 1}, "--async-level 0"),
         ({"engine_timeout": 1000}, "above half of --process-group-timeout 1800"),
         ({"engine_timeout": 100}, "--sync-timeout 300 is above --engine-timeout 100"),
     ],
@@ -31,3 +33,12 @@ def test_a_loss_sets_the_options_that_are_not_given() -> None:
 def test_an_error_names_values_that_would_work(options: dict[str, int], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         GrpoConfig(data="x", **options)  # type: ignore[arg-type]
+
+
+def test_a_trainer_and_an_engine_share_a_gpu_and_two_engines_do_not() -> None:
+    config = GrpoConfig(data="x", device="gpu", workers=4, engines=4, colocate=True)
+    trainer, engine = config.worker_bundle.resources["GPU"], config.engine_bundle.resources["GPU"]
+    assert trainer + engine == 1
+    assert 2 * engine > 1
+    alone = GrpoConfig(data="x", device="gpu", workers=4, engines=4)
+    assert alone.worker_bundle.resources["GPU"] == alone.engine_bundle.resources["GPU"] == 1

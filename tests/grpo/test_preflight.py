@@ -15,6 +15,7 @@ from fer.data.prepare import prepare
 from fer.data.vqa.questions import Turn
 from fer.errors import UserError
 from fer.grpo import preflight
+from fer.grpo.evaluation import evaluation_questions
 from fer.grpo.options import GrpoConfig
 from fer.grpo.preflight import dry_run_summary, estimate_memory, preflight_check, visual_token_ids
 from fer.options import parse
@@ -100,7 +101,7 @@ def test_rows_without_an_answer_are_refused(tiny_models: Path, face_folder: Path
     shards = prepare(
         PrepareOptions(data=data, format="vqa", image_root=str(face_folder), out=str(tmp_path / "shards"), val_split=0)
     )
-    with pytest.raises(UserError, match="11 training rows without an answer"):
+    with pytest.raises(UserError, match="11 rows without an answer"):
         preflight_check(config(), str(tiny_models / "qwen2.5-vl"), shards)
 
 
@@ -142,3 +143,20 @@ def test_a_dry_run_starts_nothing(
     out = capsys.readouterr().out
     assert all(heading in out for heading in ("Placement", "Batches", "Estimated memory", "trainer: total"))
     assert not list(tmp_path.iterdir())
+
+
+def test_evaluation_takes_validation_rows_or_other_questions(
+    tiny_models: Path, question_shards: ShardedDataset, questions_file: Path, face_folder: Path, tmp_path: Path
+) -> None:
+    folder = str(tiny_models / "qwen2.5-vl")
+    assert evaluation_questions(config(), folder, question_shards) is None
+    assert evaluation_questions(config(eval_steps=5), folder, question_shards) == (question_shards.root, "val")
+    other = config(eval_steps=5, eval_data=str(questions_file), eval_image_root=str(face_folder), storage=str(tmp_path))
+    root, split = evaluation_questions(other, folder, question_shards) or ("", "")
+    assert split == "train"
+    assert ShardedDataset(root).split(split).rows == 112, "all of the file"
+    without_validation = ShardedDataset(root)
+    with pytest.raises(UserError, match="no validation rows"):
+        evaluation_questions(config(eval_steps=5), folder, without_validation)
+    with pytest.raises(UserError, match="raise --max-prompt-tokens"):
+        evaluation_questions(config(eval_steps=5, max_prompt_tokens=20), folder, question_shards)

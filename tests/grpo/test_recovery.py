@@ -59,6 +59,7 @@ class Engine:
             self.model.load_weights = lambda weights: {name for name, _ in weights}  # type: ignore[method-assign]
         self.loader = WeightLoader(self.model)
         self.communicator: Communicator | None = None
+        self.slept = 0
 
     async def ready(self) -> int:
         return os.getpid()
@@ -70,13 +71,19 @@ class Engine:
 
     async def wait_idle(self) -> None: ...
 
+    async def sleep(self) -> int:
+        self.slept += 1
+        return self.slept
+
     async def abort_transfer(self) -> None:
         if self.communicator is not None:
             self.communicator.abort()
 
-    async def init_process_group(self, host: str, port: int, rank: int, world_size: int, timeout: float) -> None:
+    async def init_process_group(
+        self, host: str, port: int, rank: int, world_size: int, timeout: float, through_host: bool
+    ) -> None:
         store = dist.TCPStore(host, port, world_size, is_master=False)
-        self.communicator = Communicator(store, rank, world_size, CPU, timeout)
+        self.communicator = Communicator(store, rank, world_size, CPU, timeout, through_host)
 
     async def update_weights(self, version: int, specs: Sequence[TensorSpec]) -> tuple[EngineStats, SyncReport]:
         report = await asyncio.get_running_loop().run_in_executor(None, partial(self.receive, specs))
@@ -140,6 +147,8 @@ def test_an_engine_that_fails_in_mid_transfer(make_pool: Any, failure: str, caps
     assert "restarting engine 0" not in output
     assert seconds < 90
     assert pool.sync_weights(PolicyWeights(model, torch.float32), version=8) is not None
+    pool.sleep()
+    assert ray.get([actor.sleep.remote() for actor in pool.actors]) == [2, 2], "each was sent to sleep once before"
 
 
 def test_an_engine_that_keeps_its_weights_ends_the_job(make_pool: Any, capsys: pytest.CaptureFixture[str]) -> None:

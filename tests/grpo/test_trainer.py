@@ -79,6 +79,8 @@ def undisturbed(
         dynamic_sampling_batches=1,
         check_sync_every=2,
         log_completions_every=4,
+        eval_steps=3,
+        eval_rows=6,
         **COMMON,  # type: ignore[arg-type]
     )
     job.main(config)
@@ -118,6 +120,22 @@ def test_the_engine_has_the_weights_at_each_check(undisturbed: Path) -> None:
     differences = metrics(undisturbed)["sync_logprob_diff"]
     assert len(differences) >= 3
     assert max(differences) < 1e-4
+
+
+def test_evaluations_keep_the_best_checkpoint_with_its_model(undisturbed: Path) -> None:
+    steps = len(json.loads((undisturbed / "history.json").read_text()))
+    logged = metrics(undisturbed)
+    accuracies = logged["eval/accuracy"]
+    assert len(accuracies) == len({*range(3, steps + 1, 3), steps}), "every three steps, and at the end"
+    assert all(round(6 * value, 6).is_integer() for value in accuracies), "of six questions, each counted once"
+    assert len(logged["eval/well_formed"]) == len(logged["time/eval"]) == len(accuracies)
+    at = [*range(3, steps, 3), steps]
+    best = {step for step, accuracy in zip(at, accuracies, strict=True) if accuracy == max(accuracies)}
+    files = list(undisturbed.glob("checkpoint_*/trainer_state.json"))
+    kept = {json.loads(file.read_text())["global_step"] for file in files}
+    assert steps in kept, "the latest"
+    assert kept & best
+    assert all((file.parent / "model/model.safetensors").is_file() for file in files)
 
 
 def test_outputs(undisturbed: Path, sft_model: Path) -> None:
