@@ -27,7 +27,7 @@ def run(machine: Machine, scratch: Path, figures: Figures) -> None:
     shards = rendered_faces(scratch, 128, size=side)
     options = {"backbone": backbone, "img_size": side, "batch_size": 32, "epochs": 1}
     train_with_ferry(shards, scratch / "runs", "model", device=machine.device, **options)
-    figures["memory free before, GB"] = free_memory(machine)
+    before = free_memory(machine)
     config = ServeConfig(
         model=str(scratch / "runs" / "model"),
         apps=["classifier"],
@@ -56,7 +56,8 @@ def run(machine: Machine, scratch: Path, figures: Figures) -> None:
             started = time.perf_counter()
             list(threads.map(ask, range(requests)))
             figures[f"{CLIENTS} clients, requests/s"] = requests / (time.perf_counter() - started)
-        figures["memory of the replica, GB"] = figures["memory free before, GB"] - free_memory(machine)
+        if machine.gpus:
+            figures["memory of the replica, GB"] = before - free_memory(machine)
 
 
 def free_memory(machine: Machine) -> float:
