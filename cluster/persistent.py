@@ -46,6 +46,7 @@ class StartConfig(Options):
     dashboard_port: int = Field(8265, ge=1, le=65535, description="Port of the dashboard and the job server")
     cpus: int | None = Field(None, ge=0, description="CPUs that the node offers; unset: all")
     gpus: int | None = Field(None, ge=0, description="GPUs that the node offers; unset: all")
+    labels: dict[str, str] = Field({}, description="Labels of the node, such as role=trainer, that jobs can ask for")
 
 
 def start(config: StartConfig) -> str:
@@ -101,6 +102,8 @@ def command(config: StartConfig) -> list[str]:
         role += ["--temp-dir", f"/tmp/ray-{config.port}"]
     limits = [("--num-cpus", config.cpus), ("--num-gpus", config.gpus)]
     offered = [word for flag, number in limits if number is not None for word in (flag, str(number))]
+    if config.labels:
+        offered += ["--labels", ",".join(f"{name}={value}" for name, value in config.labels.items())]
     ray = str(Path(sys.executable).with_name("ray"))
     return [
         *(ray, "start", *role, "--node-ip-address", config.host, *offered),
@@ -119,12 +122,16 @@ def _free_port(preferred: int) -> int:
 
 
 def node_environment(config: StartConfig) -> dict[str, str]:
-    """What the node's processes get: token authentication, Serve's settings, and no job's variables."""
+    """What the node's processes get: token authentication, Serve's settings, and no job's variables.
+
+    At its usual level, Ray's agent would log the environment variables of jobs, which hold credentials.
+    """
     own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # jobs run `python`
     # A worker that leaves finishes its requests (Ray's default: 30 s at most). With the head, all of them end.
     drain = {} if config.join else {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
-    return own | serve_settings() | drain | {"RAY_AUTH_MODE": "token", "PATH": path}
+    settings = {"RAY_AUTH_MODE": "token", "RAY_LOGGER_LEVEL": "warning", "PATH": path}
+    return own | serve_settings() | drain | settings
 
 
 def make_token() -> None:

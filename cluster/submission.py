@@ -188,22 +188,24 @@ def follow(client: JobSubmissionClient, job_id: str) -> int:
     Raises Detached, with how to come back.
     """
     import aiohttp
+    import requests
 
     async def tail() -> None:
         async for lines in client.tail_job_logs(job_id):
             print(lines, end="", flush=True)
 
+    lost = Detached(f"lost the connection; {job_id} goes on. Its log, once it is back: fer jobs logs {job_id}")
     try:
         asyncio.run(tail())
+        details = find(client, job_id)
     except KeyboardInterrupt:
         raise Detached(
             f"{job_id} goes on; its log: fer jobs logs {job_id}; to stop it: fer jobs stop {job_id}"
         ) from None
-    except (aiohttp.ClientError, ConnectionError, RuntimeError):
-        raise Detached(
-            f"lost the connection; {job_id} goes on. Its log, once it is back: fer jobs logs {job_id}"
-        ) from None
-    details = find(client, job_id)
+    except (aiohttp.ClientError, requests.ConnectionError, ConnectionError, RuntimeError):
+        raise lost from None
+    if is_running(details):  # a server that ends closes its connections as at the end of a log
+        raise lost
     if details.status == "SUCCEEDED":
         return 0
     if details.driver_exit_code is None:  # stopped, or it never started
