@@ -139,8 +139,6 @@ def _start(cpus: float, set_up: Callable[[], None], metrics_port: int | None) ->
     """Start a local Ray; retry, because a loaded machine can exceed Ray's start-up limit of 30 seconds."""
     # A local Ray enables token authentication by itself, and warns about it.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-    # A local machine is not preempted, and the watcher prints an alarming line when it starts.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     # Ray would start workers ahead, which can't be used: they are not set up by `set_up_process`.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     logical = int(max(cpu_count(), cpus + 0.999))

@@ -45,10 +45,13 @@ def wait_for_room(cpus: float, bundles: Sequence[Bundle], seconds: float) -> Non
     problem, started = find_problem(cpus, bundles), time.monotonic()
     if problem and seconds:
         print(f"{problem}: waiting {seconds:g} s at most for more nodes (--start-timeout)", flush=True)
-        wanted = [dict(bundle.resources) for bundle in bundles for _ in range(bundle.number)]
-        wanted += [{"CPU": 1.0}] * math.ceil(cpus - cpus_of(bundles))
+        processes = [bundle for bundle in bundles for _ in range(bundle.number)]
+        processes += [Bundle("reader", 1, {"CPU": 1.0}, "")] * math.ceil(cpus - cpus_of(bundles))
+        wanted: list[dict[str, Any]] = [dict(process.resources) for process in processes]
+        labels = [dict(process.labels) for process in processes]
         while problem and time.monotonic() < started + seconds:
-            request_resources(bundles=wanted)  # again and again: another job's request replaces it
+            # Again and again: another job's request replaces it.
+            request_resources(bundles=wanted, bundle_label_selectors=labels)
             time.sleep(1)
             problem = find_problem(cpus, bundles)
         request_resources(bundles=[])  # Ray Train asks for what it needs itself
@@ -60,9 +63,11 @@ def wait_for_room(cpus: float, bundles: Sequence[Bundle], seconds: float) -> Non
 
 def find_problem(cpus: float, bundles: Sequence[Bundle]) -> str | None:
     """What does not fit on the nodes that run now; None if all does."""
-    nodes = {f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})": node["Resources"] for node in alive_nodes()}
+    nodes = {f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})": node for node in alive_nodes()}
+    resources = {address: node["Resources"] for address, node in nodes.items()}
+    labels = {address: node["Labels"] for address, node in nodes.items()}
     try:
-        check_placement(bundles, nodes)
+        check_placement(bundles, resources, labels)
     except UserError as error:
         return str(error)
     return find_missing_cpus(cpus)

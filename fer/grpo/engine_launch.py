@@ -41,10 +41,14 @@ def start_engines(
     if use_gpu:
         engine_args["gpu_memory_utilization"] = config.gpu_memory_utilization
         engine_args["enable_sleep_mode"] = config.colocate
+    placed = actor.options(
+        num_cpus=config.cpus_per_engine,
+        num_gpus=config.gpus_per_engine * use_gpu,
+        label_selector=config.engine_labels,
+        max_restarts=-1,
+    )
     return [
-        actor.options(
-            num_cpus=config.cpus_per_engine, num_gpus=config.gpus_per_engine * use_gpu, max_restarts=-1
-        ).remote(model, sampling, engine_args | {"seed": config.seed + number}, config)
+        placed.remote(model, sampling, engine_args | {"seed": config.seed + number}, config)
         for number in range(config.engines)
     ]
 

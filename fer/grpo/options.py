@@ -54,6 +54,9 @@ class RolloutOptions(Options):
 
     engines: int = Field(1, ge=1, description="vLLM engines that generate completions (one GPU each, if there are any)")
     cpus_per_engine: float = Field(1, gt=0, description="CPUs reserved for each engine")
+    engine_labels: dict[str, str] = Field(
+        {}, description="Labels of the nodes that engines run on, such as role=rollout; unset: any node"
+    )
     gpu_memory_utilization: float = Field(
         0.9, gt=0, lt=1, description="Fraction of its GPU's memory that an engine uses"
     )
@@ -187,7 +190,9 @@ class GrpoConfig(
 ):
     """Train a vision-language model by reinforcement learning with verifiable rewards (GRPO)."""
 
-    mutable_options: ClassVar[frozenset[str]] = VlmTrainingOptions.mutable_options | {"engine_timeout", "sync_timeout"}
+    mutable_options: ClassVar[frozenset[str]] = VlmTrainingOptions.mutable_options | {
+        *("engine_timeout", "sync_timeout", "engine_labels"),
+    }
 
     decode_threads: int = Field(1, ge=1, le=64, description="Threads per worker that decode images and tokenise")
     dry_run: bool = Field(False, description="Print placement, batches and a memory estimate, and exit")
@@ -250,7 +255,7 @@ class GrpoConfig(
         """The engines, as processes beside the trainers."""
         gpu = {"GPU": self.gpus_per_engine} if self.device == "gpu" else {}
         resources = {"CPU": self.cpus_per_engine, **gpu}
-        return Bundle("engine", self.engines, resources, "--engines or --cpus-per-engine")
+        return Bundle("engine", self.engines, resources, "--engines or --cpus-per-engine", self.engine_labels)
 
     @property
     def gpus_per_worker(self) -> float:

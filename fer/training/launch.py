@@ -157,6 +157,8 @@ def launch(
     # Notice a dead worker after a second, not half a minute; allow minutes for slow imports on small machines.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    # Nothing here asks whether a node will be taken away, and the watcher prints an alarming line when it starts.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     gpu = use_gpu(options)
     if isinstance(run, RunFolder):
         keep_device(run, "gpu" if gpu else "cpu")
@@ -169,6 +171,7 @@ def launch(
             elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             use_gpu=gpu,
             resources_per_worker={"CPU": options.cpus_per_worker} | ({"GPU": options.gpus_per_worker} if gpu else {}),
+            label_selector=options.worker_labels or None,
         ),
         run_config=RunConfig(
             name=run.name,

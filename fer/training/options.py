@@ -41,6 +41,9 @@ class LaunchOptions(ExperimentOptions):
         None, ge=1, description="Fewest workers to train with; --workers 2..8 sets it to 2. Unset: --workers"
     )
     cpus_per_worker: float = Field(1, gt=0, description="CPUs that Ray reserves for each worker")
+    worker_labels: dict[str, str] = Field(
+        {}, description="Labels of the nodes that training workers run on, such as role=trainer; unset: any node"
+    )
     threads: int = Field(
         0, ge=0, description="Compute threads per worker; 0: the machine's cores divided by its workers"
     )
@@ -90,7 +93,8 @@ class LaunchOptions(ExperimentOptions):
         """The workers that the run can't do without."""
         gpu = {"GPU": self.gpus_per_worker} if self.device == "gpu" else {}
         resources = {"CPU": self.cpus_per_worker, **gpu}
-        return Bundle("training worker", self.least_workers, resources, "--workers or --cpus-per-worker")
+        options = "--workers or --cpus-per-worker"
+        return Bundle("training worker", self.least_workers, resources, options, self.worker_labels)
 
     def cpus_of(self, workers: int) -> float:
         """CPUs of a number of workers, and of the Ray Data readers that feed them (at least one CPU).

@@ -22,26 +22,38 @@ class Bundle(NamedTuple):
     """Of each: CPU, GPU and custom resources."""
     options: str
     """The options that would make them smaller or fewer, for messages."""
+    labels: Mapping[str, str] = {}
+    """Of the nodes that they may run on."""
 
 
-def check_placement(bundles: Sequence[Bundle], nodes: Mapping[str, Mapping[str, float]]) -> None:
+def check_placement(
+    bundles: Sequence[Bundle],
+    nodes: Mapping[str, Mapping[str, float]],
+    labels: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
     """Raise UserError that names what does not fit, and what the nodes (address: resources) offer.
 
-    Places the largest processes first, each on the node that has the least left over, as Ray's packing does.
+    ``labels`` are those of the nodes, by address. Places the largest processes first, each on the node that has the
+    least left over, as Ray's packing does: that node stays the first choice until it is full.
     """
+    labels = labels or {}
     free = {address: dict(resources) for address, resources in nodes.items()}
     for bundle in sorted(bundles, key=_size, reverse=True):
-        for placed in range(bundle.number):
-            fitting = [node for node in free.values() if _fits(bundle.resources, node)]
-            if not fitting:
-                offers = "; ".join(f"{address}: {describe(offer)}" for address, offer in nodes.items())
-                raise UserError(
-                    f"{placed} of {bundle.number} {bundle.what}s, of {describe(bundle.resources)} each, fit on nodes "
-                    f"({offers}); lower {bundle.options}, or add nodes"
-                )
-            node = min(fitting, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
-            for name, amount in bundle.resources.items():
-                node[name] = node.get(name, 0) - amount
+        wanted = bundle.labels.items()
+        allowed = [node for address, node in free.items() if wanted <= labels.get(address, {}).items()]
+        placed = 0
+        for node in sorted(allowed, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0))):
+            while placed < bundle.number and _fits(bundle.resources, node):
+                placed += 1
+                for name, amount in bundle.resources.items():
+                    node[name] = node.get(name, 0) - amount
+        if placed < bundle.number:
+            offers = "; ".join(f"{address}: {describe(offer)}" for address, offer in nodes.items())
+            where = "".join(f", labelled {name}={value}" for name, value in wanted)
+            raise UserError(
+                f"{placed} of {bundle.number} {bundle.what}s, of {describe(bundle.resources)} each{where}, fit on "
+                f"nodes ({offers}); lower {bundle.options}, or add nodes"
+            )
 
 
 def _size(bundle: Bundle) -> tuple[float, float]:

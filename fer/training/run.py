@@ -28,6 +28,7 @@ MUTABLE_OPTIONS = {
     "start_timeout",
     "process_group_timeout",
     "min_workers",
+    "worker_labels",
     "checkpoint_every",
     "tracking_uri",
     "storage",

@@ -220,5 +220,4 @@ def train_on_workers(loop: Any, settings: Settings, reporter: TrialReporter) -> 
 
     # A trial resumes from its own folder; Ray Train's storage only serves restarts of the worker group.
     storage = RunStorage(name=f"{datetime.now():%Y%m%d-%H%M%S}", storage=str(reporter.checkpoints.folder / "workers"))
-    os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     launch(loop, settings, reporter.config, storage, callbacks=[ReportToTune()])

@@ -47,7 +47,7 @@ def test_a_group_grows_and_shrinks_with_the_cluster(
 ) -> None:
     words = ["train", "--data", str(small_shards), "--storage", str(tmp_path), "--name", "elastic", "--img-size", "40"]
     words += ["--backbone", "test_resnet", "--batch-size", "32", "--epochs", str(EPOCHS), "--workers", "1..2"]
-    words += ["--threads", "1", "--checkpoint-every", "4", "--start-timeout", "200"]
+    words += ["--threads", "1", "--checkpoint-every", "4", "--start-timeout", "200", "--worker-labels", "role=trainer"]
     rows_file = tmp_path / "rows"
     with start_nodes() as nodes:
         driver = nodes.run("-c", TRAIN, str(rows_file), *words)
@@ -61,10 +61,10 @@ def test_a_group_grows_and_shrinks_with_the_cluster(
             raise AssertionError(f"no {text!r} in\n{''.join(seen)}")
 
         wait_for("waiting 200 s at most for more nodes")
-        nodes.add(cpus=2)
+        nodes.add(cpus=2, role="trainer")
         wait_for("training with 1 workers")
         wait_for("epoch")
-        nodes.add(cpus=2)
+        nodes.add(cpus=2, role="trainer")
         wait_for("the cluster has room for 2 workers: going on with them, from the latest checkpoint")
         wait_for("epoch")
         nodes.remove_oldest()

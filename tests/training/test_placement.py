@@ -53,6 +53,16 @@ def test_workers_without_gpus_leave_the_gpu_nodes_to_those_with() -> None:
     check_placement([readers, workers(1, 8)], nodes)
 
 
+def test_processes_that_ask_for_a_label_are_placed_on_nodes_with_it() -> None:
+    nodes = {"large": {"CPU": 96.0, "GPU": 8.0}, "small": {"CPU": 8.0, "GPU": 1.0}}
+    labels = {"large": {"role": "trainer", "zone": "a"}, "small": {"role": "rollout"}}
+    trainers = workers(8, 8)._replace(labels={"role": "trainer"})
+    rollout = engines(1, 8)._replace(labels={"role": "rollout"})
+    check_placement([trainers, rollout], nodes, labels)
+    with pytest.raises(UserError, match="1 of 2 engines, of 1 GPU, 8 CPUs each, labelled role=rollout, fit on nodes"):
+        check_placement([rollout._replace(number=2)], nodes, labels)
+
+
 @given(st.integers(1, 5), st.integers(1, 8), st.integers(1, 40))
 def test_equal_workers_fit_exactly_if_each_node_takes_its_share(nodes: int, cpus: int, count: int) -> None:
     offered = {str(n): {"CPU": 32.0, "GPU": 8.0} for n in range(nodes)}
