@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from fer.data.options import PrepareOptions
 from fer.data.prepare import prepare
 from fer.data.stream.reader import read_window
 from fer.data.stream.sampler import row_groups, training_windows
+from fer.data.vqa.questions import read_questions
 from fer.errors import BadRow, UserError
 from fer.registry import locate_model, model_version, resolve_model
 from fer.storage import (
@@ -58,6 +60,15 @@ def test_a_tree_of_objects(s3: ObjectStore, tmp_path: Path) -> None:
     for missing in ("happy/2.png", "../secret", "/secret"):
         with pytest.raises(BadRow, match="missing file"):
             tree.read(missing)
+
+
+def test_a_file_of_questions_is_fetched_once(s3: ObjectStore) -> None:
+    row = {"image_path": "1.png", "prompt": "Which expression?", "true_label": "fear", "candidate_labels": ["fear"]}
+    text = "".join(json.dumps(row | {"image_path": f"{number}.png"}) + "\n" for number in range(500))
+    open_path("s3://bucket/asked.jsonl").write_text(text)
+    questions = list(read_questions("s3://bucket/asked.jsonl"))
+    assert len(questions) == 500
+    assert s3.sent("asked.jsonl") < 1.1 * len(text)
 
 
 def test_mistakes_are_user_errors(s3: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from fer.errors import UserError
 from fer.ferbench.options import BenchmarkModel, FerbenchRunConfig
 from fer.options import describe_errors, read_yaml
 from fer.registry import resolve_model
+from fer.storage import is_uri
 from fer.tracking import TrackingOptions
 
 
@@ -56,8 +57,10 @@ def resolve_kind(model: BenchmarkModel, tracking: TrackingOptions) -> tuple[str,
     if model.endpoint:
         return "endpoint", model.model
     from fer.vlm.merge import resolve_merged
-    from fer.vlm.model import load_processor
+    from fer.vlm.model import find_folder, load_processor
 
+    if is_uri(model.model) and find_folder(model.model) is None:
+        return "classifier", str(resolve_model(model.model, tracking))
     path = resolve_merged(model.model, tracking, model.trust_remote_code)
     on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not Path(path).exists()
     if not on_hub and not (Path(path) / "config.json").is_file():

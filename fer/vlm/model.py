@@ -42,14 +42,17 @@ def part_of(name: str) -> str:
 def resolve_vlm(name: str, tracking: TrackingOptions) -> str:
     """The folder of a model on this host, or its hub name unchanged.
 
-    Registered models and URIs are downloaded, tiny models are created.
+    Registered models and URIs are downloaded, tiny models are created. Raises UserError for a URI without a model.
     """
     if name.startswith(PREFIX):
         return str(_tiny_folder(name.removeprefix(PREFIX), f"{tracking.storage.rstrip('/')}/tiny"))
     if name.startswith(("models:/", "runs:/")):
         return str(resolve_model(name, tracking))
     if is_uri(name):
-        return str(fetch_folder(_find_folder(name)))
+        found = find_folder(name)
+        if found is None:
+            raise UserError(f"no model at {name}: neither there nor in {name.rstrip('/')}/model is a {CONFIG_FILES[0]}")
+        return str(fetch_folder(found))
     for folder in (Path(name), Path(name) / "model", Path(tracking.storage) / name / "model"):
         if any((folder / file).is_file() for file in CONFIG_FILES):
             return str(folder.absolute())
@@ -67,13 +70,13 @@ def _tiny_folder(name: str, storage: str) -> Path:
     return fetch_folder(f"{storage}/{name}")
 
 
-def _find_folder(uri: str) -> str:
-    """The URI of a model or run, as that of the model's folder. Raises UserError if it has none."""
+def find_folder(uri: str) -> str | None:
+    """The URI of a vision-language model or run, as that of the model's folder; None if it has none."""
     for folder in (uri, f"{uri.rstrip('/')}/model"):
         filesystem, path = get_filesystem(folder)
         if any(filesystem.isfile(f"{path}/{file}") for file in CONFIG_FILES):
             return folder
-    raise UserError(f"no model at {uri}: neither there nor in {uri.rstrip('/')}/model is a {CONFIG_FILES[0]}")
+    return None
 
 
 def for_workers(name: str, folder: str) -> str:

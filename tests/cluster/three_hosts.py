@@ -9,6 +9,8 @@ The first host is the head, without CPUs for jobs. Takes about ten minutes on tw
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 import threading
 import time
@@ -18,8 +20,10 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from tests.fixtures.hosts import Host, make_hosts, run
-from tests.fixtures.hosts_cluster import BUCKET, MLFLOW, HostsCluster, run_on, start_servers
+from fer.registry import BUNDLED, DEFAULT_MODEL
+from fer.storage import upload_folder
+from tests.fixtures.hosts import Host, make_hosts
+from tests.fixtures.hosts_cluster import BUCKET, MLFLOW, USER, HostsCluster, run_on, start_servers
 
 EPOCHS = 12
 STORAGE = ["--storage", "s3://ferry/runs"]
@@ -42,7 +46,8 @@ def main(parts: list[str]) -> None:
         cluster.add(host, cpus=2)
     say(cluster.fer("cluster", "status"))
     prepare(cluster)
-    train(cluster, "two-hosts")
+    if {"train", "serve"} & set(parts):
+        train(cluster, "two-hosts")
     if "train" in parts:
         lose(cluster, second, spare)
         move(cluster, second)
@@ -188,17 +193,19 @@ def tune(cluster: HostsCluster) -> None:
 
 
 def ferbench(cluster: HostsCluster, host: Host) -> None:
-    """Ask the first run's model about all faces, many times: undisturbed, and while a host is cut off."""
-    bucket = "s3://ferry/ferbench"
-    Path("/mnt/s3/ferry/ferbench").mkdir()
-    run("cp", "-r", "/mnt/faces", "/mnt/s3/ferry/ferbench/faces")
-    say(cluster.fer("questions", "--data", "/mnt/faces", "--kind", "ferbench", "--out", "/mnt/questions-one.jsonl"))
-    Path("/mnt/s3/ferry/ferbench/questions.jsonl").write_text(Path("/mnt/questions-one.jsonl").read_text() * ROUNDS)
-    words = ["s3://ferry/runs/two-hosts", "--questions", f"{bucket}/questions.jsonl", "--image-root", f"{bucket}/faces"]
-    words += ["--out", f"{bucket}/answers", "--workers", "2", "--allow-training-rows", *STORAGE]
+    """Ask the bundled model about all faces, many times: undisturbed, and while a host is cut off."""
+    uri, folder = "s3://ferry/ferbench", Path("/mnt/ferbench")
+    shutil.copytree("/mnt/faces", folder / "faces")
+    shutil.copytree(BUNDLED / DEFAULT_MODEL, folder / "model")
+    say(cluster.fer("questions", "--data", "/mnt/faces", "--kind", "ferbench", "--out", "/mnt/ask.jsonl"))
+    (folder / "questions.jsonl").write_text(Path("/mnt/ask.jsonl").read_text() * ROUNDS)
+    os.environ.update({name: value for name, value in USER.items() if name.startswith("AWS_")})
+    upload_folder(folder, uri)
+    words = [f"{uri}/model", "--questions", f"{uri}/questions.jsonl", "--image-root", f"{uri}/faces", *STORAGE]
+    words += ["--out", f"{uri}/answers", "--workers", "2"]
 
     def cut_off() -> None:
-        while not list(Path("/mnt/s3/ferry/ferbench/answers/cut-off").rglob("*.jsonl")):
+        while len(list((BUCKET / "ferbench/answers/cut-off").rglob("*.jsonl"))) < 2:
             time.sleep(0.1)
         host.cut_off()
         say(f"{host.name} is cut off")
@@ -207,7 +214,7 @@ def ferbench(cluster: HostsCluster, host: Host) -> None:
         before, started = cluster.actors(is_mapper), time.monotonic()
         thread = threading.Thread(target=disturb)
         thread.start()
-        submit(cluster, "ferbench run", *words, "--name", name)
+        submit(cluster, "ferbench", "run", *words, "--name", name)
         thread.join()
         hosts = Counter(host for actor, host in cluster.actors(is_mapper).items() if actor not in before)
         rows, responses = answers(name)
@@ -224,7 +231,7 @@ def is_mapper(actor: str) -> bool:
 
 def answers(name: str) -> tuple[list[dict[str, Any]], int]:
     """The rows of a model's results, and how many responses its workers gave."""
-    folder = Path("/mnt/s3/ferry/ferbench/answers") / name
+    folder = BUCKET / "ferbench/answers" / name
     rows = json.loads((folder / "questions.json").read_text())
     return rows, json.loads((folder / "run.json").read_text())["usage"]["responses"]
 

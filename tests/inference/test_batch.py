@@ -24,7 +24,9 @@ from fer.inference.base import Request, SamplingParams
 from fer.inference.batch import BatchItem, BatchWorker, InferenceConfig, run_batch
 from fer.inference.journal import JournalWriter, read_journal
 from fer.labels import get_space
+from fer.storage import upload_folder
 from fer.tracking import TrackingOptions
+from tests.fixtures.object_store import BUCKET, ObjectStore
 
 LABELS = get_space("rafdb").labels
 GREEDY = SamplingParams(temperature=0, max_new_tokens=16)
@@ -147,15 +149,20 @@ def test_an_adapter_is_merged_once(merged_model: Path, tmp_path: Path) -> None:
     assert (adapter.parent / "merged/config.json").stat() == made
 
 
-def test_kinds_of_models(tiny_models: Path, make_classifier: Callable[..., Path], tmp_path: Path) -> None:
+def test_kinds_of_models(
+    tiny_models: Path, make_classifier: Callable[..., Path], tmp_path: Path, s3: ObjectStore
+) -> None:
     tracking = TrackingOptions(storage=str(tmp_path))
     assert resolve_kind(BenchmarkModel(model="gpt", endpoint="http://x"), tracking) == ("endpoint", "gpt")
     assert resolve_kind(BenchmarkModel(model=str(tiny_models / "smolvlm")), tracking)[0] == "vllm"
     assert resolve_kind(BenchmarkModel(model="tiny:smolvlm"), tracking) == ("vllm", str(tmp_path / "tiny/smolvlm"))
     make_classifier(tmp_path / "first/model")
     assert resolve_kind(BenchmarkModel(model="first"), tracking) == ("classifier", str(tmp_path / "first/model"))
-    with pytest.raises(UserError, match="nowhere"):
-        resolve_kind(BenchmarkModel(model="nowhere"), tracking)
+    upload_folder(tmp_path / "first", f"s3://{BUCKET}/first")
+    assert resolve_kind(BenchmarkModel(model=f"s3://{BUCKET}/first"), tracking)[0] == "classifier"
+    for nowhere in ("nowhere", f"s3://{BUCKET}/nowhere"):
+        with pytest.raises(UserError, match="nowhere"):
+            resolve_kind(BenchmarkModel(model=nowhere), tracking)
 
 
 @pytest.mark.slow

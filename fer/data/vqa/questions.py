@@ -11,6 +11,7 @@ Ferry adds a fourth, for conversations of several turns: ``{image_path, turns: [
 
 from __future__ import annotations
 
+import io
 import json
 import posixpath
 from collections import Counter
@@ -24,6 +25,9 @@ import pyarrow as pa
 from fer.answers import extract_answer
 from fer.data.filesystem import FileTree, get_filesystem
 from fer.errors import BadRow, UserError
+
+CHUNK = 2**20
+"""Bytes of a file of questions that are read at a time."""
 
 _TURN = pa.struct([pa.field("prompt", pa.string(), nullable=False), pa.field("response", pa.string())])
 
@@ -130,7 +134,8 @@ def read_objects(location: str) -> Iterator[Any | BadRow]:
     if not fs.isfile(path):
         raise UserError(f"no such file: {location}")
     with fs.open(path, "rb") as file:
-        yield from _objects(file, location)
+        # Lines of an object would otherwise be fetched one by one, each with a request of its own.
+        yield from _objects(io.BufferedReader(file, CHUNK), location)
 
 
 def _objects(file: BinaryIO, location: str) -> Iterator[Any]:
