@@ -28,6 +28,7 @@ pytest_plugins = [
     "tests.fixtures.mlflow_server",
     "tests.fixtures.nodes",
     "tests.fixtures.object_store",
+    "tests.fixtures.postgres",
     "tests.fixtures.vlm",
 ]
 
