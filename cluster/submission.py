@@ -84,6 +84,7 @@ def connected(options: ClusterOptions) -> Iterator[JobSubmissionClient]:
     for name in ("", ".dashboard.modules.dashboard_sdk", ".dashboard.modules.job.sdk"):  # each has a level of its own
         logging.getLogger(f"ray{name}").setLevel(logging.ERROR)  # they list what they pack, file by file
     address = options.address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # for Ray, the environment counts, not its argument
     try:
         yield JobSubmissionClient(address)
     except (ConnectionError, requests.ConnectionError):

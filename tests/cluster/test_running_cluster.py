@@ -6,14 +6,18 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -107,6 +111,20 @@ def test_ctrl_c_leaves_a_job_running(cluster: RunningCluster, waiting_job: tuple
     assert re.search(r"waits .* train .* running", cluster.fer("jobs", "list").stdout)
 
 
+@pytest.mark.usefixtures("waiting_job")
+def test_a_lost_connection_leaves_a_job_running(cluster: RunningCluster) -> None:
+    with (
+        relayed(cluster.fer.environment["RAY_API_SERVER_ADDRESS"]) as (address, cut),
+        cluster.fer.running("jobs", "logs", "waits", "--address", address) as follower,
+    ):
+        assert any("waiting 600 s at most" in line for line in follower.stdout)
+        cut()
+        _, errors = follower.communicate(timeout=60)
+    assert follower.returncode == 130
+    assert errors == "\nlost the connection; waits goes on. Its log, once it is back: fer jobs logs waits\n"
+    assert "running" in cluster.fer("jobs", "list").stdout
+
+
 @pytest.mark.usefixtures("waiting_job")  # a worker
 def test_without_the_token_nothing_answers(cluster: RunningCluster) -> None:
     token = (cluster.home / ".ray" / "auth_token").read_text()
@@ -119,6 +137,39 @@ def test_without_the_token_nothing_answers(cluster: RunningCluster) -> None:
         for endpoint in endpoints:
             answers = [ask(listening[process], endpoint, given) for given in (None, "f" * 64, token)]
             assert answers == ["refused", "refused", "answered"], (process, endpoint)
+
+
+@contextmanager
+def relayed(url: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Another URL for a server, and a function that cuts all connections through it."""
+    parts = urlsplit(url)
+    listener = socket.create_server(("127.0.0.1", 0))
+    sockets: list[socket.socket] = [listener]
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection((parts.hostname, parts.port))
+                sockets.extend([client, server])
+                for one, other in ((client, server), (server, client)):
+                    threading.Thread(target=forward, args=(one, other), daemon=True).start()
+
+    def forward(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def cut() -> None:
+        for each in sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", cut
+    cut()
 
 
 def listening_addresses(home: Path) -> dict[str, list[tuple[str, int]]]:
