@@ -30,7 +30,7 @@ srun --kill-on-bad-exit=1 ray symmetric-run --address "$address:$port" --min-nod
     bash -c 'python -m jobs "$@"; echo $? > "$0"' "$status" "$@" || true
 
 if [ ! -f "$status" ]; then
-    echo "Ray did not start on all $SLURM_NNODES nodes within $RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT s" >&2
+    echo "Ray did not start on all $SLURM_NNODES nodes; it waits for them for $RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT s" >&2
     exit 1
 fi
 code=$(cat "$status")
