@@ -9,9 +9,8 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 # Node.js comes from PyPI. Packages run no scripts of their own when they are installed.
 NPM := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm --silent --ignore-scripts --no-audit --no-fund
-# Three test processes of one compute thread, each with a Ray of its own, because tests also wait. A file's tests share
-# fixtures and stay in one process.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 10
+# Two test processes of one compute thread, each with a Ray of its own; a file's tests share fixtures and stay in one.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -204,7 +204,7 @@ def test_help_is_fast(site: Path) -> None:
     ("argv", "message"),
     [
         (["train", "--data", "d", "--loss", "hinge"], "bootstrap-hard, poly1 or module:object"),
-        (["train", "--data", "d", "--format", "fer2014"], "sfew, folder, flat or module:object"),
+        (["train", "--data", "d", "--format", "fer2014"], "sfew, unlabelled, folder, flat or module:object"),
         (["serve", "--model", "m", "--apps", "nope"], "must be one of classifier, live, vlm, labels or module:object"),
         (["tune", "--data", "d", "--space", "nope"], "fusion, rates or module:object"),
         (["grpo", "--data", "d", "--rewards", '{"nope": 1}'], "repetition, grounded or module:object"),

@@ -186,11 +186,11 @@ def listening_addresses(home: Path) -> dict[str, list[tuple[str, int]]]:
 
 
 def ask(addresses: list[tuple[str, int]], endpoint: str, token: str | None) -> str:
-    """Whether it is "refused" or "answered" by the one address that knows the endpoint; "unknown" if none does."""
+    """Whether any address has "answered", or else any "refused" it; "unknown" if none knows the endpoint."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     ask_one = ask_http if " " in endpoint else ask_grpc
-    answers = {ask_one(host, port, endpoint, headers) for host, port in addresses} - {"unknown"}
-    return answers.pop() if len(answers) == 1 else f"unknown {answers}"
+    answers = {ask_one(host, port, endpoint, headers) for host, port in addresses}
+    return next((each for each in ("answered", "refused") if each in answers), "unknown")
 
 
 def ask_http(host: str, port: int, endpoint: str, headers: dict[str, str]) -> str:

@@ -161,8 +161,10 @@ def test_a_stopped_job_is_resumed_under_its_name(fer: Fer, home: Path) -> None:
     assert "stopped" in fer("jobs", "logs", "long").stdout
     assert fer("jobs", "resume", "long", "--no-wait").returncode == 0
     epochs: list[str] = []
+    deadline = time.monotonic() + 240
     while not epochs and time.monotonic() < deadline:
         time.sleep(2)
         epochs = re.findall(r"epoch (\d+)/200", fer("jobs", "logs", "long-2", "--no-follow").stdout)
+    assert epochs, "it logged no epoch"
     assert int(epochs[0]) > 1
     fer("jobs", "stop", "long-2")
