@@ -75,7 +75,7 @@ def test_sixty_videos_five_stages(tmp_path: Path, ray_cluster: None) -> None:
     assert final["dynamics"]["kappa"]["value"] >= 0.85
     assert final["synkinesis"]["kappa"]["value"] >= 0.75
     loss = {stage: sum(stages[stage][score]["mse"] for score in final) for stage in stages}
-    assert loss["4"] < min(loss["1"], loss["2a"]), "the fusion is better than the images alone"
+    assert loss["4"] < min(loss["1"], loss["2a"]), "the fusion is better than optical flow alone"
     assert loss["4"] < 1.05 * loss["2b"], "and as good as the landmarks, which are exact in rendered faces"
     assert final["dynamics"]["kappa"]["low"] < final["dynamics"]["kappa"]["value"] < final["dynamics"]["kappa"]["high"]
 
