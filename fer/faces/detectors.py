@@ -126,7 +126,7 @@ class HaarDetector:
         found = self.cascade.value.detectMultiScale(
             grey, scaleFactor=1.1, minNeighbors=neighbours, minSize=(least, least)
         )
-        return [_box((x - edge, y - edge, width, height), scale, image) for x, y, width, height in found]
+        return _inside(_box((x - edge, y - edge, width, height), scale, image) for x, y, width, height in found)
 
 
 class YuNetDetector:
@@ -154,10 +154,10 @@ class YuNetDetector:
         network.setInputSize((small.shape[1], small.shape[0]))
         network.setScoreThreshold(min_score)
         found = network.detect(small)[1]
-        return [
+        return _inside(
             _box(face[:4], scale, image, min(float(face[14]), 1.0), face[4:14].reshape(5, 2) / scale)
             for face in (found if found is not None else ())
-        ]
+        )
 
 
 _GET_YUNET = (
@@ -182,6 +182,11 @@ def _resize(image: np.ndarray, scale: float) -> np.ndarray:
     height, width = image.shape[:2]
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def _inside(boxes: Iterable[FaceBox]) -> list[FaceBox]:
+    """Those that have an area in the image. In odd images, YuNet finds some far outside, or that are not numbers."""
+    return [box for box in boxes if box.width > 0 and box.height > 0]
 
 
 def _box(

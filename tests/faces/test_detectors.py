@@ -12,7 +12,16 @@ import pytest
 from fer.data.images import decode_rgb
 from fer.errors import UserError
 from fer.faces.box import FaceBox, crop, eye_angle
-from fer.faces.detectors import YUNET_SIDE, FaceDetector, HaarDetector, choose_detector, merge_looks, open_detector
+from fer.faces.detectors import (
+    YUNET_SIDE,
+    FaceDetector,
+    HaarDetector,
+    _box,
+    _inside,
+    choose_detector,
+    merge_looks,
+    open_detector,
+)
 from fer.faces.options import DetectorName, FaceOptions
 
 FACES = {"selfie-many-people.jpg": 6, "img54.jpg": 4, "surprised.jpg": 1, "disgusted.jpg": 1}
@@ -113,6 +122,13 @@ def test_detectors_may_be_called_from_several_threads(
         expected = [[box.area for box in detector.detect(image)] for image in images[:2]] * 4
         with ThreadPoolExecutor(4) as threads:
             assert [[box.area for box in boxes] for boxes in threads.map(detector.detect, images)] == expected
+
+
+def test_what_a_detector_finds_outside_the_image_is_no_face() -> None:
+    image, nan = np.zeros((20, 20, 3), np.uint8), float("nan")
+    found = [(5, 5, 10, 10), (1e20, 5, 10, 10), (-30, 5, 10, 10), (nan, 5, 10, 10), (15, 15, 10, 10)]
+    boxes = _inside(_box(corners, 1.0, image) for corners in found)
+    assert [(box.x, box.y, box.width, box.height) for box in boxes] == [(5, 5, 10, 10), (15, 15, 5, 5)]
 
 
 def test_none_gives_the_whole_image() -> None:
