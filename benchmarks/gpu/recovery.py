@@ -22,7 +22,7 @@ BEFORE_KILL = 0.3
 
 
 class MortalEngine(RolloutEngine):
-    """A rollout engine that can be told to die in its next weight transfer."""
+    """A rollout engine that dies in its next weight transfer, on request."""
 
     async def die_in_next_transfer(self) -> None:
         """Kill this process once it has received the first bucket of weights."""

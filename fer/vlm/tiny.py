@@ -105,6 +105,16 @@ def _qwen_tokenizer() -> tuple[Any, str]:
     return _train_tokenizer(special, template, eos_token="<|im_end|>", pad_token="<|endoftext|>"), template
 
 
+_QWEN_VISION = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64}
+
+
+def _qwen_token_ids(tokenizer: Any) -> dict[str, int]:
+    """The special tokens that the configs of the Qwen-VL models name."""
+    names = ("image_pad", "video_pad", "vision_start", "vision_end")
+    keys = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    return {key: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for key, name in zip(keys, names, strict=True)}
+
+
 def _qwen25_vl() -> tuple[Any, Any]:
     from transformers import (
         Qwen2_5_VLConfig,
@@ -115,7 +125,6 @@ def _qwen25_vl() -> tuple[Any, Any]:
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
     tokenizer, template = _qwen_tokenizer()
-    token = tokenizer.convert_tokens_to_ids
     processor = Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(),
         tokenizer=tokenizer,
@@ -129,21 +138,14 @@ def _qwen25_vl() -> tuple[Any, Any]:
             "tie_word_embeddings": False,
         },
         vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_heads": 2,
-            "out_hidden_size": 64,
+            **_QWEN_VISION,
             "patch_size": 14,
             "spatial_merge_size": 2,
             "temporal_patch_size": 2,
             "window_size": 112,
             "fullatt_block_indexes": [1],
         },
-        image_token_id=token("<|image_pad|>"),
-        video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"),
-        vision_end_token_id=token("<|vision_end|>"),
+        **_qwen_token_ids(tokenizer),
         tie_word_embeddings=False,
     )
     return Qwen2_5_VLForConditionalGeneration(config), processor
@@ -199,7 +201,6 @@ def _qwen3_vl() -> tuple[Any, Any]:
     )
 
     tokenizer, template = _qwen_tokenizer()
-    token = tokenizer.convert_tokens_to_ids
     processor = Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor(patch_size=16),
         tokenizer=tokenizer,
@@ -210,19 +211,12 @@ def _qwen3_vl() -> tuple[Any, Any]:
     config = Qwen3VLConfig(
         text_config=_text_config(tokenizer) | {"head_dim": 32, "rope_parameters": rope},
         vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_heads": 2,
-            "out_hidden_size": 64,
+            **_QWEN_VISION,
             "patch_size": 16,
             "num_position_embeddings": 64,
             "deepstack_visual_indexes": [0],
         },
-        image_token_id=token("<|image_pad|>"),
-        video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"),
-        vision_end_token_id=token("<|vision_end|>"),
+        **_qwen_token_ids(tokenizer),
         tie_word_embeddings=False,
     )
     return Qwen3VLForConditionalGeneration(config), processor
