@@ -108,7 +108,7 @@ def _qwen_tokenizer() -> tuple[Any, str]:
 _QWEN_VISION = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64}
 
 
-def _qwen_token_ids(tokenizer: Any) -> dict[str, int]:
+def _qwen_token_ids(tokenizer: Any) -> dict[str, Any]:
     """The special tokens that the configs of the Qwen-VL models name."""
     names = ("image_pad", "video_pad", "vision_start", "vision_end")
     keys = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
