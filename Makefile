@@ -46,8 +46,11 @@ setup: .venv/ready-page ## Create .venv, install the locked environment and buil
 demo: .venv/ready-page ## Train, evaluate and serve a small model on rendered faces, and read a portrait
 	$(BIN)/fer demo
 
-test: .venv/ready-vlm .venv/ready-page ## Run the whole test suite, with the vision-language stack
-	$(PYTEST)
+test: .venv/ready-vlm .venv/ready-page ## Run the test suite, with the vision-language stack
+	$(PYTEST) -m "not faults"
+
+test-faults: .venv/ready-vlm ## Kill processes, nodes and servers during runs, and compare with undisturbed runs
+	$(PYTEST) -m faults
 
 test-fast: .venv/ready-vlm ## Run the tests that need no engine, GPU or long training
 	$(PYTEST) -m "not slow and not vllm and not gpu"
@@ -75,4 +78,4 @@ lock: .venv/ready ## Resolve the requirement files anew from pyproject.toml, and
 clean: ## Remove .venv, the built page and caches
 	rm -rf .venv node_modules serve_apps/page/dist .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 
-.PHONY: help setup demo test test-fast gpu check docs lock clean
+.PHONY: help setup demo test test-faults test-fast gpu check docs lock clean

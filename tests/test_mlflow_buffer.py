@@ -144,6 +144,7 @@ def test_an_entry_that_is_sent_twice_is_stored_once(run: Run, tmp_path: Path) ->
     assert (stored(run).info.status, stored(run).info.end_time) == ("FINISHED", 5000)
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_nothing_is_lost_or_doubled_while_the_server_is_down(
     run: Run, running_server: MlflowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]

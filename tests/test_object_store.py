@@ -135,6 +135,7 @@ def machines(s3: ObjectStore, tmp_path: Path) -> Iterator[tuple[Machine, Machine
     second.close()
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.timeout(800)
 def test_everything_on_s3(s3: ObjectStore, tmp_path: Path, machines: tuple[Machine, Machine]) -> None:

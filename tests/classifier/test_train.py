@@ -186,6 +186,7 @@ def test_the_messages_of_controller_and_workers_are_in_the_log(undisturbed: tupl
     assert "WARNING ray.data._internal.progress: Progress bars disabled" in text
 
 
+@pytest.mark.faults
 def test_killed_workers_and_a_second_command_change_nothing(
     undisturbed: tuple[Result, Run], small_shards: Path, out: Path, kill_worker_when: Kill, assert_same_run: SameRun
 ) -> None:

@@ -141,6 +141,7 @@ def test_a_job_returns_its_log_and_its_exit_code(fer: Fer, start_nodes: Callable
     assert "usage: fer fetch" in done.stdout
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_stopped_job_is_resumed_under_its_name(fer: Fer, home: Path) -> None:
     from fer.data.synthetic import write_faces

@@ -122,6 +122,7 @@ def interrupted(make_config: MakeConfig, out: Path, kill_worker_when: KillWorker
     return config
 
 
+@pytest.mark.faults
 def test_a_killed_worker_and_separate_stages_do_not_change_the_weights(
     uninterrupted: dict[str, Any], interrupted: DynamicsConfig, out: Path
 ) -> None:

@@ -127,6 +127,7 @@ def make_pool(ray_cluster: None, process_group: None, tmp_path: Path, monkeypatc
         ray.kill(actor)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("failure", ["dies", "hangs"])
 def test_an_engine_that_fails_in_mid_transfer(make_pool: Any, failure: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The trainer notices it, restarts a hanging engine but not the healthy one, and sends all weights again."""

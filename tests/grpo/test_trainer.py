@@ -174,6 +174,7 @@ def steps_saved(run: Path) -> int:
     return max(found)
 
 
+@pytest.mark.faults
 def test_engine_trainer_and_driver_are_killed(
     few_questions: ShardedDataset,
     sft_model: Path,

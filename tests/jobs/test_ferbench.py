@@ -147,6 +147,7 @@ def test_models_are_evaluated_and_reported_side_by_side(
     assert "<details>" not in Path("bare/report.html").read_text()
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced(
     workspace: Path, ray_cluster: None, own_processes: Callable[[str], list[int]]
@@ -357,6 +358,7 @@ def test_results_of_other_settings_are_not_mixed(
     assert "sfew_qa" in capsys.readouterr().err
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_run_that_is_killed_three_times_has_the_same_results(
     shared_data: Path, tmp_path: Path, chat_server: Callable[..., Any]

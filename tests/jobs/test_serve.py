@@ -61,6 +61,7 @@ def server(port: int, *options: str) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_killed_server_frees_its_port_and_a_second_one_stops_cleanly(certificate: Path, tmp_path: Path) -> None:
     port = free_port()

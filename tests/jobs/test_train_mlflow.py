@@ -48,6 +48,7 @@ def disturb(server: MlflowServer, run: Path, find: Callable[[str], list[int]], s
     os.kill(worker, signal.SIGCONT)
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_training_goes_on_without_mlflow_and_loses_no_metric(

@@ -47,6 +47,7 @@ def run(shards: Path, out: Path, **options: Any) -> dict[str, dict[str, Any]]:
     return trials(out / "c")
 
 
+@pytest.mark.faults
 def test_a_killed_sweep_keeps_ended_trials_and_resumes_the_rest(shards: Path, tmp_path: Path) -> None:
     import ray
     from mlflow.tracking import MlflowClient

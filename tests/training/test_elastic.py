@@ -41,6 +41,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_group_grows_and_shrinks_with_the_cluster(
     start_nodes: Callable[..., Any], small_shards: Path, tmp_path: Path

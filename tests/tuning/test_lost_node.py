@@ -13,6 +13,7 @@ import pytest
 EPOCHS = 8
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_trial_goes_on_from_its_checkpoint_on_another_node(
     start_nodes: Callable[..., Any], small_shards: Path, tmp_path: Path

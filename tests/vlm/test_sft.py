@@ -134,6 +134,7 @@ def test_mlflow_has_throughput_padding_and_samples(undisturbed: tuple[Path, Run]
     assert {"path", "prompt", "label", "response"} == set(json.loads(file.read_text().splitlines()[0]))
 
 
+@pytest.mark.faults
 def test_a_killed_worker_does_not_change_the_result(
     undisturbed: tuple[Path, Run],
     question_shards: ShardedDataset,
