@@ -15,13 +15,15 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from benchmarks.search.table import TABLE, Recorded, read_table
+from benchmarks.search.table import SPACES, Recorded, read_table
 from benchmarks.without_ray import in_process, make_trainer
 from fer.options import Options, parse
 
@@ -37,7 +39,7 @@ class RecordOptions(Options):
     """Record the learning curves of random configurations."""
 
     data: str = Field(description="Zip of images in train/CLASS")
-    table: str = Field(str(TABLE), description="File to append to")
+    table: str = Field(str(SPACES["classifier_cpu"].file), description="File to append to")
     configurations: int = Field(240, ge=1, description="Stop when the table has so many")
     minutes: float = Field(60, gt=0, description="Stop after so many minutes, when the configuration in work is done")
     train_rows: int = Field(1000, ge=1, description="Training images")
@@ -47,32 +49,44 @@ class RecordOptions(Options):
 
 
 def main(options: RecordOptions) -> None:
-    from fer.tuning.options import TuneConfig
-    from fer.tuning.search import sample_points
-    from fer.tuning.sweep import plan_sweep
-    from tune_spaces.classifier_cpu import SPACE
-
-    deadline = time.monotonic() + 60 * options.minutes
     table = Path(options.table)
     with tempfile.TemporaryDirectory() as scratch:
         dataset = prepare_sample(options, Path(scratch))
         fixed = {"epochs": options.epochs, "warmup_epochs": 0.5, "threads": 1, "device": "cpu"}
-        sweep = plan_sweep(TuneConfig(space="classifier_cpu", data=dataset.root, set=fixed), SPACE, {}, [])
+        sweep = sweep_of("classifier_cpu", dataset.root, fixed)
         if options.remeasure:
             measured = [remeasured(sweep, dataset, recorded) for recorded in read_table(table)]
             table.write_text("".join(each.model_dump_json() + "\n" for each in measured))
             return
-        points = sample_points(SPACE.params, [SPACE.default], options.configurations, seed=0)
-        known = [recorded.point for recorded in read_table(table)] if table.exists() else []
-        for point in ({name: rounded(value) for name, value in point.items()} for point in points):
-            if point in known:
-                continue
-            if time.monotonic() > deadline:
-                break
-            recorded = record(sweep, dataset, point)
-            with table.open("a") as file:
-                file.write(recorded.model_dump_json() + "\n")
-            print(f"best score {max(recorded.scores):.3f}, {sum(recorded.cpu_seconds):.1f} CPU s", flush=True)
+        record_points(sweep, table, options.configurations, options.minutes, partial(record, sweep, dataset))
+
+
+def sweep_of(space: str, data: str, fixed: dict[str, Any]) -> Sweep:
+    """A sweep over a space, with options that are the same for all trials."""
+    from fer.tuning.options import TuneConfig
+    from fer.tuning.sweep import plan_sweep
+
+    return plan_sweep(TuneConfig(space=space, data=data, set=fixed), SPACES[space].space, {}, [])
+
+
+def record_points(
+    sweep: Sweep, table: Path, configurations: int, minutes: float, record: Callable[[Point], Recorded]
+) -> None:
+    """Append what ``record`` finds at the default and at random points that the table does not have."""
+    from fer.tuning.search import sample_points
+
+    deadline = time.monotonic() + 60 * minutes
+    points = sample_points(sweep.space.params, [sweep.space.default], configurations, seed=0)
+    known = [recorded.point for recorded in read_table(table)] if table.exists() else []
+    for point in ({name: rounded(value) for name, value in point.items()} for point in points):
+        if point in known:
+            continue
+        if time.monotonic() > deadline:
+            break
+        recorded = record(point)
+        with table.open("a") as file:
+            file.write(recorded.model_dump_json() + "\n")
+        print(f"best score {max(recorded.scores):.3f}, {sum(recorded.cpu_seconds):.1f} CPU s", flush=True)
 
 
 def prepare_sample(options: RecordOptions, root: Path) -> ShardedDataset:

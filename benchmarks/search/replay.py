@@ -1,4 +1,4 @@
-"""Searchers on recorded learning curves: the best score against the budget in epochs.
+"""Searchers on recorded learning curves: the best score against the budget.
 
     python -m benchmarks.search.replay
 
@@ -12,12 +12,12 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
 
-from benchmarks.search.table import TABLE, Table, read_table
+from benchmarks.search.table import SPACES, Table, read_table
 from fer.options import Options, parse
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ MAJORITY = 0.25
 class ReplayOptions(Options):
     """Compare searchers on recorded learning curves."""
 
-    table: str = Field(str(TABLE), description="Recorded learning curves")
+    space: Literal["classifier_cpu", "fusion"] = Field("classifier_cpu", description="Whose recorded curves")
     searchers: list[str] = Field([], description="Names of searchers to replay; none: all")
     seeds: int = Field(100, ge=1, description="Replays of each searcher")
-    trials: int = Field(16, ge=1, description="Budget: epochs of so many trials that are not stopped")
+    trials: int = Field(16, ge=1, description="Budget: so many trials that are not stopped")
     objectives: int = Field(1, ge=1, le=2, description="2: accuracy and latency, compared by hypervolume")
     plot: str | None = Field(None, description="Write a plot of the best score against the budget to this file")
     out: str = Field(
@@ -46,46 +46,47 @@ class ReplayOptions(Options):
 def main(options: ReplayOptions) -> None:
     import optuna
 
-    from benchmarks.search.searchers import SEARCHERS, TWO_OBJECTIVES
-    from tune_spaces.classifier_cpu import SPACE
+    from benchmarks.search.searchers import SEARCHERS, STAGED, TWO_OBJECTIVES
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    table = Table(read_table(Path(options.table))[1:], SPACE.params)  # without the default, which is no random one
-    budget = options.trials * len(table.rows[0].scores)
+    recorded = SPACES[options.space]
+    table = Table(read_table(recorded.file)[1:], recorded)  # without the default, which is no random one
+    budget = options.trials * sum(table.cost)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    known = SEARCHERS if options.objectives == 1 else TWO_OBJECTIVES
+    known = TWO_OBJECTIVES if options.objectives == 2 else STAGED if recorded.in_stages else SEARCHERS
     curves = {}
     for name in options.searchers or known:
-        file = out / f"{name}-{options.objectives}-{options.seeds}-{options.trials}-{len(table.rows)}.npy"
+        settings = (name, options.space, options.objectives, options.seeds, options.trials, len(table.rows))
+        file = out / f"{'-'.join(map(str, settings))}.npy"
         if not file.exists():
             started = time.monotonic()
             replayed = [replay(known[name], table, budget, seed, options.objectives) for seed in range(options.seeds)]
             np.save(file, np.stack(replayed))
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
         curves[name] = np.load(file)
-    print(f"{len(table.rows)} configurations, the best {max(max(row.scores) for row in table.rows):.4f}")
+    print(f"{len(table.rows)} configurations, the best {max(scores[-1] for scores in table.scores):.4f}")
     print(summary(curves))
     if options.plot:
         draw(curves, table, Path(options.plot))
 
 
 def replay(searcher: Searcher, table: Table, budget: int, seed: int, objectives: int = 1) -> np.ndarray:
-    """The best score, or the hypervolume, after each epoch (budget,)."""
+    """The best score, or the hypervolume, after each unit of the budget (budget,)."""
     import optuna
 
     from benchmarks.search.searchers import Stopping, make_pruner
 
-    epochs = len(table.rows[0].scores)
+    epochs = len(table.cost)
     storage = optuna.storages.InMemoryStorage()
     study = optuna.create_study(
         directions=["maximize", "minimize"][:objectives],
         sampler=searcher.sampler(seed),
-        pruner=make_pruner(searcher, epochs),
+        pruner=make_pruner(searcher, table.space, epochs),
         storage=storage,
         study_name=str(seed),
     )
-    stopping = Stopping(searcher, epochs)
+    stopping = Stopping(searcher, table.space, epochs)
     unused = list(range(len(table.rows)))
     found: list[tuple[float, float]] = []
     curve: list[float] = []
@@ -94,21 +95,21 @@ def replay(searcher: Searcher, table: Table, budget: int, seed: int, objectives:
         number = table.nearest(suggested.params, unused)
         unused.remove(number)
         move(suggested, storage, table, number)
-        trial, best, stopped = stopping.starts(suggested.number), 0.0, False
+        trial, stopped = stopping.starts(suggested.number), False
         found.append((0.0, table.latency[number]))
-        for epoch, score in enumerate(table.rows[number].scores, 1):
-            best = max(best, score)
-            found[-1] = best, table.latency[number]
+        for epoch, (score, cost) in enumerate(zip(table.scores[number], table.cost, strict=True), 1):
+            curve += curve[-1:] * (cost - 1) or [0.0] * (cost - 1)
+            found[-1] = score, table.latency[number]
             curve.append(max(each for each, _ in found) if objectives == 1 else hypervolume(found, max(table.latency)))
             if objectives == 1:
-                suggested.report(best, epoch)
-            stopped = stopping.stops(trial, suggested, epoch, best)
-            if stopped or len(curve) == budget:
+                suggested.report(score, epoch)
+            stopped = stopping.stops(trial, suggested, epoch, score)
+            if stopped or len(curve) >= budget:
                 break
         state = searcher.stopped_as if stopped else optuna.trial.TrialState.COMPLETE
-        values = None if state == optuna.trial.TrialState.PRUNED else [best, table.latency[number]][:objectives]
+        values = None if state == optuna.trial.TrialState.PRUNED else [score, table.latency[number]][:objectives]
         study.tell(suggested, values, state)
-    return np.array(curve + [curve[-1]] * (budget - len(curve)))
+    return np.array(curve + [curve[-1]] * (budget - len(curve)))[:budget]
 
 
 def move(suggested: optuna.Trial, storage: optuna.storages.BaseStorage, table: Table, number: int) -> None:
@@ -129,7 +130,7 @@ def hypervolume(found: list[tuple[float, float]], slowest: float) -> float:
 
 
 def reached(curves: np.ndarray, score: float) -> int | None:
-    """The epochs after which the median of the curves (seeds, epochs) is ``score``; None if it never is."""
+    """The budget after which the median of the curves (seeds, budget) is ``score``; None if it never is."""
     there = np.flatnonzero(np.median(curves, axis=0) >= score)
     return int(there[0]) + 1 if len(there) else None
 
@@ -138,7 +139,7 @@ def summary(curves: Mapping[str, np.ndarray]) -> str:
     """A table: medians and quartiles at a third of the budget and at its end; when random search's end is reached."""
     goal = float(np.median(curves["random"][:, -1]))
     lines = [
-        "| searcher | at a third of the budget | at its end | epochs to random search's end | share |",
+        "| searcher | at a third of the budget | at its end | budget to random search's end | share |",
         "|---|---|---|---|---|",
     ]
     for name, each in curves.items():
@@ -151,7 +152,7 @@ def summary(curves: Mapping[str, np.ndarray]) -> str:
 
 
 def draw(curves: Mapping[str, np.ndarray], table: Table, path: Path) -> None:
-    """Median and quartiles of the best score against epochs."""
+    """Median and quartiles of the best score against the budget."""
     from matplotlib import colormaps
 
     from fer.evaluation.plots import GREY, GRID, INK, new_figure, to_png
@@ -166,7 +167,8 @@ def draw(curves: Mapping[str, np.ndarray], table: Table, path: Path) -> None:
     goal = float(np.median(curves["random"][:, -1]))
     axes.axhline(goal, color=INK, linewidth=0.8, linestyle="--")
     axes.axvline(curves["random"].shape[1] / 3, color=INK, linewidth=0.8, linestyle=":")
-    axes.set(xlabel="epochs trained in all trials", ylabel="best validation accuracy", ylim=(goal - 0.08, None))
+    unit, score = ("epochs", "accuracy") if set(table.cost) == {1} else (f"1/{sum(table.cost)} of a trial", "kappa")
+    axes.set(xlabel=f"budget of all trials, in {unit}", ylabel=f"best validation {score}", ylim=(goal - 0.08, None))
     axes.grid(color=GRID)
     axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     path.write_bytes(to_png(figure))

@@ -13,7 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from fer.tuning.scheduler import ASHA, PROGRESS
 from fer.tuning.search import SCORE, make_sampler
-from tune_spaces.classifier_cpu import SPACE
+from fer.tuning.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Searcher:
     """Makes the sampler from a seed."""
     stopping: Literal["none", "asha", "hyperband"] = "none"
     grace_period: int = 1
-    """Epochs before ASHA or Hyperband may stop a trial."""
+    """Epochs, or stages, before ASHA or Hyperband may stop a trial."""
     stopped_as: optuna.trial.TrialState = optuna.trial.TrialState.COMPLETE
     """How a stopped trial is reported: complete with its best score, as `fer tune` does, or pruned, which Optuna's TPE
     ranks below all complete ones, by the epoch that it reached."""
@@ -59,6 +59,17 @@ SEARCHERS = {
     "GP": Searcher(gp),
     "GP, ASHA from epoch 3": Searcher(gp, "asha", 3),
 }
+STAGED = {
+    "random": Searcher(random),
+    "random, ASHA from stage 1": Searcher(random, "asha", 1),
+    "random, ASHA from stage 2b": Searcher(random, "asha", 3),
+    "TPE": Searcher(tpe),
+    "TPE, ASHA from stage 1": Searcher(tpe, "asha", 1),
+    "TPE, ASHA from stage 2b": Searcher(tpe, "asha", 3),
+    "BOHB": Searcher(tpe, "hyperband", stopped_as=PRUNED),
+    "GP": Searcher(gp),
+}
+"""For a training in stages. ASHA's rungs are at the ends of stages."""
 TWO_OBJECTIVES = {
     "random": Searcher(random),
     "NSGA-II": Searcher(lambda seed: NSGAIISampler(seed=seed, population_size=8)),
@@ -69,19 +80,19 @@ TWO_OBJECTIVES = {
 }
 
 
-def make_pruner(searcher: Searcher, epochs: int) -> optuna.pruners.BasePruner:
+def make_pruner(searcher: Searcher, space: SearchSpace, epochs: int) -> optuna.pruners.BasePruner:
     """Hyperband's brackets if the searcher uses them: a sampler then learns from the trials of its bracket only."""
     if searcher.stopping != "hyperband":
         return optuna.pruners.NopPruner()
-    return optuna.pruners.HyperbandPruner(searcher.grace_period, epochs, SPACE.reduction_factor)
+    return optuna.pruners.HyperbandPruner(searcher.grace_period, epochs, space.reduction_factor)
 
 
 class Stopping:
-    """Decides after each epoch whether a trial goes on."""
+    """Decides after each epoch, or stage, whether a trial goes on."""
 
-    def __init__(self, searcher: Searcher, epochs: int) -> None:
+    def __init__(self, searcher: Searcher, space: SearchSpace, epochs: int) -> None:
         self.searcher = searcher
-        self.asha = ASHA(replace(SPACE, grace_period=searcher.grace_period), epochs)
+        self.asha = ASHA(replace(space, grace_period=searcher.grace_period), epochs)
 
     def starts(self, number: int) -> Trial:
         trial = Trial("replayed", stub=True, trial_id=str(number))
@@ -89,7 +100,7 @@ class Stopping:
         return trial
 
     def stops(self, trial: Trial, suggested: optuna.Trial, epoch: int, best: float) -> bool:
-        """Whether to stop a trial after ``epoch``, with the best score that it has had."""
+        """Whether to stop a trial after ``epoch``, with the score that it has by then."""
         if self.searcher.stopping == "hyperband":
             return suggested.should_prune()
         if self.searcher.stopping == "none":
