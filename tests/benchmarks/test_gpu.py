@@ -25,6 +25,7 @@ def test_every_part_has_a_function() -> None:
         assert callable(getattr(import_module(f"benchmarks.gpu.{module}"), function))
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PARTS, "missing", Part("nowhere:run", "nothing"))
     assert not script.main(script.GpuBenchmark(parts=["missing", "environment"], out=str(tmp_path)))

@@ -43,6 +43,7 @@ def test_random_search_trains_every_configuration_to_the_end(table: Table) -> No
     assert set(curve[EPOCHS - 1 :: EPOCHS]) <= {row.scores[-1] for row in table.rows}
 
 
+@pytest.mark.slow
 def test_early_stopping_finds_more_with_the_same_budget(table: Table) -> None:
     budget = 10 * EPOCHS
     plain = [replay(SEARCHERS["random"], table, budget, seed)[-1] for seed in range(10)]

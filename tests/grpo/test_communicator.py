@@ -41,6 +41,7 @@ def connect(*sizes: int) -> tuple[Communicator, subprocess.Popen[str]]:
     return Communicator(store, 0, 2, CPU, 60), peer
 
 
+@pytest.mark.slow
 def test_a_peer_that_hangs_does_not_hold_the_sender() -> None:
     communicator, peer = connect(16, LARGE)
     try:

@@ -94,6 +94,7 @@ def test_only_errors_are_retried(workspace: Path, chat_server: Callable[..., Any
     assert repaired[:7] + repaired[8:] == rows[:7] + rows[8:]
 
 
+@pytest.mark.slow
 def test_answers_in_an_object_store(
     workspace: Path, chat_server: Callable[..., Any], s3: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
