@@ -34,6 +34,7 @@ from fer.models.device import amp_dtype
 from fer.storage import fetch_folder
 from fer.tracking import Run
 from fer.training.checkpoint import NO_SCORE, TrainerState
+from fer.training.preemption import PreemptionNotice
 from fer.training.seeding import derive_seed
 from fer.training.worker import Worker, broadcast_buffers, sum_over_workers
 
@@ -88,6 +89,7 @@ class ClassifierTrainer:
         self.augment = BatchAugment(config, len(spec.labels), worker.device)
         self.metrics = ValidationMetrics(spec, worker.device)
         self.state = TrainerState(world_size=worker.world_size, consumed=[(worker.world_size, 0)])
+        self.notice = PreemptionNotice(worker)
 
     def fit(self) -> None:
         """Train from the current state to the last epoch, or until early stopping."""
@@ -104,7 +106,8 @@ class ClassifierTrainer:
         """Train one epoch, or the rest of it: mean loss, throughput and the fraction of time spent waiting for data."""
         self.model.train()
         state, size = self.state, self.config.batch_size
-        started, waited, losses, passes = time.perf_counter(), 0.0, [], []
+        losses: list[Tensor] = []
+        started, waited, passes = time.perf_counter(), 0.0, []
         left = self.data_loader.batches_left(state.consumed)
         for number in range(left):
             requested = time.perf_counter()
@@ -112,6 +115,10 @@ class ClassifierTrainer:
             waited += time.perf_counter() - requested
             # The last step of an epoch may accumulate fewer batches.
             step_start = number - number % self.config.grad_accum_steps
+            if number == step_start and self.notice.arrived():
+                self.log_losses(losses)
+                self.report({"score": NO_SCORE})
+                self.notice.leave()
             accumulated = min(self.config.grad_accum_steps, left - step_start)
             is_last = number + 1 == step_start + accumulated
             forward_backward = partial(self.forward_backward, batch, state.batch, accumulated, is_last)

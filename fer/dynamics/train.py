@@ -23,6 +23,7 @@ from fer.tracking import Run
 from fer.training.checkpoint import TrainerState, load_checkpoint, read_state, save_checkpoint
 from fer.training.optim import LRSchedule, build_optimizer
 from fer.training.options import OptimizerOptions
+from fer.training.preemption import PreemptionNotice
 from fer.training.seeding import derive_seed
 from fer.training.worker import Worker, sum_over_workers
 
@@ -62,6 +63,7 @@ class DynamicsTrainer:
         self.config, self.validation, self.worker, self.root, self.runs = config, validation, worker, root, runs
         self.data_loader = FramePairDataLoader(train, config, worker.rank, worker.world_size)
         self.loss = build_score_loss(config.loss)
+        self.notice = PreemptionNotice(worker)
 
     def fit(self, resume: str | None) -> None:
         """Train the requested stages that are not finished, from the latest checkpoint."""
@@ -71,6 +73,8 @@ class DynamicsTrainer:
             self.start_stage(name, checkpoint)
             checkpoint = None  # it belongs to this stage or an earlier one, and may be deleted by the next
             while self.state.epoch < self.stage.epochs and not self.state.finished:
+                if self.notice.arrived():
+                    self.notice.leave()  # each epoch has left a checkpoint
                 metrics = self.train_epoch()
                 metrics |= self.worker.broadcast(self.validate() if self.worker.is_rank_zero else None)
                 self.finish_epoch(metrics)

@@ -127,6 +127,9 @@ class GrpoTrainer(BaseTrainer):
         self.batches = self.prompts.batches(state.batch)
         self.pool.connect(self.weights, state.global_step, cancel_requests=True)
         while state.batch < self.total_batches:
+            if self.notice.arrived():
+                self.save_checkpoint({SCORE: NO_SCORE})
+                self.notice.leave()
             step = Step(state.global_step)
             self.sync_weights(step)
             groups = self.collect_rollouts(step)

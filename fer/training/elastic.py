@@ -12,8 +12,10 @@ from ray.train.v2._internal.execution.scaling_policy import (
     ResizeDecision,
     ScalingDecision,
 )
+from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
 
 from fer.data.options import CPUS_PER_READER
+from fer.training.preemption import draining_nodes
 
 
 class ElasticWorkers(ElasticScalingPolicy):
@@ -35,9 +37,13 @@ class ElasticWorkers(ElasticScalingPolicy):
             self.waiting = False
         return decision
 
-    def make_decision_for_running_worker_group(self, *arguments: Any, **keywords: Any) -> ScalingDecision:
-        decision = super().make_decision_for_running_worker_group(*arguments, **keywords)
+    def make_decision_for_running_worker_group(
+        self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
+    ) -> ScalingDecision:
+        decision = super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
         if isinstance(decision, ResizeDecision):
+            if decision.num_workers < worker_group_state.num_workers and draining_nodes():
+                return NoopDecision()  # the group leaves the node by itself, with a checkpoint
             print(
                 f"the cluster has room for {decision.num_workers} workers: going on with them, from the latest "
                 "checkpoint",
@@ -46,9 +52,16 @@ class ElasticWorkers(ElasticScalingPolicy):
         return decision
 
     def _count_possible_workers(self, reserved_resources: Any) -> int:
-        """As many as fit beside the tasks that read for them: without a free CPU, these would never start."""
-        workers = super()._count_possible_workers(reserved_resources)
-        cpus = ray.cluster_resources().get("CPU", 0)
+        """As many as fit beside the tasks that read for them, which would never start without a free CPU.
+
+        Nodes that will be taken away have no room.
+        """
+        leaving = draining_nodes()
+        workers = super()._count_possible_workers(
+            {node: room for node, room in reserved_resources.items() if node not in leaving}
+        )
+        staying = (node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving)
+        cpus = sum(node["Resources"].get("CPU", 0) for node in staying)
         each = self.scaling_config._resources_per_worker_not_none["CPU"]
         while workers and workers * each + max(1.0, workers * CPUS_PER_READER) > cpus:
             workers -= 1

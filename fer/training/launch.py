@@ -31,6 +31,7 @@ from fer.storage import absolute, get_filesystem, ray_storage
 from fer.tracking import Run
 from fer.training.elastic import ElasticWorkers
 from fer.training.options import CheckpointOptions, LaunchOptions
+from fer.training.preemption import PreemptionPolicy, find_preemption
 from fer.training.run import RunFolder
 
 RESIZE_SECONDS = 60.0
@@ -99,6 +100,7 @@ class Trainer(TorchTrainer):
         scaling: Any = self.scaling_config
         if scaling.elasticity_enabled:
             arguments["scaling_policy"] = ElasticWorkers(scaling)
+        arguments["failure_policy"] = PreemptionPolicy(self.run_config.failure_config)  # type: ignore[arg-type]  # of Train V2
         return super()._initialize_and_run_controller(**arguments)  # type: ignore[misc]  # of Train V2
 
 
@@ -110,6 +112,9 @@ class FailureLine(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         if self.is_user_error():  # it ends the run with a line of its own
+            return
+        if preemption := find_preemption(worker_exceptions):
+            print(f"{preemption}: going on without it, from a checkpoint of this step", flush=True)
             return
         self.failures += 1
         rank, error = min(worker_exceptions.items())
@@ -157,7 +162,7 @@ def launch(
     # Notice a dead worker after a second, not half a minute; allow minutes for slow imports on small machines.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
-    # Nothing here asks whether a node will be taken away, and the watcher prints an alarming line when it starts.
+    # `fer.training.preemption` looks for nodes that will be taken away.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     gpu = use_gpu(options)
     if isinstance(run, RunFolder):

@@ -20,6 +20,7 @@ from fer.registry import MODEL
 from fer.tracking import Run
 from fer.training.checkpoint import TrainerState, read_state, write_state
 from fer.training.flops import peak_flops
+from fer.training.preemption import PreemptionNotice
 from fer.training.profile import StepProfiler
 from fer.training.worker import Worker
 from fer.vlm.deepspeed import (
@@ -44,6 +45,7 @@ class BaseTrainer:
         self.options, self.model, self.worker, self.tracking, self.resume = config, model, worker, run, resume
         self.processor = load_processor(model, config.trust_remote_code)
         self.state = TrainerState(world_size=worker.world_size)
+        self.notice = PreemptionNotice(worker)
         self.profiler = StepProfiler(config.profile and worker.is_rank_zero, run)
 
     def setup(self, total_steps: int, *, batch_size: int, grad_accum_steps: int) -> None:

@@ -78,6 +78,11 @@ class SftTrainer(BaseTrainer):
         completed = state.global_step - state.epoch * len(self.step_sizes)
         batches = self.data_loader.train_batches(state.epoch, state.batch)
         for size in self.step_sizes[completed:]:
+            if self.notice.arrived():
+                if self.log.losses:
+                    self.log_progress()
+                self.save_checkpoint({})
+                self.notice.leave()
             started = time.perf_counter()
             step = [next(batches) for _ in range(size)]
             self.log.data_wait += time.perf_counter() - started
