@@ -35,6 +35,10 @@ FILE_ONLY = (
 )
 
 
+NO_NEWS = "Error in training function"
+"""Ray Train's first line about an exception, which does not say which: the job has a line of its own."""
+
+
 class OneLine(logging.Formatter):
     """The first line of a message, without a traceback."""
 
@@ -51,7 +55,7 @@ def redirect_logs() -> None:
     file.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     console = logging.StreamHandler()
     console.setLevel(logging.WARNING)
-    console.addFilter(lambda record: not record.name.startswith(FILE_ONLY))
+    console.addFilter(lambda record: not record.name.startswith(FILE_ONLY) and NO_NEWS not in str(record.msg))
     console.setFormatter(OneLine())
     logging.getLogger("ray").setLevel(logging.INFO)
     logging.getLogger("ray").handlers = [file, console]

@@ -34,6 +34,7 @@ def log(where):
     except TimeoutError:
         for name in ("ray.data.some", "ray.train.some", {FILE_ONLY[0]!r}):
             logging.getLogger(name).warning("a warning in the %s\\nwith a second line", where, exc_info=True)
+        logging.getLogger("ray.train.some").error("Error in training function:\\nTraceback")
     logging.getLogger("ray.data.some").info("information in the %s", where)
 
 
