@@ -92,10 +92,10 @@ def bind_replicas(replica: serve.Deployment, config: ServerOptions, batch_size: 
     return deployment.bind(config, keys)
 
 
-def replica_range(config: ServerOptions, gpus: int) -> tuple[int, int]:
-    """The least and the most replicas. By default one for each GPU, or for each CPU up to `MAX_REPLICAS`."""
+def replica_range(config: ServerOptions, gpus: float) -> tuple[int, int]:
+    """The least and the most replicas. By default all that fit on GPUs, or one for each CPU up to `MAX_REPLICAS`."""
     if gpus:
-        default = int(ray.cluster_resources()["GPU"])
+        default = int(ray.cluster_resources()["GPU"]) * int(1 / gpus)  # Ray splits no replica between two
     else:
         spare = ray.cluster_resources().get("CPU", 0) - 1  # one is for the rest of the server
         default = min(MAX_REPLICAS, int(min(cpu_count(), spare) / config.cpus_per_replica))
@@ -116,11 +116,16 @@ def autoscaling(least: int, most: int, ongoing: float) -> dict[str, Any]:
     }
 
 
-def _gpus_per_replica(config: ServerOptions) -> int:
-    """A GPU if there is one, unless the model was exported: it computes on the CPU then, if the device is free."""
+def _gpus_per_replica(config: ServerOptions) -> float:
+    """Those of ``config`` if the cluster has any.
+
+    With device "auto", a model that was exported computes on the CPU and takes none.
+    """
     available = ray.cluster_resources().get("GPU", 0) > 0
     if config.device == "gpu" and not available:
         raise UserError("--device gpu: the cluster has no GPU; use --device cpu or auto")
     if config.device == "auto" and available:
-        return int(read_format(resolve_model(config.model, config)) == "torch")
-    return int(config.device == "gpu")
+        uses_gpu = read_format(resolve_model(config.model, config)) == "torch"
+    else:
+        uses_gpu = config.device == "gpu"
+    return config.gpus_per_replica if uses_gpu else 0

@@ -77,6 +77,9 @@ class ServerOptions(LimitOptions, KeyOptions):
         None, ge=1, description="Replicas of the model under load, at most; unset: as --min-replicas"
     )
     cpus_per_replica: float = Field(1, gt=0, description="CPUs that Ray reserves for each replica")
+    gpus_per_replica: float = Field(
+        1, gt=0, le=1, description="GPU that each replica on one reserves; 0.5: two share a GPU and its memory"
+    )
     max_queued_requests: int = Field(
         64, ge=1, description="Requests that may wait in each replica; further ones get status 503"
     )

@@ -112,6 +112,19 @@ def test_the_applications_of_the_ray_service_are_those_that_can_be_deployed() ->
     assert {app["import_path"] for app in applications} <= set(APPS.builtin.values())
 
 
+def test_the_ray_service_deploys_what_fer_serve_does(tmp_path: Path) -> None:
+    """With the bundled model in place of a registered one."""
+    from fer.options import parse
+    from serve_apps.applications import chosen_apps
+    from serve_apps.options import ServeConfig
+
+    service = next(manifest for manifest in ray_manifests() if manifest["kind"] == "RayService")
+    file = tmp_path / "serve.yaml"
+    file.write_text(service["spec"]["serveConfigV2"].replace("models:/face@champion", "ferry-small"))
+    options = ["--host", "0.0.0.0", "--device", "cpu", "--min-replicas", "4", "--max-replicas", "32"]
+    assert chosen_apps(ServeConfig(file=str(file))) == chosen_apps(parse(ServeConfig, options, "serve"))
+
+
 SRUN = """#!/bin/sh
 while [ "${1#--}" != "$1" ]; do shift; done
 exec "$@"

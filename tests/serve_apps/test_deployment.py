@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import ray
+from pydantic import ValidationError
 
 from fer.errors import UserError
 from serve_apps import deployment
@@ -38,6 +39,13 @@ def test_an_exported_model_reserves_no_gpu(
     assert found == expected
 
 
+def test_replicas_can_share_a_gpu(cluster: dict[str, float]) -> None:
+    assert _gpus_per_replica(ServeConfig(device="gpu", gpus_per_replica=0.5)) == 0.5
+    assert _gpus_per_replica(ServeConfig(device="cpu", gpus_per_replica=0.5)) == 0
+    with pytest.raises(ValidationError, match="gpus_per_replica"):
+        ServeConfig(gpus_per_replica=1.5)
+
+
 def test_without_gpus_none_is_reserved_and_requiring_one_is_a_user_error(cluster: dict[str, float]) -> None:
     del cluster["GPU"]
     assert _gpus_per_replica(ServeConfig()) == 0
@@ -50,6 +58,8 @@ def test_without_gpus_none_is_reserved_and_requiring_one_is_a_user_error(cluster
     [
         ({}, 0, (4, 4)),
         ({}, 1, (2, 2)),
+        ({}, 0.5, (4, 4)),
+        ({}, 0.4, (4, 4)),  # a GPU has room for two, and a fifth of it is left
         ({"cpus_per_replica": 8}, 0, (1, 1)),
         ({"min_replicas": 1}, 0, (1, 4)),
         ({"max_replicas": 2}, 0, (2, 2)),
@@ -58,7 +68,7 @@ def test_without_gpus_none_is_reserved_and_requiring_one_is_a_user_error(cluster
     ],
 )
 def test_the_number_of_replicas(
-    options: dict[str, Any], gpus: int, expected: tuple[int, int], cluster: dict[str, float]
+    options: dict[str, Any], gpus: float, expected: tuple[int, int], cluster: dict[str, float]
 ) -> None:
     assert replica_range(ServeConfig(**options), gpus) == expected
 
