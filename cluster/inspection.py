@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cluster.submission import ClusterOptions, connected, is_running
+from cluster.submission import LISTED, ClusterOptions, connected, find_lost, is_running
 from fer.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ PROGRESS = re.compile(r"\b(stage|epoch|step|trial|question)s? +([\d,]+)/([\d,]+)
 """How Ferry's jobs print where they are."""
 START_SECONDS = 30
 """A dashboard that has just started does not know its nodes yet."""
-LISTED = 10_000
-"""Entries of a list, at most; Ray's limit."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,7 @@ class JobState:
     job_id: str
     command: str
     status: str
+    """As Ray says; "lost" if the node of the job's driver has ended, and Ray has not noticed."""
     seconds: float
     """Time since its start, or until its end."""
     progress: str
@@ -88,10 +87,13 @@ def jobs(options: ClusterOptions) -> list[JobState]:
 
         submitted = [job for job in client.list_jobs() if job.submission_id]
         groups = list_placement_groups(client.get_address(), limit=LISTED, detail=True)
+        lost = find_lost(client, submitted)
         running = [str(job.submission_id) for job in submitted if is_running(job)]
+        running = [job_id for job_id in running if job_id not in lost]
         logs = {job_id: client.get_job_logs(job_id) for job_id in running}
     submitted.sort(key=lambda job: job.start_time or 0, reverse=True)
-    return [_state(job, logs.get(str(job.submission_id), ""), groups) for job in submitted]
+    states = [_state(job, logs.get(str(job.submission_id), ""), groups) for job in submitted]
+    return [replace(state, status="lost", remaining=None) if state.job_id in lost else state for state in states]
 
 
 def _state(job: JobDetails, log: str, groups: Sequence[Any]) -> JobState:

@@ -40,6 +40,8 @@ STOP_SECONDS = 60
 AGENT_SECONDS = 30
 """How long a cluster that has just started may take until it accepts jobs."""
 MIB = 2**20
+LISTED = 10_000
+"""Entries of a list of Ray's, at most; its limit."""
 
 
 class ClusterOptions(Options):
@@ -226,6 +228,22 @@ def find(client: JobSubmissionClient, job_id: str) -> JobDetails:
 def is_running(job: JobDetails) -> bool:
     """Whether a job has not ended, or not started yet."""
     return str(job.status.value) in ("PENDING", "RUNNING")
+
+
+def find_lost(client: JobSubmissionClient, jobs: Sequence[JobDetails]) -> set[str]:
+    """Ids of the jobs that Ray lists as running, although the node of their driver has ended.
+
+    A head that was started again with its state looks for its drivers only when it is given the next job.
+    """
+    from ray.util.state import list_nodes
+
+    alive = {node.node_id for node in list_nodes(client.get_address(), [("state", "=", "ALIVE")], limit=LISTED)}
+    return {str(job.submission_id) for job in jobs if alive and is_lost(job, alive)}
+
+
+def is_lost(job: JobDetails, alive: set[str]) -> bool:
+    """Whether the driver of a job that should run is on none of these nodes."""
+    return is_running(job) and bool(job.driver_node_id) and job.driver_node_id not in alive
 
 
 def new_name(job: str) -> str:

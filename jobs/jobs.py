@@ -8,7 +8,7 @@ import sys
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from cluster.submission import ClusterOptions, SubmitOptions, connected, find, is_running, submit
+from cluster.submission import ClusterOptions, SubmitOptions, connected, find, find_lost, is_running, submit
 from fer.errors import UserError
 from jobs.commands import Subcommand
 from jobs.submit import exit_as
@@ -84,7 +84,7 @@ def resume(config: ResumeConfig) -> None:
         job = find(client, config.job_id)
         if not job.metadata or "arguments" not in job.metadata:
             raise UserError(f"{config.job_id} was not submitted by `fer submit`: submit it anew")
-        if is_running(job):
+        if is_running(job) and not find_lost(client, [job]):
             raise UserError(f"{config.job_id} still runs; its log: fer jobs logs {config.job_id}")
         name, arguments = job.metadata["name"], json.loads(job.metadata["arguments"])
         job_id = submit(client, job.metadata["job"], arguments, name, config)

@@ -16,9 +16,10 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from ray.job_submission import JobDetails
 
 from cluster.inspection import find_progress, gpus_of
-from cluster.submission import MIB, SubmitOptions, check_size, environment_variables, runtime_env
+from cluster.submission import MIB, SubmitOptions, check_size, environment_variables, is_lost, runtime_env
 from fer.errors import UserError
 from jobs.demo import free_port
 from jobs.jobs import duration
@@ -33,6 +34,16 @@ def test_a_job_gets_the_variables_of_its_libraries_and_those_that_are_named() ->
     assert sent == {"AWS_SECRET_ACCESS_KEY": "s", "FER_TRAIN_LR": "1", "MINE": "m", "OTHER": "a=b"}
     with pytest.raises(UserError, match="--env MISSING=VALUE"):
         environment_variables(["MISSING"], own)
+
+
+def test_a_job_whose_node_has_ended_is_lost() -> None:
+    def job(status: str, node: str | None) -> Any:
+        return JobDetails(type="SUBMISSION", entrypoint="fer train", status=status, driver_node_id=node)
+
+    assert is_lost(job("RUNNING", "old"), {"new"})
+    assert not is_lost(job("RUNNING", "new"), {"new"})
+    assert not is_lost(job("PENDING", None), {"new"})  # it has no driver yet
+    assert not is_lost(job("SUCCEEDED", "old"), {"new"})
 
 
 def test_ignored_files_do_not_count_and_a_folder_that_is_too_large_names_its_largest_entries(tmp_path: Path) -> None:
