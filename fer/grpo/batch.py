@@ -14,6 +14,7 @@ from fer.grpo.loss import group_advantages, has_signal
 from fer.grpo.prompts import PromptExample
 from fer.grpo.rewards import RewardInput, RewardScore, RewardScorer
 from fer.grpo.rollout import Completion, RolloutOutput
+from fer.vlm.shared_images import IMAGE_OF_ROW
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def score_group(example: PromptExample, output: RolloutOutput, scorer: RewardSco
 
 
 def make_batches(
-    groups: Sequence[RolloutGroup], batch_size: int, scale_rewards: bool, pad_id: int
+    groups: Sequence[RolloutGroup], batch_size: int, scale_rewards: bool, pad_id: int, share_images: bool = False
 ) -> Iterator[RolloutBatch]:
     """Batches of the groups' completions, sorted by length so that little is padded.
 
@@ -92,7 +93,7 @@ def make_batches(
     first = 0
     for size in balanced_sizes([length(row) for row in rows], -(-len(rows) // batch_size)):
         examples, completions, values = zip(*rows[first : first + size], strict=True)
-        yield pad_batch(examples, completions, torch.tensor(values), pad_id)
+        yield pad_batch(examples, completions, torch.tensor(values), pad_id, share_images)
         first += size
 
 
@@ -122,9 +123,16 @@ def balanced_sizes(lengths: Sequence[int], batches: int) -> list[int]:
 
 
 def pad_batch(
-    examples: Sequence[PromptExample], completions: Sequence[Completion], advantages: Tensor, pad_id: int
+    examples: Sequence[PromptExample],
+    completions: Sequence[Completion],
+    advantages: Tensor,
+    pad_id: int,
+    share_images: bool = False,
 ) -> RolloutBatch:
-    """One batch: completion i belongs to example i, with ``advantages`` (N)."""
+    """One batch: completion i belongs to example i, with ``advantages`` (N).
+
+    ``share_images``: it has the image of each distinct example once, as in `fer.vlm.shared_images`.
+    """
     prompt_ids = [example.inputs["input_ids"][0] for example in examples]
     completion_ids = [torch.tensor(completion.token_ids) for completion in completions]
     ids = pad_sequence([torch.cat(pair) for pair in zip(prompt_ids, completion_ids, strict=True)], True, pad_id)
@@ -135,15 +143,18 @@ def pad_batch(
     logprobs = torch.zeros(ids.shape)
     logprobs[mask] = torch.tensor([logprob for completion in completions for logprob in completion.logprobs])
     inputs = {"input_ids": ids, "attention_mask": (positions < ends[:, None]).long()}
+    distinct = list({id(example): example for example in examples}.values()) if share_images else examples
     for name, value in examples[0].inputs.items():
         if name in inputs:
             continue
-        values = [example.inputs[name] for example in examples]
         if value.shape == examples[0].inputs["input_ids"].shape:  # one value per token: 0 for the completion's
             inputs[name] = torch.zeros(ids.shape, dtype=value.dtype)
-            for row, each in enumerate(values):
-                inputs[name][row, : each.shape[1]] = each[0]
+            for row, prompt in enumerate(prompt_ids):
+                inputs[name][row, : len(prompt)] = examples[row].inputs[name][0]
         else:
-            inputs[name] = torch.cat(values)
+            inputs[name] = torch.cat([example.inputs[name] for example in distinct])
+    if share_images:
+        numbers = {id(example): number for number, example in enumerate(distinct)}
+        inputs[IMAGE_OF_ROW] = torch.tensor([numbers[id(example)] for example in examples])
     start = int(starts.min())
     return RolloutBatch(inputs, start, mask[:, start:], logprobs[:, start:], advantages)

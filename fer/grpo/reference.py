@@ -10,6 +10,7 @@ import torch
 from fer.grpo.options import GrpoConfig
 from fer.vlm.deepspeed import load_deepspeed_config
 from fer.vlm.model import load_model
+from fer.vlm.shared_images import share_images
 
 Reference = Callable[[Callable[[Any], torch.Tensor]], torch.Tensor]
 """Calls a function with the reference model, and returns its result."""
@@ -26,6 +27,7 @@ def load_reference(engine: Any, model: str, config: GrpoConfig) -> Reference:
         return with_adapters_disabled
 
     copy = load_model(model, config).requires_grad_(False).eval()
+    share_images(copy)
     if engine.zero_optimization_stage() == 3:
         import deepspeed
 

@@ -240,7 +240,9 @@ class GrpoTrainer(BaseTrainer):
         config = self.config
         with step.phase("update"):
             scale_rewards = config.loss != "dr_grpo"
-            batches = list(make_batches(groups, config.batch_size, scale_rewards, self.chat.pad_token_id))
+            batches = list(
+                make_batches(groups, config.batch_size, scale_rewards, self.chat.pad_token_id, self.share_images)
+            )
             sums = torch.tensor([[len(batch.mask), batch.mask.sum(), batch.num_tokens] for batch in batches]).sum(0)
             completions, tokens, _ = self.all_reduce_sum(sums).tolist()
             step.num_tokens = int(sums[2])

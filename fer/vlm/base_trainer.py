@@ -34,6 +34,7 @@ from fer.vlm.deepspeed import (
 from fer.vlm.loss import supports_logits_to_keep
 from fer.vlm.model import count_parameters, load_model, load_processor, prepare_for_training, set_trainable
 from fer.vlm.options import VlmTrainingOptions
+from fer.vlm.shared_images import share_images
 
 
 class BaseTrainer:
@@ -74,7 +75,7 @@ class BaseTrainer:
     def _init_engine(self, model: str, batch_size: int, grad_accum_steps: int) -> None:
         config = self.options
         network = set_trainable(load_model(model, config), config, config)
-        self.trim_logits = supports_logits_to_keep(network)
+        self.trim_logits, self.share_images = supports_logits_to_keep(network), share_images(network)
         self.parameter_counts = count_parameters(network)
         self.engine = init_engine(
             prepare_for_training(network, config.grad_checkpointing),

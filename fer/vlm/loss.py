@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from fer.vlm.chat import IGNORE_INDEX
+from fer.vlm.shared_images import base_model
 
 
 def supports_logits_to_keep(model: Any) -> bool:
     """Whether the model can compute the logits of the last positions only."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "logits_to_keep" in inspect.signature(inner.forward).parameters
+    return "logits_to_keep" in inspect.signature(base_model(model).forward).parameters
 
 
 def token_loss(model: Any, inputs: Mapping[str, Tensor], trim_logits: bool) -> Tensor:
