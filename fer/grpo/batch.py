@@ -39,6 +39,20 @@ class RolloutGroup:
         return bool(has_signal(torch.tensor([self.rewards], dtype=torch.float64))[0])
 
 
+@dataclass(frozen=True)
+class Row:
+    """A completion to train on."""
+
+    example: PromptExample
+    completion: Completion
+    advantage: float
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of prompt and completion."""
+        return self.example.inputs["input_ids"].shape[1] + len(self.completion.token_ids)
+
+
 @dataclass
 class RolloutBatch:
     """Completions of one forward pass, padded on the right."""
@@ -71,29 +85,35 @@ def score_group(example: PromptExample, output: RolloutOutput, scorer: RewardSco
     return RolloutGroup(example, output, scores)
 
 
-def make_batches(
-    groups: Sequence[RolloutGroup], batch_size: int, scale_rewards: bool, pad_id: int, share_images: bool = False
-) -> Iterator[RolloutBatch]:
-    """Batches of the groups' completions, sorted by length so that little is padded.
-
-    They have ``batch_size`` rows on average, fewer where rows are long: about the same tokens, padding included. Their
-    number depends on the number of rows only, so all trainers have equally many, as ZeRO-3 requires.
-    """
+def make_rows(groups: Sequence[RolloutGroup], scale_rewards: bool) -> list[Row]:
+    """The completions of the groups with their advantages."""
     advantages = group_advantages(torch.tensor([group.rewards for group in groups]), scale_rewards)
-    rows = [
-        (group.example, completion, advantage.item())
+    return [
+        Row(group.example, completion, advantage.item())
         for group, row in zip(groups, advantages, strict=True)
         for completion, advantage in zip(group.completions, row, strict=True)
     ]
 
-    def length(row: tuple[PromptExample, Completion, float]) -> int:
-        return row[0].inputs["input_ids"].shape[1] + len(row[1].token_ids)
 
-    rows.sort(key=length, reverse=True)
+def make_batches(
+    rows: Sequence[Row], batch_size: int, pad_id: int, share_images: bool = False
+) -> Iterator[RolloutBatch]:
+    """Batches of rows, sorted by length so that little is padded.
+
+    They have ``batch_size`` rows on average, fewer where rows are long: about the same tokens, padding included. Their
+    number depends on the number of rows only, so all trainers have equally many, as ZeRO-3 requires.
+    """
+    rows = sorted(rows, key=lambda row: row.num_tokens, reverse=True)
     first = 0
-    for size in balanced_sizes([length(row) for row in rows], -(-len(rows) // batch_size)):
-        examples, completions, values = zip(*rows[first : first + size], strict=True)
-        yield pad_batch(examples, completions, torch.tensor(values), pad_id, share_images)
+    for size in balanced_sizes([row.num_tokens for row in rows], -(-len(rows) // batch_size)):
+        part = rows[first : first + size]
+        yield pad_batch(
+            [row.example for row in part],
+            [row.completion for row in part],
+            torch.tensor([row.advantage for row in part]),
+            pad_id,
+            share_images,
+        )
         first += size
 
 

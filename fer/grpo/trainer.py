@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from fer.data.manifest import ShardedDataset
-from fer.grpo.batch import RolloutBatch, RolloutGroup, make_batches, score_group
+from fer.grpo.balance import balance_rows
+from fer.grpo.batch import RolloutBatch, RolloutGroup, make_batches, make_rows, score_group
 from fer.grpo.engine_pool import EnginePool, PendingRequests
 from fer.grpo.evaluation import SCORE, Evaluation
 from fer.grpo.logprobs import batch_logprobs
@@ -239,10 +240,8 @@ class GrpoTrainer(BaseTrainer):
         """``num_iterations`` optimizer steps, each on all completions."""
         config = self.config
         with step.phase("update"):
-            scale_rewards = config.loss != "dr_grpo"
-            batches = list(
-                make_batches(groups, config.batch_size, scale_rewards, self.chat.pad_token_id, self.share_images)
-            )
+            rows = balance_rows(make_rows(groups, scale_rewards=config.loss != "dr_grpo"))
+            batches = list(make_batches(rows, config.batch_size, self.chat.pad_token_id, self.share_images))
             sums = torch.tensor([[len(batch.mask), batch.mask.sum(), batch.num_tokens] for batch in batches]).sum(0)
             completions, tokens, _ = self.all_reduce_sum(sums).tolist()
             step.num_tokens = int(sums[2])

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer.grpo.batch import balanced_sizes, make_batches, score_group
+from fer.grpo.batch import balanced_sizes, make_batches, make_rows, score_group
 from fer.grpo.rewards import RewardScorer
 from tests.fixtures.grpo import make_example, make_output
 
@@ -34,7 +34,7 @@ def test_every_completion_token_is_in_one_batch_at_its_position(sizes: list[tupl
         score_group(make_example(prompt, 100 * (i + 1)), make_output(*lengths), SCORER, 10)
         for i, (prompt, lengths) in enumerate(sizes)
     ]
-    batches = list(make_batches(groups, size, True, PAD))
+    batches = list(make_batches(make_rows(groups, True), size, PAD))
     assert sum(len(batch.mask) for batch in batches) == 2 * len(sizes)
     assert sum(int(batch.mask.sum()) for batch in batches) == sum(sum(lengths) for _, lengths in sizes)
     for batch in batches:
@@ -55,7 +55,8 @@ def test_every_completion_token_is_in_one_batch_at_its_position(sizes: list[tupl
 
 def test_advantages_are_relative_to_the_group() -> None:
     groups = [score_group(make_example(3), make_output(2, 1), SCORER, 10) for _ in range(2)]
-    advantages = torch.cat([batch.advantages for batch in make_batches(groups, 2, False, PAD)])
+    batches = make_batches(make_rows(groups, scale_rewards=False), 2, PAD)
+    advantages = torch.cat([batch.advantages for batch in batches])
     assert sorted(advantages.tolist()) == pytest.approx([-0.5, -0.5, 0.5, 0.5])
 
 

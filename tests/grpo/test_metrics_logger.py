@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fer.grpo.batch import make_batches, score_group
+from fer.grpo.batch import make_batches, make_rows, score_group
 from fer.grpo.loss import PolicyLoss
 from fer.grpo.metrics_logger import MetricsLogger
 from fer.grpo.options import GrpoConfig
@@ -53,7 +53,7 @@ def test_metrics_of_a_step(process_group: None, capsys: pytest.CaptureFixture[st
     with step.phase("update"):
         pass
     step.phase_seconds["update"] = 4.0
-    [batch] = make_batches([mixed], 2, True, 0)
+    [batch] = make_batches(make_rows([mixed], True), 2, 0)
     weights = torch.where(batch.mask, 2.0, 0.0)
     outcome = PolicyLoss(torch.tensor(0.5), clipped=torch.tensor(3), kl=torch.tensor(1.2))
     entropy = torch.full(batch.mask.shape, 0.7)
