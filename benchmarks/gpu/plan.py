@@ -68,7 +68,7 @@ def sft_row(recipe: str, gpus: int, model: str) -> Row:
     config = parse(SftConfig, words, "sft", RECIPES / "sft")
     longest = config.batch_size * LONGEST_ROW
     loss_tokens = longest if config.loss_on == "all" else config.batch_size * (LONGEST_ROW - PROMPT)
-    memory = estimate_training_memory(config, model, longest, loss_tokens, bytes_per_logit=12)
+    memory = estimate_training_memory(config, model, longest, loss_tokens)
     images = config.batch_size * config.grad_accum_steps
     compute = operations(images * SFT_ROW, images, FORWARD + BACKWARD + RECOMPUTED * config.grad_checkpointing) / FLOPS
     # ZeRO-2 reduces the gradients of every batch, which overlaps with its backward pass, and gathers the weights once.

@@ -59,13 +59,11 @@ def fine_tune(shape: Shape, machine: Machine, scratch: Path, figures: Figures, a
     }
     whole = SftConfig(**options)
     # Of a row: 64 tokens of the image and about 250 of text; the tiny tokenizer has longer texts than the real one.
-    estimate = estimate_training_memory(whole, str(model), batch * 400, batch * 100, bytes_per_logit=12)
+    estimate = estimate_training_memory(whole, str(model), batch * 400, batch * 100)
     figures["estimate for all weights, GB"] = estimate["total"] / 1e9
     if adapters or (machine.gpus and estimate["total"] > USABLE * machine.memory):
         options["lora"] = "lora"
-        estimate = estimate_training_memory(
-            SftConfig(**options), str(model), batch * 400, batch * 100, bytes_per_logit=12
-        )
+        estimate = estimate_training_memory(SftConfig(**options), str(model), batch * 400, batch * 100)
         figures["estimate for adapters, GB"] = estimate["total"] / 1e9
     figures["trained"] = "adapters" if "lora" in options else "all weights"
     figures["workers x rows"] = f"{workers} x {batch}"

@@ -143,8 +143,7 @@ def estimate_memory(config: GrpoConfig, model: str, longest_prompt: int) -> dict
     completions = config.batch_size * config.max_new_tokens
     tokens = config.batch_size * longest_prompt + completions
     width = DTYPES[config.precision].itemsize
-    # Logits are made fp32 row by row: in the memory are those of all rows, and their gradient.
-    trainer = estimate_training_memory(config, model, tokens, completions, bytes_per_logit=2 * width)
+    trainer = estimate_training_memory(config, model, tokens, completions)
     total = trainer.pop("total")
     trainer["reference model"] = trainer["weights"] if config.beta and config.lora == "off" else 0.0
     trainer["total"] = total + trainer["reference model"]

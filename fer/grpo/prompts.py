@@ -15,7 +15,7 @@ from fer.data.stream.sampler import row_groups, training_windows
 from fer.grpo.options import GrpoConfig
 from fer.grpo.rollout import Prompt
 from fer.vlm.chat import ChatFormat
-from fer.vlm.data_loader import COLUMNS, prompt_rows
+from fer.vlm.data_loader import COLUMNS, Position, prompt_rows
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,14 @@ class PromptLoader:
         self.groups = row_groups(dataset, "train")
         self.per_epoch = batches_per_epoch(dataset, config)
 
-    def batches(self, first: int) -> Iterator[list[PromptExample]]:
-        """Batches of ``prompts_per_worker`` examples without end, from the run's batch number ``first`` on."""
+    def batches(self, first: int, earlier: Position = ()) -> Iterator[list[PromptExample]]:
+        """Batches of ``prompts_per_worker`` examples without end, from the run's batch number ``first`` on.
+
+        ``earlier``: the part of its epoch before the number of workers changed.
+        """
         config = self.config
         epoch, skip = divmod(first, self.per_epoch)
-        size = config.prompts_per_worker
+        size, done = config.prompts_per_worker, batches_of(earlier, config)
         while True:
             windows = training_windows(
                 self.groups,
@@ -70,14 +73,20 @@ class PromptLoader:
                 epoch=epoch,
                 rank=self.rank,
                 world_size=config.workers,
-                rows=self.per_epoch * size,
-                skip=skip * size,
+                rows=(self.per_epoch - done) * size,
+                skip=(skip - done) * size,
+                earlier=earlier,
             )
             load = partial(read_window, columns=COLUMNS)
             yield from iter_batches(
                 windows, load, PromptCollator(self.chat), batch_size=size, threads=config.decode_threads
             )
-            epoch, skip = epoch + 1, 0
+            epoch, skip, done, earlier = epoch + 1, 0, 0, ()
+
+
+def batches_of(position: Position, config: GrpoConfig) -> int:
+    """Batches of a part of an epoch."""
+    return sum(workers * rows for workers, rows in position) // config.prompts_per_step
 
 
 def batches_per_epoch(dataset: ShardedDataset, config: GrpoConfig) -> int:

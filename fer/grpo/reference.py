@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from fer.grpo.options import GrpoConfig
-from fer.vlm.deepspeed import load_deepspeed_config
+from fer.vlm.deepspeed import load_deepspeed_config, partitioned_loading
 from fer.vlm.model import load_model
+from fer.vlm.scoring import install_head
 from fer.vlm.shared_images import share_images
 
 Reference = Callable[[Callable[[Any], torch.Tensor]], torch.Tensor]
@@ -26,15 +27,15 @@ def load_reference(engine: Any, model: str, config: GrpoConfig) -> Reference:
 
         return with_adapters_disabled
 
-    copy = load_model(model, config).requires_grad_(False).eval()
+    settings = load_deepspeed_config(config.deepspeed, batch_size=config.batch_size, bf16=config.precision == "bf16")
+    del settings["optimizer"]
+    with partitioned_loading(settings, engine.device):
+        copy = load_model(model, config).requires_grad_(False).eval()
     share_images(copy)
+    install_head(copy)
     if engine.zero_optimization_stage() == 3:
         import deepspeed
 
-        settings = load_deepspeed_config(
-            config.deepspeed, batch_size=config.batch_size, bf16=config.precision == "bf16"
-        )
-        del settings["optimizer"]
         copy, *_ = deepspeed.initialize(model=copy, config=settings)
     else:
         copy.to(engine.device)

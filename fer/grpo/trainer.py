@@ -24,7 +24,7 @@ from fer.grpo.logprobs import batch_logprobs
 from fer.grpo.loss import Totals, importance_weights, policy_loss
 from fer.grpo.metrics_logger import MetricsLogger
 from fer.grpo.options import GrpoConfig
-from fer.grpo.prompts import PromptExample, PromptLoader
+from fer.grpo.prompts import PromptExample, PromptLoader, batches_of
 from fer.grpo.reference import load_reference
 from fer.grpo.rewards import RewardScorer
 from fer.grpo.step import Step
@@ -101,7 +101,6 @@ class GrpoTrainer(BaseTrainer):
             batch_logprobs,
             temperature=config.temperature,
             masked_token_ids=torch.tensor(masked_token_ids, dtype=torch.long, device=worker.device),
-            trim_logits=self.trim_logits,
         )
         self.in_flight: deque[tuple[list[PromptExample], PendingRequests]] = deque()
         """Rollout batches that were submitted and not yet collected, oldest first."""
@@ -125,7 +124,7 @@ class GrpoTrainer(BaseTrainer):
         if self.state.finished:
             return
         config, state = self.config, self.state
-        self.batches = self.prompts.batches(state.batch)
+        self.batches = self.prompts.batches(state.batch, state.consumed)
         self.pool.connect(self.weights, state.global_step, cancel_requests=True)
         while state.batch < self.total_batches:
             if self.notice.arrived():
@@ -144,9 +143,17 @@ class GrpoTrainer(BaseTrainer):
             if self.worker.is_rank_zero and self.is_due(config.log_completions_every):
                 self.logger.log_completions(groups[:LOGGED_GROUPS], state.global_step)
             epoch, state.epoch = state.epoch, state.batch // self.prompts.per_epoch
+            if state.epoch > epoch:
+                state.consumed = []
             if state.batch < self.total_batches:
                 self.evaluate_and_save(is_new_epoch=state.epoch > epoch)
         self.save_final_model({SCORE: self.evaluate()})
+
+    def divide_rest_of_epoch(self) -> None:
+        state, config = self.state, self.config
+        batches = state.batch % self.prompts.per_epoch - batches_of(state.consumed, config)
+        rows = batches * config.prompts_per_step // state.world_size
+        state.consumed = [*state.consumed, (state.world_size, rows)]
 
     def evaluate_and_save(self, is_new_epoch: bool) -> None:
         """Evaluate if it is due, and save a checkpoint if that is, or if the accuracy is the best so far."""

@@ -29,11 +29,13 @@ from fer.vlm.deepspeed import (
     init_engine,
     load_deepspeed_config,
     load_engine_state,
+    partitioned_loading,
     save_engine_state,
 )
-from fer.vlm.loss import supports_logits_to_keep
 from fer.vlm.model import count_parameters, load_model, load_processor, prepare_for_training, set_trainable
 from fer.vlm.options import VlmTrainingOptions
+from fer.vlm.reshard import load_other_workers_state
+from fer.vlm.scoring import install_head
 from fer.vlm.shared_images import share_images
 
 
@@ -59,10 +61,13 @@ class BaseTrainer:
         if checkpoint is None and self.resume:
             checkpoint = Checkpoint.from_directory(self.resume)
         with checkpoint.as_directory() if checkpoint else nullcontext() as name:
+            saved_by = self.worker.world_size
             if name is not None:
                 self.state = read_state(Path(name))
-                same = self.state.world_size == self.worker.world_size
-                assert same, "run settings are fixed, and --resume was checked"
+                saved_by = self.state.world_size
+                if saved_by != self.worker.world_size and not self.state.finished:
+                    self.divide_rest_of_epoch()
+                    self.state.world_size = self.worker.world_size
             if name is None or self.state.finished:
                 self._init_engine(self.model, batch_size, grad_accum_steps)
             elif not (Path(name) / TAG).is_dir():  # --save-only-model
@@ -70,24 +75,36 @@ class BaseTrainer:
                 skip_steps(self.engine.lr_scheduler, self.state.global_step)
             else:
                 self._init_engine(self.model, batch_size, grad_accum_steps)
-                load_engine_state(self.engine, Path(name), self.adapters_only)
+                if saved_by == self.worker.world_size:
+                    load_engine_state(self.engine, Path(name), self.adapters_only)
+                else:
+                    load_other_workers_state(self.engine, Path(name) / TAG)
+                    self.engine.global_steps = self.state.global_step
+                    skip_steps(self.engine.lr_scheduler, self.state.global_step)
+
+    def divide_rest_of_epoch(self) -> None:
+        """Change ``state``, which ``state.world_size`` workers saved, to the position at which this group continues."""
+        raise NotImplementedError
 
     def _init_engine(self, model: str, batch_size: int, grad_accum_steps: int) -> None:
         config = self.options
-        network = set_trainable(load_model(model, config), config, config)
-        self.trim_logits, self.share_images = supports_logits_to_keep(network), share_images(network)
+        settings = load_deepspeed_config(
+            config.deepspeed,
+            batch_size=batch_size,
+            grad_accum_steps=grad_accum_steps,
+            clip_grad=config.clip_grad,
+            bf16=config.precision == "bf16",
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+        )
+        with partitioned_loading(settings, self.worker.device):
+            network = set_trainable(load_model(model, config), config, config)
+        self.share_images = share_images(network)
+        install_head(network)
         self.parameter_counts = count_parameters(network)
         self.engine = init_engine(
             prepare_for_training(network, config.grad_checkpointing),
-            load_deepspeed_config(
-                config.deepspeed,
-                batch_size=batch_size,
-                grad_accum_steps=grad_accum_steps,
-                clip_grad=config.clip_grad,
-                bf16=config.precision == "bf16",
-                lr=config.lr,
-                weight_decay=config.weight_decay,
-            ),
+            settings,
             self._schedule,
             self.worker.device,
         )

@@ -7,7 +7,7 @@ similar length too. A batch's number determines its rows, so a position in the e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +27,10 @@ from fer.vlm.chat import IGNORE_INDEX, ChatFormat
 from fer.vlm.options import BatchOptions
 
 COLUMNS = ("image", "path", "prompt", "response", "answer", "candidate_labels", "followups")
+
+
+Position = Sequence[tuple[int, int]]
+"""The part of an epoch before the number of workers changed: pairs (workers, rows that each of them consumed)."""
 
 
 @dataclass(frozen=True)
@@ -151,17 +155,24 @@ class ChatDataLoader:
         self.dataset, self.options, self.chat = dataset, options, chat
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.groups = row_groups(dataset, "train")
-        self.rows_per_epoch = dataset.split("train").rows // world_size
-        """Rows per worker. The remainder, fewer than ``world_size`` rows, is dropped, others in each epoch."""
-        self.batches_per_epoch = -(-self.rows_per_epoch // options.batch_size)
+        self.batches_per_epoch = -(-self.rows() // options.batch_size)
 
-    def step_sizes(self) -> list[int]:
-        """Batches of each optimizer step of an epoch: ``grad_accum_steps``, or one less in some steps."""
-        steps = -(-self.batches_per_epoch // self.options.grad_accum_steps)
-        return [len(part) for part in np.array_split(np.arange(self.batches_per_epoch), steps)]
+    def rows(self, earlier: Position = ()) -> int:
+        """Rows of an epoch per worker, or of what was left of it after ``earlier``.
 
-    def train_batches(self, epoch: int, batch: int = 0) -> Iterator[SftBatch]:
-        """Batches of an epoch from number ``batch`` on."""
+        The remainder, fewer than ``world_size`` rows, is dropped, others in each epoch.
+        """
+        left = self.dataset.split("train").rows - sum(workers * rows for workers, rows in earlier)
+        return left // self.world_size
+
+    def step_sizes(self, earlier: Position = ()) -> list[int]:
+        """Batches of each optimizer step: ``grad_accum_steps``, or one less in some steps."""
+        batches = -(-self.rows(earlier) // self.options.batch_size)
+        steps = -(-batches // self.options.grad_accum_steps)
+        return [len(part) for part in np.array_split(np.arange(batches), steps)] if batches else []
+
+    def train_batches(self, epoch: int, batch: int = 0, earlier: Position = ()) -> Iterator[SftBatch]:
+        """Batches of an epoch from number ``batch`` on, which counts from the end of ``earlier``."""
         chunk_batches = self.options.bucket_batches
         number = batch // chunk_batches
         windows = training_windows(
@@ -170,8 +181,9 @@ class ChatDataLoader:
             epoch=epoch,
             rank=self.rank,
             world_size=self.world_size,
-            rows=self.rows_per_epoch,
+            rows=self.rows(earlier),
             skip=number * chunk_batches * self.options.batch_size,
+            earlier=earlier,
         )
         collate = SftCollator(self.chat, self.options.batch_size, sort=chunk_batches > 1)
         for chunk in self._batches(windows, collate, chunk_batches * self.options.batch_size):

@@ -13,6 +13,7 @@ import torch
 from fer.vlm.deepspeed import load_deepspeed_config
 from fer.vlm.model import DTYPES, load_config, set_trainable
 from fer.vlm.options import VlmTrainingOptions
+from fer.vlm.scoring import LOGITS_AT_ONCE
 
 MASTER_AND_MOMENTS = 12
 """Bytes per trained weight: a master copy and Adam's two moments, all fp32. DeepSpeed keeps the copy for fp32 too."""
@@ -22,18 +23,20 @@ BUCKET_NUMEL = 500_000_000
 """DeepSpeed's default: gradients are reduced in buckets of this size, whatever the model's."""
 MAX_GATHERED = 1_000_000_000
 """DeepSpeed's default: ZeRO-3 gathers at most so many weights at a time."""
+LOGIT = 12
+"""Bytes per logit that is in memory, with its copies and its gradient in fp32."""
 LAYER_WIDTHS, LAYER_MLPS = 12, 4
 """Activations of a layer for the backward pass, per token: so many of the hidden and of the MLP's size."""
 
 
 def estimate_training_memory(
-    options: VlmTrainingOptions, model: str, tokens: int, loss_tokens: int, bytes_per_logit: int
+    options: VlmTrainingOptions, model: str, tokens: int, loss_tokens: int
 ) -> dict[str, float]:
     """Peak bytes on one worker by purpose, and their ``total``.
 
-    ``tokens``: of one forward pass, padding and images included; ``loss_tokens``: those whose logits are computed, of
-    ``bytes_per_logit`` with their copies and gradients. Weights, gradients and optimizer follow Rajbhandari et al.
-    (ZeRO, 2020): ZeRO-2 shards the last two among the workers, ZeRO-3 all three.
+    ``tokens``: of one forward pass, padding and images included; ``loss_tokens``: those whose logits are computed, some
+    at a time. Weights, gradients and optimizer follow Rajbhandari et al. (ZeRO, 2020): ZeRO-2 shards the last two among
+    the workers, ZeRO-3 all three.
     """
     from transformers import AutoModelForMultimodalLM
 
@@ -60,7 +63,7 @@ def estimate_training_memory(
     }
     activations = {
         "activations": tokens * (layers * checkpoint + layer if options.grad_checkpointing else layers * layer),
-        "logits": loss_tokens * text.vocab_size * bytes_per_logit,
+        "logits": min(loss_tokens * text.vocab_size, LOGITS_AT_ONCE) * LOGIT,
     }
     # Activations are freed before the optimizer step, which needs the gradients in fp32.
     step = on_device * trainable * STEP / shards

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fer.data.manifest import ShardedDataset
@@ -75,22 +76,23 @@ class SftTrainer(BaseTrainer):
     def train_epoch(self) -> None:
         """Train one epoch, or the rest of it."""
         state, config = self.state, self.config
-        completed = state.global_step - state.epoch * len(self.step_sizes)
-        batches = self.data_loader.train_batches(state.epoch, state.batch)
-        for size in self.step_sizes[completed:]:
+        step_sizes = self.data_loader.step_sizes(state.consumed)
+        completed = int(np.searchsorted(np.cumsum(step_sizes), state.batch, side="right"))
+        batches = self.data_loader.train_batches(state.epoch, state.batch, state.consumed)
+        for number in range(completed, len(step_sizes)):
             if self.notice.arrived():
                 if self.log.losses:
                     self.log_progress()
                 self.save_checkpoint({})
                 self.notice.leave()
             started = time.perf_counter()
-            step = [next(batches) for _ in range(size)]
+            step = [next(batches) for _ in range(step_sizes[number])]
             self.log.data_wait += time.perf_counter() - started
             self.train_step(step)
             self.profiler.step()
-            last = state.global_step % len(self.step_sizes) == 0
+            last = number + 1 == len(step_sizes)
             if last:
-                state.epoch, state.batch = state.epoch + 1, 0
+                state.epoch, state.batch, state.consumed = state.epoch + 1, 0, []
             if state.global_step % config.log_every == 0 or last:
                 self.log_progress()
             metrics = {}
@@ -99,6 +101,15 @@ class SftTrainer(BaseTrainer):
             every = config.checkpoint_every
             if state.epoch < config.epochs and (last or (every and state.global_step % every == 0)):
                 self.save_checkpoint(metrics)
+
+    def divide_rest_of_epoch(self) -> None:
+        """The rest of the epoch, from the current bucket on, is divided anew; steps count as if it always had been."""
+        state, config = self.state, self.config
+        batches = state.batch // config.bucket_batches * config.bucket_batches
+        state.consumed = [*state.consumed, (state.world_size, batches * config.batch_size)]
+        steps_left = len(self.data_loader.step_sizes(state.consumed))
+        assert steps_left, "a checkpoint within an epoch is before its last step"
+        state.batch, state.global_step = 0, (state.epoch + 1) * len(self.step_sizes) - steps_left
 
     def train_step(self, step: list[SftBatch]) -> None:
         """One optimizer step, in which the loss tokens of all batches and workers have equal weight."""
@@ -110,7 +121,7 @@ class SftTrainer(BaseTrainer):
         for i, batch in enumerate(step):
             torch.manual_seed(derive_seed(self.config.seed, state.epoch, state.batch, self.worker.rank))
             self.engine.set_gradient_accumulation_boundary(i + 1 == len(step))
-            loss = token_loss(self.engine, to_device(batch.inputs, device), self.trim_logits)
+            loss = token_loss(self.engine, to_device(batch.inputs, device))
             # DeepSpeed averages gradients over the workers; the batches of a step are summed.
             self.engine.backward(loss * (self.worker.world_size / loss_tokens), scale_wrt_gas=False)
             self.engine.step()
@@ -154,7 +165,7 @@ class SftTrainer(BaseTrainer):
     def measure_flops(self, batch: SftBatch) -> float:
         """FLOPs of a forward pass per token."""
         inputs = to_device(batch.inputs, self.worker.device)
-        return count_flops(lambda: token_loss(self.engine.module, inputs, self.trim_logits)) / batch.tokens
+        return count_flops(lambda: token_loss(self.engine.module, inputs)) / batch.tokens
 
     # -- validation ----------------------------------------------------------------------------------------------------
 
@@ -166,7 +177,7 @@ class SftTrainer(BaseTrainer):
         metrics: dict[str, float] = {}
         if config.eval_rows:
             batches = self.data_loader.val_batches(config.eval_rows)
-            loss, tokens = self.all_reduce_sum(sum_losses(module, batches, device, self.trim_logits)).tolist()
+            loss, tokens = self.all_reduce_sum(sum_losses(module, batches, device)).tolist()
             metrics["val_loss"] = loss / max(tokens, 1)
         if config.eval_generations:
             synced_gpus = self.engine.zero_optimization_stage() == 3

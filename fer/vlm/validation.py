@@ -26,11 +26,11 @@ class Sample:
 
 
 @torch.no_grad()
-def sum_losses(model: Any, batches: Iterable[SftBatch], device: torch.device, trim_logits: bool) -> Tensor:
+def sum_losses(model: Any, batches: Iterable[SftBatch], device: torch.device) -> Tensor:
     """(summed loss, loss tokens) of this worker's batches, float64."""
     total = torch.zeros(2, dtype=torch.float64)
     for batch in batches:
-        loss = token_loss(model, to_device(batch.inputs, device), trim_logits)
+        loss = token_loss(model, to_device(batch.inputs, device))
         total += torch.tensor([loss.item(), batch.loss_tokens], dtype=torch.float64)
     return total
 

@@ -37,7 +37,7 @@ def sft_model(tiny_models: Path, question_shards: ShardedDataset, tmp_path_facto
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
     for _ in range(STEPS):
         optimizer.zero_grad()
-        (token_loss(model, inputs, trim_logits=True) / loss_tokens).backward()
+        (token_loss(model, inputs) / loss_tokens).backward()
         optimizer.step()
     folder = tmp_path_factory.mktemp("partly-tuned")
     model.save_pretrained(folder)  # type: ignore[operator]

@@ -19,7 +19,6 @@ from fer.grpo.checksums import SyncReport
 from fer.grpo.communicator import Deadline
 from fer.grpo.engine_launch import start_engines, wait_until_ready
 from fer.grpo.engine_pool import EnginePool
-from fer.grpo.logprobs import token_logprobs
 from fer.grpo.options import GrpoConfig
 from fer.grpo.preflight import visual_token_ids
 from fer.grpo.rollout import Prompt
@@ -30,6 +29,7 @@ from fer.training.worker import Worker
 from fer.vlm.chat import ChatFormat
 from fer.vlm.model import load_model, load_processor, set_trainable
 from fer.vlm.options import ImageOptions, LoraOptions, VlmModelOptions
+from fer.vlm.scoring import token_logprobs
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 

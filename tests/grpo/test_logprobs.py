@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from fer.data.vqa.questions import Turn
-from fer.grpo.logprobs import completion_logprobs, token_logprobs
+from fer.grpo.logprobs import completion_logprobs
 from fer.grpo.prompts import PromptExample
 from fer.grpo.rollout import Prompt
 from fer.vlm.chat import ChatFormat
 from fer.vlm.model import load_model, load_processor
 from fer.vlm.options import ImageOptions, VlmModelOptions
+from fer.vlm.scoring import token_logprobs
 
 
 def test_masked_tokens_are_left_out_of_the_distribution() -> None:

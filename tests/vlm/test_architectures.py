@@ -16,7 +16,7 @@ from fer.grpo.preflight import visual_token_ids
 from fer.grpo.prompts import PromptExample
 from fer.grpo.rollout import Completion, Prompt
 from fer.vlm.chat import ChatFormat
-from fer.vlm.loss import supports_logits_to_keep, token_loss
+from fer.vlm.loss import token_loss
 from fer.vlm.model import count_parameters, load_model, load_processor
 from fer.vlm.options import ImageOptions, VlmModelOptions
 from fer.vlm.tiny import build_tiny
@@ -40,7 +40,7 @@ def test_supervised_fine_tuning(folder: Path) -> None:
     assert min(counts["vision"], counts["projector"], counts["language"]) > 0
     chat = chat_format(folder)
     inputs = chat.collate([chat.encode(TURNS)] * 2, [IMAGE, 255 - IMAGE])
-    loss = token_loss(model, inputs, supports_logits_to_keep(model))
+    loss = token_loss(model, inputs)
     loss.backward()
     assert loss > 0
     assert all(parameter.grad is not None for name, parameter in model.named_parameters() if "visual" in name)
@@ -75,8 +75,7 @@ def test_log_probabilities_do_not_depend_on_the_batch(folder: Path) -> None:
             [examples[i] for i in rows], [completions[i] for i in rows], torch.zeros(len(rows)), chat.pad_token_id
         )
         masked = torch.empty(0, dtype=torch.long)
-        trim = supports_logits_to_keep(model)
-        values, _ = batch_logprobs(model, batch, temperature=1.0, masked_token_ids=masked, trim_logits=trim)
+        values, _ = batch_logprobs(model, batch, temperature=1.0, masked_token_ids=masked)
         return [row[mask] for row, mask in zip(values, batch.mask, strict=True)]
 
     for together, alone in zip(logprobs([0, 1]), [*logprobs([0]), *logprobs([1])], strict=True):

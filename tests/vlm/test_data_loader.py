@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 
 import pytest
 import torch
 
 from fer.data.manifest import ShardedDataset
+from fer.grpo.options import GrpoConfig
+from fer.grpo.prompts import PromptLoader
 from fer.vlm.chat import ChatFormat
 from fer.vlm.data_loader import ChatDataLoader, SftBatch
 from fer.vlm.model import load_processor
@@ -63,6 +66,47 @@ def test_resuming_at_any_position_yields_the_same_batches(
     assert len(resumed) == len(full) - first
     for one, other in zip(full[first:], resumed, strict=True):
         assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in one.inputs)
+
+
+def test_the_rest_of_an_epoch_on_another_number_of_workers(question_shards: ShardedDataset, chat: ChatFormat) -> None:
+    """Two workers consume a bucket each, three the rest; then each worker continues within its part."""
+    total = question_shards.split("train").rows
+    earlier = [(2, 3 * 4)]
+    seen: Counter[tuple[float, ...]] = Counter()
+    for rank in range(2):
+        batches = data_loader(question_shards, chat, rank, 2).train_batches(0)
+        seen.update(rows_of([next(batches) for _ in range(3)]))
+    for rank in range(3):
+        loader = data_loader(question_shards, chat, rank, 3)
+        rest = list(loader.train_batches(0, 0, earlier))
+        assert len(rest) == sum(loader.step_sizes(earlier))
+        assert rows_of(list(loader.train_batches(0, 2, earlier))) == rows_of(rest[2:])
+        seen.update(rows_of(rest))
+    assert max(seen.values()) == 1
+    assert seen.total() == total - (total - 24) % 3
+    assert data_loader(question_shards, chat).step_sizes([(1, total)]) == []
+
+
+def test_prompts_of_reinforcement_learning_on_another_number_of_workers(
+    question_shards: ShardedDataset, chat: ChatFormat
+) -> None:
+    def batches(workers: int, rank: int, first: int, last: int, earlier: list[tuple[int, int]]) -> list[str]:
+        config = GrpoConfig(data="x", workers=workers, prompts_per_step=6, num_generations=2, batch_size=2)
+        loader = PromptLoader(question_shards, config, chat, rank)
+        found = islice(loader.batches(first, earlier), last - first)
+        return [example.path + example.question for batch in found for example in batch]
+
+    epoch = question_shards.split("train").rows // 6
+    seen = Counter(path for rank in range(3) for path in batches(3, rank, 0, 4, []))
+    earlier = [(3, 8)]
+    for rank in range(2):
+        rest = batches(2, rank, 4, epoch, earlier)
+        assert batches(2, rank, 6, epoch, earlier) == rest[2 * 3 :]
+        seen.update(rest)
+    assert seen.total() == 6 * epoch
+    assert max(seen.values()) == 1
+    both = [batches(2, rank, 4, 2 * epoch, earlier) for rank in range(2)]
+    assert [each[-3 * epoch :] for each in both] == [batches(2, rank, epoch, 2 * epoch, []) for rank in range(2)]
 
 
 def test_epochs_differ(epochs: list[list[SftBatch]]) -> None:

@@ -6,9 +6,10 @@ import torch
 
 from fer.data.vqa.questions import Turn
 from fer.vlm.chat import IGNORE_INDEX, ChatFormat
-from fer.vlm.loss import supports_logits_to_keep, token_loss
+from fer.vlm.loss import token_loss
 from fer.vlm.model import load_model, load_processor
 from fer.vlm.options import ImageOptions, VlmModelOptions
+from fer.vlm.scoring import install_head
 
 ROWS = [[Turn("Which?", "fear")], [Turn("Which expression is it?", "<think>wide eyes</think><answer>fear</answer>")]]
 
@@ -26,30 +27,26 @@ def test_the_sum_equals_transformers_mean_times_the_tokens(batch: tuple) -> None
     loss_tokens = (inputs["labels"][:, 1:] != IGNORE_INDEX).sum()
     with torch.no_grad():
         theirs = model(**inputs, use_cache=False).loss * loss_tokens
-        ours = token_loss(model, inputs, trim_logits=False)
+        ours = token_loss(model, inputs)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
 
 
-def test_trimming_logits_changes_neither_loss_nor_gradients(batch: tuple) -> None:  # type: ignore[type-arg]
+def test_a_batch_without_loss_tokens_has_a_loss_of_zero(batch: tuple) -> None:  # type: ignore[type-arg]
     model, inputs = batch
-    assert supports_logits_to_keep(model)
-    gradients = []
-    for trim_logits in (False, True):
-        model.zero_grad()
-        loss = token_loss(model, inputs, trim_logits)
-        loss.backward()
-        gradients.append([loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    install_head(model)
+    loss = token_loss(model, inputs | {"labels": torch.full_like(inputs["labels"], IGNORE_INDEX)})
+    loss.backward()
+    assert loss == 0
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
 def test_padding_does_not_change_the_loss(batch: tuple) -> None:  # type: ignore[type-arg]
     model, inputs = batch
     with torch.no_grad():
-        batched = token_loss(model, inputs, trim_logits=True)
+        batched = token_loss(model, inputs)
         chat = ChatFormat(load_processor(model.config._name_or_path), ImageOptions(image_size=112), max_tokens=512)
         alone = sum(
-            token_loss(model, chat.collate([chat.encode(row)], [np.full((112, 112, 3), 40 * i, np.uint8)]), True)
+            token_loss(model, chat.collate([chat.encode(row)], [np.full((112, 112, 3), 40 * i, np.uint8)]))
             for i, row in enumerate(ROWS)
         )
     torch.testing.assert_close(batched, alone, rtol=1e-4, atol=1e-3)

@@ -47,7 +47,7 @@ def test_weights_gradients_and_optimizer_are_exact(
     master = zero.single_partition_of_fp32_groups if deepspeed == "zero2" else zero.fp32_partitioned_groups_flat
     moments = [each for state in zero.optimizer.state.values() for each in state.values() if each.numel() > 1]
 
-    estimate = estimate_training_memory(options, folder, tokens=0, loss_tokens=0, bytes_per_logit=0)
+    estimate = estimate_training_memory(options, folder, tokens=0, loss_tokens=0)
     assert estimate["weights"] == nbytes(engine.module.parameters())
     assert estimate["gradients"] == gradients
     assert estimate["optimizer"] == nbytes([*master, *moments])

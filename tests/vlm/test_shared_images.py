@@ -54,7 +54,7 @@ def run(model: nn.Module, folder: str, share: bool) -> tuple[Tensor, dict[str, T
     handle = vision.register_forward_pre_hook(count, with_kwargs=True)
     model.zero_grad()
     masked = torch.empty(0, dtype=torch.long)
-    logprobs, _ = batch_logprobs(model, batch, temperature=1.0, masked_token_ids=masked, trim_logits=True)
+    logprobs, _ = batch_logprobs(model, batch, temperature=1.0, masked_token_ids=masked)
     (logprobs[batch.mask] * torch.arange(1.0, int(batch.mask.sum()) + 1)).sum().backward()
     handle.remove()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
