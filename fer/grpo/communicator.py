@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -60,6 +60,9 @@ class Communicator:
         store, timeout = dist.PrefixStore("weights", store), timedelta(seconds=seconds)
         self.rank, self.device, self.through_host = rank, device, through_host
         self.aborted = threading.Event()
+        self.backend = torch.get_device_module(device)
+        self.stream = self.backend.Stream()
+        """Broadcasts have a stream of their own, so that the caller's goes on meanwhile."""
         self.group: Any
         self.is_nccl = device.type != "cpu" and not through_host
         if not self.is_nccl:
@@ -71,14 +74,24 @@ class Communicator:
             self.group = dist.ProcessGroupNCCL(store, rank, world_size, options)
 
     def broadcast(self, tensor: Tensor, deadline: Deadline, check: Callable[[], None] = lambda: None) -> None:
-        """Broadcast ``tensor`` in place. ``check`` may raise; it is called every second meanwhile.
+        """Broadcast ``tensor`` in place: `start` and `wait`."""
+        self.wait(self.start(tensor, deadline), deadline, check)
 
-        Raises TransferError, or what ``check`` raised, and aborts the communicator. Another thread may abort it, too.
+    def start(self, tensor: Tensor, deadline: Deadline) -> Future[Any]:
+        """Start to broadcast ``tensor`` in place. It must not be changed or freed before `wait` has returned.
+
+        Raises TransferError if the communicator was aborted.
         """
         if self.aborted.is_set():
             raise TransferError("the connection for weight transfers was aborted")
-        stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
-        future = _start(self._broadcast, tensor, deadline, stream)
+        self.stream.wait_stream(self.backend.current_stream())
+        return _start(self._broadcast, tensor, deadline)
+
+    def wait(self, future: Future[Any], deadline: Deadline, check: Callable[[], None] = lambda: None) -> None:
+        """Wait for a broadcast. ``check`` may raise; it is called every second meanwhile.
+
+        Raises TransferError, or what ``check`` raised, and aborts the communicator. Another thread may abort it, too.
+        """
         try:
             while not _is_done(future, min(POLL_SECONDS, deadline.remaining)):
                 check()
@@ -94,12 +107,13 @@ class Communicator:
             self.abort()
             check()
             raise TransferError(f"a weight transfer failed: {(str(error) or repr(error)).splitlines()[0]}") from error
+        self.backend.current_stream().wait_stream(self.stream)
 
-    def _broadcast(self, tensor: Tensor, deadline: Deadline, stream: Any) -> None:
+    def _broadcast(self, tensor: Tensor, deadline: Deadline) -> None:
         options = dist.BroadcastOptions()
         options.rootRank, options.rootTensor = 0, 0
         options.timeout = timedelta(seconds=max(deadline.remaining, 0.001))
-        with torch.cuda.stream(stream) if stream is not None else nullcontext():
+        with self.backend.stream(self.stream):
             sent = self._staged(tensor) if self.through_host else tensor
             self.group.broadcast([sent], options).wait()
             if sent is not tensor and self.rank:

@@ -2,12 +2,13 @@
 
 The trainer of rank 0 is rank 0 of that group, and the engines have the ranks after it. Weights are broadcast in buckets
 of bytes that both sides lay out in the same way, from memory to memory: no file, and no copy in Ray's object store.
-Both sides compute checksums of them.
+While a bucket is on its way, the next one is packed and the last one is loaded. Both sides compute checksums.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,32 +68,59 @@ def send_weights(
     specs: Sequence[TensorSpec],
     deadline: Deadline,
     check: Callable[[], None] = lambda: None,
+    max_bytes: int = BUCKET_BYTES,
 ) -> dict[str, int]:
     """Broadcast the weights, which must come in the order of ``specs``; the checksum of each.
 
-    ``check`` and errors: see `Communicator.broadcast`.
+    ``check`` and errors: see `Communicator.wait`.
     """
     source = iter(weights)
     sums: dict[str, Tensor] = {}
-    for bucket in make_buckets(specs):
-        buffer = torch.empty(bucket_bytes(bucket), dtype=torch.uint8, device=communicator.device)
-        for spec, offset in bucket:
-            name, weight = next(source)
-            assert name == spec.name, (name, spec.name)
-            sent = view_tensor(buffer, spec, offset).copy_(weight.detach())
-            sums[name] = checksum(sent)
-        communicator.broadcast(buffer, deadline, check)
+    sending: Future[Any] | None = None
+    for bucket in make_buckets(specs, max_bytes):
+        buffer = pack(bucket, source, sums, communicator.device)
+        if sending is not None:
+            communicator.wait(sending, deadline, check)
+        sending = communicator.start(buffer, deadline)
+    if sending is not None:
+        communicator.wait(sending, deadline, check)
     return to_ints(sums)
 
 
+def pack(
+    bucket: Sequence[tuple[TensorSpec, int]],
+    source: Iterator[tuple[str, Tensor]],
+    sums: dict[str, Tensor],
+    device: torch.device,
+) -> Tensor:
+    """The next weights as the bucket's bytes; their checksums are added to ``sums``."""
+    buffer = torch.empty(bucket_bytes(bucket), dtype=torch.uint8, device=device)
+    for spec, offset in bucket:
+        name, weight = next(source)
+        assert name == spec.name, (name, spec.name)
+        sums[name] = checksum(view_tensor(buffer, spec, offset).copy_(weight.detach()))
+    return buffer
+
+
+def unpack(bucket: Sequence[tuple[TensorSpec, int]], buffer: Tensor) -> list[tuple[str, Tensor]]:
+    """A bucket's bytes as (name, weight) pairs."""
+    return [(spec.name, view_tensor(buffer, spec, offset)) for spec, offset in bucket]
+
+
 def receive_weights(
-    communicator: Communicator, specs: Sequence[TensorSpec], deadline: Deadline
+    communicator: Communicator, specs: Sequence[TensorSpec], deadline: Deadline, max_bytes: int = BUCKET_BYTES
 ) -> Iterator[list[tuple[str, Tensor]]]:
     """The other end of `send_weights`: (name, weight) pairs, a bucket at a time."""
-    for bucket in make_buckets(specs):
+    received: tuple[Sequence[tuple[TensorSpec, int]], Tensor] | None = None
+    for bucket in make_buckets(specs, max_bytes):
         buffer = torch.empty(bucket_bytes(bucket), dtype=torch.uint8, device=communicator.device)
-        communicator.broadcast(buffer, deadline)
-        yield [(spec.name, view_tensor(buffer, spec, offset)) for spec, offset in bucket]
+        receiving = communicator.start(buffer, deadline)
+        if received is not None:
+            yield unpack(*received)
+        communicator.wait(receiving, deadline)
+        received = bucket, buffer
+    if received is not None:
+        yield unpack(*received)
 
 
 class PolicyWeights:

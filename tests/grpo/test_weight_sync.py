@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -21,11 +24,19 @@ from fer.grpo.weight_sync import (
     bucket_bytes,
     make_buckets,
     merge_adapters,
+    pack,
     receive_weights,
     send_weights,
+    unpack,
 )
 
 CPU = torch.device("cpu")
+
+
+def make_specs(weights: dict[str, torch.Tensor]) -> list[TensorSpec]:
+    return [TensorSpec(name, str(w.dtype).removeprefix("torch."), tuple(w.shape)) for name, w in weights.items()]
+
+
 SHAPES = st.lists(st.lists(st.integers(1, 6), max_size=3).map(tuple), min_size=1, max_size=12)
 
 
@@ -41,22 +52,80 @@ def test_buckets_hold_every_weight_once_without_overlap(shapes: list[tuple[int, 
             assert offset + spec.nbytes <= next_offset
 
 
-def test_received_weights_equal_sent_weights() -> None:
-    """Over a real process group of two, the engine's end in a thread."""
+DTYPES = [torch.float32, torch.bfloat16, torch.int8]
+
+
+@settings(deadline=None)  # the first use of some kernels is slow
+@given(SHAPES, st.integers(1, 400), st.data())
+def test_what_is_unpacked_is_what_was_packed(
+    shapes: list[tuple[int, ...]], max_bytes: int, data: st.DataObject
+) -> None:
+    dtypes = [data.draw(st.sampled_from(DTYPES)) for _ in shapes]
+    weights = {
+        str(i): torch.arange(math.prod(s)).reshape(s).to(d) for i, (s, d) in enumerate(zip(shapes, dtypes, strict=True))
+    }
+    sums: dict[str, torch.Tensor] = {}
+    source, found = iter(weights.items()), {}
+    for bucket in make_buckets(make_specs(weights), max_bytes):
+        found.update(unpack(bucket, pack(bucket, source, sums, CPU)))
+    assert found.keys() == sums.keys() == weights.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=0)
+        assert sums[name] == checksum(weight)
+
+
+class RecordingCommunicator:
+    """Records when a broadcast starts and is waited for."""
+
+    device = CPU
+
+    def __init__(self, events: list[str]) -> None:
+        self.events = events
+
+    def start(self, tensor: torch.Tensor, deadline: Deadline) -> int:
+        self.events.append("start")
+        return 0
+
+    def wait(self, future: int, deadline: Deadline, check: Any = None) -> None:
+        self.events.append("wait")
+
+
+def test_a_bucket_is_packed_and_one_is_loaded_while_one_is_on_its_way() -> None:
+    weights = {name: torch.ones(4) for name in "abc"}
+    events: list[str] = []
+    communicator: Any = RecordingCommunicator(events)
+
+    def source() -> Iterator[tuple[str, torch.Tensor]]:
+        for name, weight in weights.items():
+            events.append(name)
+            yield name, weight
+
+    send_weights(communicator, source(), make_specs(weights), Deadline(1), max_bytes=16)
+    assert events == ["a", "start", "b", "wait", "start", "c", "wait", "start", "wait"]
+    events.clear()
+    for [(name, _)] in receive_weights(communicator, make_specs(weights), Deadline(1), max_bytes=16):
+        events.append(name)
+    assert events == ["start", "wait", "start", "a", "wait", "start", "b", "wait", "c"]
+
+
+@pytest.mark.parametrize("max_bytes", [2**30, 16])
+def test_received_weights_equal_sent_weights(max_bytes: int) -> None:
+    """Over a real process group of two, the engine's end in a thread; in one bucket, and one for each."""
     torch.manual_seed(0)
     weights = {"a": torch.randn(3, 5), "b": torch.randn(7).bfloat16(), "c": torch.randn(())}
-    specs = [TensorSpec(name, str(w.dtype).removeprefix("torch."), tuple(w.shape)) for name, w in weights.items()]
+    specs = make_specs(weights)
     store = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
     received: dict[str, torch.Tensor] = {}
 
     def engine() -> None:
         client = dist.TCPStore("127.0.0.1", store.port, 2, is_master=False, timeout=timedelta(seconds=30))
-        for bucket in receive_weights(Communicator(client, 1, 2, CPU, 30), specs, Deadline(30)):
+        for bucket in receive_weights(Communicator(client, 1, 2, CPU, 30), specs, Deadline(30), max_bytes):
             received.update((name, weight.clone()) for name, weight in bucket)
 
     thread = threading.Thread(target=engine)
     thread.start()
-    sums = send_weights(Communicator(store, 0, 2, CPU, 30), weights.items(), specs, Deadline(30))
+    sender = Communicator(store, 0, 2, CPU, 30)
+    sums = send_weights(sender, weights.items(), specs, Deadline(30), max_bytes=max_bytes)
     thread.join(30)
     assert sums == {name: checksum(weight).item() for name, weight in received.items()}
     assert received.keys() == weights.keys()
