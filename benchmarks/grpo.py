@@ -201,9 +201,8 @@ def trl_worker(settings: dict[str, Any]) -> None:
         def generate(self, prompts: Any, images: Any, num_generations: int, profiler: Any = None) -> Any:
             started = time.perf_counter()
             pixels = [np.asarray(each[0].convert("RGB")) for each in images[::num_generations]]
-            first = worker.rank * len(pixels)
             assert self.weights is not None
-            outputs = pool.collect(pool.submit([Prompt(text, each) for each in pixels], first), self.weights)
+            outputs = pool.collect(pool.submit([Prompt(text, each) for each in pixels]), self.weights)
             for output, ids in zip(outputs, prompts[::num_generations], strict=True):
                 assert output.prompt_token_ids == list(ids)
             completions = [completion for output in outputs for completion in output.completions]

@@ -37,7 +37,10 @@ def start_engines(
     engine_args: dict[str, Any] = {
         "dtype": {"bf16": "bfloat16", "fp32": "float32"}[config.precision],
         "max_model_len": config.max_prompt_tokens + config.max_new_tokens,
+        "max_num_seqs": config.max_num_seqs,
     }
+    if config.partial_rollouts:  # between two steps, when the weights are updated, no tokens are on their way
+        engine_args["async_scheduling"] = False
     if use_gpu:
         engine_args["gpu_memory_utilization"] = config.gpu_memory_utilization
         engine_args["enable_sleep_mode"] = config.colocate

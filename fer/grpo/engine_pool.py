@@ -1,15 +1,15 @@
 """One trainer's handle on all rollout engines: requests, weight sync, and recovery from engine failures.
 
 Every trainer sends its own requests. Rank 0 alone sends weights; under ZeRO-3 all trainers take part in gathering them.
-When an engine dies, all trainers agree that it did, wait until Ray has restarted it, send it the newest weights, and
-resubmit the requests that it left unfinished.
+When an engine dies, the requests that it left unfinished go to the others. At the next weight sync, or if there are no
+others, all trainers agree that it died, wait until Ray has restarted it, and send it the newest weights.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, wait
 from datetime import timedelta
 from typing import Any
 
@@ -24,7 +24,8 @@ from fer.grpo.checksums import SyncReport, transfer_problems
 from fer.grpo.communicator import Communicator, Deadline
 from fer.grpo.engine_launch import LOG_INTERVAL, wait_until_ready
 from fer.grpo.rollout import EngineStats, Prompt, RolloutOutput
-from fer.grpo.weight_sync import PolicyWeights, send_weights
+from fer.grpo.router import Router
+from fer.grpo.weight_sync import BUCKET_BYTES, PolicyWeights, send_weights
 from fer.training.worker import Worker
 
 MAX_ATTEMPTS = 3
@@ -36,16 +37,8 @@ WRONG, FAILED, ARRIVED = -1, 0, 1
 """Outcomes of a weight transfer: other weights than those sent, an engine that failed, and success."""
 GRACE_SECONDS = 10.0
 """How long engines may take to end an aborted call before they count as stuck."""
-
-
-@dataclass
-class PendingRequests:
-    """Requests to engines: each with its prompt, the engine's number and the reference to its result."""
-
-    prompts: list[Prompt]
-    engines: list[int]
-    refs: list[Any]
-    greedy: bool
+POLL_SECONDS = 1.0
+"""How often a trainer that waits for results looks whether engines have failed."""
 
 
 class EnginePool:
@@ -58,11 +51,17 @@ class EnginePool:
         timeout: float,
         sync_timeout: float,
         colocated: bool = False,
+        capacity: int = 256,
+        group_size: int = 8,
+        bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
         """``timeout``, ``sync_timeout``: seconds after which an engine that does not respond counts as stuck, in
-        general and in a weight transfer. ``colocated``: trainers and engines are on the same GPUs."""
+        general and in a weight transfer. ``colocated``: trainers and engines are on the same GPUs. ``capacity``,
+        ``group_size``: see `Router`. ``bucket_bytes``: of the buckets that weights are sent in."""
         self.actors, self.worker, self.timeout, self.sync_timeout = list(actors), worker, timeout, sync_timeout
-        self.colocated = colocated
+        self.colocated, self.bucket_bytes = colocated, bucket_bytes
+        first = worker.rank * len(self.actors) // worker.world_size
+        self.router = Router(self.actors, capacity, group_size, first)
         self.communicator: Communicator | None = None
         self.store: dist.TCPStore | None = None
         self.version = -1
@@ -73,46 +72,50 @@ class EnginePool:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    def submit(self, prompts: Sequence[Prompt], first: int = 0, greedy: bool = False) -> PendingRequests:
-        """Send prompts to the engines in turn; ``first`` is the first one's number among all trainers' prompts.
+    def submit(self, prompts: Sequence[Prompt], greedy: bool = False) -> list[Future[RolloutOutput]]:
+        """Send prompts to the engines; ``greedy``: for one completion each, of the most probable tokens."""
+        return self.router.submit(prompts, greedy)
 
-        ``greedy``: for one completion each, of the most probable tokens.
-        """
-        engines = [(first + i) % len(self.actors) for i in range(len(prompts))]
-        refs = [
-            self.actors[engine].generate.remote(prompt, greedy) for prompt, engine in zip(prompts, engines, strict=True)
-        ]
-        return PendingRequests(list(prompts), engines, refs, greedy)
-
-    def collect(self, pending: PendingRequests, weights: PolicyWeights) -> list[RolloutOutput]:
-        """Wait for the results; recover failed engines and resubmit what they left unfinished. Collective."""
-        outputs = self._results(pending)
-        while not self._on_all_trainers(None not in outputs):
-            if not self._on_all_trainers(self._all_up_to_date()):
+    def collect(self, pending: Sequence[Future[RolloutOutput]], weights: PolicyWeights) -> list[RolloutOutput]:
+        """Wait for the results; recover failed engines if it needs them. Collective."""
+        while not self._on_all_trainers(self._wait_for_results(pending)):
+            if self._on_all_trainers(self._all_up_to_date()):
+                self.router.readmit()
+            else:
                 self.recover(weights)
-            missing = [i for i, output in enumerate(outputs) if output is None]
-            if missing:
-                self.log(f"resubmitting {len(missing)} of {len(outputs)} prompts")
-            resubmitted = self.submit([pending.prompts[i] for i in missing], greedy=pending.greedy)
-            for i, output in zip(missing, self._results(resubmitted), strict=True):
-                outputs[i] = output
-        return [output for output in outputs if output is not None]
+        return [future.result() for future in pending]
 
-    def _results(self, pending: PendingRequests) -> list[RolloutOutput | None]:
-        """The results; None where the engine died or timed out."""
-        self._wait(pending.refs, pending.engines, "requests")
-        outputs: list[RolloutOutput | None] = []
-        for ref in pending.refs:
-            try:
-                outputs.append(ray.get(ref, timeout=0))
-            except (RayActorError, GetTimeoutError):
-                outputs.append(None)
-        return outputs
+    def _wait_for_results(self, pending: Sequence[Future[RolloutOutput]]) -> bool:
+        """Whether all results came; not if an engine is stuck, or if all are lost."""
+        started = logged = time.monotonic()
+        while wait(pending, timeout=POLL_SECONDS).not_done:
+            self.stuck |= self.router.silent_since(started, self.timeout)
+            if self.stuck or len(self.router.lost) == len(self.actors):
+                return False
+            if time.monotonic() - logged > LOG_INTERVAL:
+                logged = time.monotonic()
+                unfinished = sum(not future.done() for future in pending)
+                self._log_waiting(self.router.busy, f"{unfinished} of {len(pending)} requests", logged - started)
+        return True
 
-    def wait_idle(self) -> None:
-        """Wait on rank 0 until the engines have finished all trainers' requests."""
-        if self.worker.is_rank_zero:
-            self._wait([actor.wait_idle.remote() for actor in self.actors], range(len(self.actors)), "engines")
+    def pause(self) -> None:
+        """Let the engines get ready for new weights, and wait for it on rank 0: see `RolloutEngine.pause`."""
+        if not self.worker.is_rank_zero:
+            return
+        started = time.monotonic()
+        unfinished = refs = [actor.pause.remote() for actor in self.actors]
+        while unfinished:
+            _, unfinished = ray.wait(unfinished, num_returns=len(unfinished), timeout=LOG_INTERVAL)
+            busy = [engine for engine, ref in enumerate(refs) if ref in unfinished]
+            waited = time.monotonic() - started
+            if waited > self.timeout:
+                self.stuck.update(busy)
+                return
+            if busy:
+                self._log_waiting(busy, f"{len(busy)} of {len(refs)} engines", waited)
+
+    def _log_waiting(self, engines: Sequence[int], what: str, seconds: float) -> None:
+        self.log(f"waiting for engine {', '.join(map(str, engines))}: {what} busy ({seconds:.0f} s)")
 
     def sleep(self) -> None:
         """Let idle engines give their GPU's memory to the trainers, until they are needed again. Collective."""
@@ -124,25 +127,10 @@ class EnginePool:
                 self.log(f"an engine did not give its memory back: {self._failure(error, refs)}")
         self._on_all_trainers(True)
 
-    def _wait(self, refs: list[Any], engines: Sequence[int], what: str) -> None:
-        """Wait until the engines have finished; those that are not done at the timeout count as stuck."""
-        started = time.monotonic()
-        unfinished = refs
-        while unfinished:
-            _, unfinished = ray.wait(unfinished, num_returns=len(unfinished), timeout=LOG_INTERVAL)
-            busy = {engine for engine, ref in zip(engines, refs, strict=True) if ref in unfinished}
-            waited = time.monotonic() - started
-            if busy and waited > self.timeout:
-                self.stuck |= busy
-                return
-            if busy:
-                names = ", ".join(map(str, sorted(busy)))
-                self.log(f"waiting for engine {names}: {len(unfinished)} of {len(refs)} {what} busy ({waited:.0f} s)")
-
     # -- weights -------------------------------------------------------------------------------------------------------
 
     def sync_weights(self, weights: PolicyWeights, version: int, with_base: bool = False) -> EngineStats | None:
-        """Send the newest weights once the engines have finished all requests; None if an engine failed. Collective.
+        """Send the newest weights once the engines have paused; None if an engine failed. Collective.
 
         With adapters only these are sent, unless ``with_base``. The stats are the engines' work since the last sync.
         """
@@ -153,6 +141,8 @@ class EnginePool:
         if stats is not None:
             options = {"adapters": True, "scaling": weights.scaling} if weights.scaling else {}
             stats = self._send(weights, weights.synced, **options)
+        if stats is not None:
+            self.router.readmit()  # all engines are alive
         return stats
 
     def _send(
@@ -163,11 +153,14 @@ class EnginePool:
         done = [EngineStats()]
         outcome = ARRIVED
         if self.worker.is_rank_zero:
+            options["bucket_bytes"] = self.bucket_bytes
             refs = [actor.update_weights.remote(self.version, specs, **options) for actor in self.actors]
             try:
                 assert self.communicator is not None
                 deadline = Deadline(self.sync_timeout)
-                sent = send_weights(self.communicator, tensors, specs, deadline, lambda: _raise_failure(refs))
+                sent = send_weights(
+                    self.communicator, tensors, specs, deadline, lambda: _raise_failure(refs), self.bucket_bytes
+                )
                 results = ray.get(refs, timeout=deadline.remaining + GRACE_SECONDS)
                 done = [stats for stats, _ in results]
                 outcome = self._check_reports(sent, [report for _, report in results])
@@ -252,7 +245,7 @@ class EnginePool:
             if cancel_requests:
                 refs = [actor.cancel.remote() for actor in self.actors]
                 ray.get(refs, timeout=deadline.remaining)
-            refs = [actor.wait_idle.remote() for actor in self.actors]  # then a transfer's time is its own
+            refs = [actor.pause.remote() for actor in self.actors]  # then a transfer's time is its own
             ray.get(refs, timeout=deadline.remaining)
             host, world_size = ray.util.get_node_ip_address(), 1 + len(self.actors)
             wait = timedelta(seconds=self.sync_timeout)

@@ -72,6 +72,12 @@ class MetricsLogger:
         groups = step.groups
         scores = [score for group in groups for score in group.scores]
         completions = [completion for group in groups for completion in group.completions]
+        staleness = [
+            step.global_step - version
+            for group in groups
+            for versions in group.output.weight_versions
+            for version in versions
+        ]
         sums: dict[str, float] = {
             "loss": step.loss,
             "completions": len(completions),
@@ -82,7 +88,7 @@ class MetricsLogger:
             "reward_errors": sum(bool(score.errors) for score in scores),
             "groups": len(groups),
             "zero_std": sum(not group.has_signal for group in groups),
-            "staleness": sum(step.global_step - group.output.weight_version for group in groups),
+            "staleness": sum(staleness),
             "num_tokens": step.num_tokens,
             "flops": step.flops or 0.0,
             "memory_gb": step.memory_gb,
@@ -94,8 +100,9 @@ class MetricsLogger:
         reduced = torch.tensor(list(sums.values()), dtype=torch.float64, device=device)
         dist.all_reduce(reduced)
         total = dict(zip(sums, reduced.tolist(), strict=True))
-        importance_max = torch.tensor(step.importance_max, device=device)
-        dist.all_reduce(importance_max, op=dist.ReduceOp.MAX)
+        maxima = torch.tensor([step.importance_max, float(max(staleness))], device=device)
+        dist.all_reduce(maxima, op=dist.ReduceOp.MAX)
+        importance_max, staleness_max = maxima.tolist()
 
         seconds = time.perf_counter() - step.started
         count, tokens = total["completions"], max(total["token/tokens"], 1.0)
@@ -113,9 +120,10 @@ class MetricsLogger:
             "completions/clipped": total["truncated"] / count,
             **{name: total[f"token/{name}"] / tokens for name in ("kl", "entropy", "clip_ratio", "logprob_diff")},
             "importance/mean": total["token/importance"] / tokens,
-            "importance/max": importance_max.item(),
+            "importance/max": importance_max,
             "importance/capped": total["token/importance_capped"] / tokens,
-            "staleness": total["staleness"] / total["groups"],
+            "staleness": total["staleness"] / total["completion_tokens"],
+            "staleness_max": staleness_max,
             **{f"time/{phase}": total[f"time/{phase}"] / world_size for phase in step.phase_seconds},
             "time/step": seconds,
             "throughput/completions": count / seconds,

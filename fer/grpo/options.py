@@ -77,6 +77,16 @@ class RolloutOptions(Options):
         description="Seconds that a weight transfer to the engines may take before it is aborted and those that hang "
         "are restarted; at most --engine-timeout",
     )
+    sync_bucket_mb: int = Field(
+        1024,
+        ge=1,
+        description="Weights are sent in buckets of so many MB; trainer 0 and each engine have two in memory",
+    )
+    max_num_seqs: int = Field(
+        256,
+        ge=1,
+        description="Completions that an engine samples at a time; more prompts wait for the engine that is free first",
+    )
     prompts_per_step: int = Field(8, ge=1, description="Prompts in each rollout batch, over all workers")
     num_generations: int = Field(8, ge=2, description="Completions sampled for each prompt (the group size)")
     temperature: float = Field(1.0, gt=0, le=2, description="Sampling temperature")
@@ -87,9 +97,14 @@ class RolloutOptions(Options):
     async_level: int = Field(
         0,
         ge=0,
-        le=1,
+        le=16,
         description="0: generate with the newest weights; 1: generate the next batch during the update, with weights "
-        "that are one step old",
+        "that are one step old; N: up to N batches ahead",
+    )
+    partial_rollouts: bool = Field(
+        False,
+        description="Completions that are unfinished at a weight update go on with the new weights; otherwise it waits "
+        "for them. Needs --async-level",
     )
 
 
@@ -191,7 +206,7 @@ class GrpoConfig(
     """Train a vision-language model by reinforcement learning with verifiable rewards (GRPO)."""
 
     mutable_options: ClassVar[frozenset[str]] = VlmTrainingOptions.mutable_options | {
-        *("engine_timeout", "sync_timeout", "engine_labels"),
+        *("engine_timeout", "sync_timeout", "sync_bucket_mb", "engine_labels"),
     }
 
     decode_threads: int = Field(1, ge=1, le=64, description="Threads per worker that decode images and tokenise")
@@ -224,6 +239,14 @@ class GrpoConfig(
         if self.colocate and self.async_level:
             raise ValueError(
                 "--colocate: engines on the trainers' GPUs can't sample during the update: --async-level 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_partial_rollouts(self) -> Self:
+        if self.partial_rollouts and not self.async_level:
+            raise ValueError(
+                "--partial-rollouts: with --async-level 0 all completions are finished at an update: use 1 or more"
             )
         return self
 
@@ -264,6 +287,11 @@ class GrpoConfig(
     @property
     def gpus_per_engine(self) -> float:
         return 1 - TRAINER_GPU if self.colocate else 1.0
+
+    @property
+    def completions_per_engine(self) -> int:
+        """Completions of one trainer that an engine samples at a time."""
+        return self.max_num_seqs // self.workers
 
     @property
     def prompts_per_worker(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +36,8 @@ class RolloutOutput:
 
     prompt_token_ids: list[int]
     completions: list[Completion]
-    weight_version: int
-    """Version of the weights when the request started."""
+    weight_versions: list[list[int]]
+    """Version of the weights that sampled each token, for each completion."""
 
 
 @dataclass
@@ -45,3 +46,18 @@ class EngineStats:
 
     seconds: float = 0.0
     tokens: int = 0
+
+
+def token_versions(history: Sequence[tuple[int, Mapping[int, int]]], index: int, length: int) -> list[int]:
+    """Version of the weights that sampled each of the ``length`` tokens of completion ``index``.
+
+    ``history``: the versions while its request was running, oldest first, each with the tokens that the unfinished
+    completions had when these weights came.
+    """
+    versions: list[int] = []
+    for version, tokens in history:
+        if not versions:
+            versions = [version] * length
+        elif index in tokens:  # otherwise it was finished
+            versions[tokens[index] :] = [version] * (length - tokens[index])
+    return versions

@@ -1,14 +1,15 @@
 """Group-relative policy optimisation: the training loop of one trainer in a Ray Train group.
 
 Each step sends the newest weights to the engines, submits prompts, scores the completions, and updates the policy on
-the batch whose turn it is. With ``async_level`` 1 that batch was submitted one step earlier, and the engines generate
-the next one during the update.
+the batch whose turn it is. With ``async_level`` N that batch was submitted N steps earlier, and the engines generate
+the next ones during the update.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from fer.data.manifest import ShardedDataset
 from fer.grpo.balance import balance_rows
 from fer.grpo.batch import RolloutBatch, RolloutGroup, make_batches, make_rows, score_group
-from fer.grpo.engine_pool import EnginePool, PendingRequests
+from fer.grpo.engine_pool import EnginePool
 from fer.grpo.evaluation import SCORE, Evaluation
 from fer.grpo.logprobs import batch_logprobs
 from fer.grpo.loss import Totals, importance_weights, policy_loss
@@ -27,6 +28,7 @@ from fer.grpo.options import GrpoConfig
 from fer.grpo.prompts import PromptExample, PromptLoader, batches_of
 from fer.grpo.reference import load_reference
 from fer.grpo.rewards import RewardScorer
+from fer.grpo.rollout import RolloutOutput
 from fer.grpo.step import Step
 from fer.grpo.sync_check import measure_logprob_diff
 from fer.grpo.weight_sync import PolicyWeights
@@ -50,7 +52,16 @@ def train_grpo(settings: dict[str, Any]) -> None:
     """
     config = GrpoConfig.model_validate(settings["config"])
     worker = Worker.start(config)
-    pool = EnginePool(settings["engines"], worker, config.engine_timeout, config.sync_timeout, config.colocate)
+    pool = EnginePool(
+        settings["engines"],
+        worker,
+        config.engine_timeout,
+        config.sync_timeout,
+        config.colocate,
+        config.completions_per_engine,
+        config.num_generations,
+        config.sync_bucket_mb * 2**20,
+    )
     dataset, run = ShardedDataset(settings["data"]), Run(**settings["tracking"])
     model = resolve_vlm(settings["model"], config)
     trainer = GrpoTrainer(
@@ -102,7 +113,7 @@ class GrpoTrainer(BaseTrainer):
             temperature=config.temperature,
             masked_token_ids=torch.tensor(masked_token_ids, dtype=torch.long, device=worker.device),
         )
-        self.in_flight: deque[tuple[list[PromptExample], PendingRequests]] = deque()
+        self.in_flight: deque[tuple[list[PromptExample], list[Future[RolloutOutput]]]] = deque()
         """Rollout batches that were submitted and not yet collected, oldest first."""
         self.evaluation = Evaluation(evaluation, config, self.chat, worker) if evaluation else None
         self.last_group: RolloutGroup | None = None
@@ -194,7 +205,7 @@ class GrpoTrainer(BaseTrainer):
         if self.pool.version == self.state.global_step:
             return
         with step.phase("wait"):
-            self.pool.wait_idle()
+            self.pool.pause()
         with step.phase("sync"):
             step.engine_stats = self.pool.sync_weights(self.weights, self.state.global_step)
             if step.engine_stats is None:
@@ -211,8 +222,7 @@ class GrpoTrainer(BaseTrainer):
         """Submit batches until ``async_level`` + 1 are in flight; ``collected``: batches collected so far."""
         while len(self.in_flight) <= self.config.async_level and collected + len(self.in_flight) < self.total_batches:
             examples = next(self.batches)
-            first = self.worker.rank * len(examples)
-            self.in_flight.append((examples, self.pool.submit([example.prompt for example in examples], first)))
+            self.in_flight.append((examples, self.pool.submit([example.prompt for example in examples])))
 
     def collect_rollouts(self, step: Step) -> list[RolloutGroup]:
         """The groups that the step trains on, ``prompts_per_worker`` on every trainer.

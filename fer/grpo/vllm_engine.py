@@ -1,7 +1,10 @@
 """A rollout engine: vLLM in a Ray actor that generates groups of completions, and takes new weights between them.
 
 All trainers send requests at once, and each request joins the running batch (continuous batching). One thread does all
-of vLLM's work, so generation, log-probabilities and weight updates never overlap.
+of vLLM's work, so its steps and weight updates never overlap.
+
+Before a weight update, requests that run are finished, and others wait. With partial rollouts nothing is finished: vLLM
+drops the keys and values of what runs, computes them again with the new weights, and samples the next tokens from them.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,7 +23,8 @@ from PIL import Image
 
 from fer.grpo.checksums import SyncReport
 from fer.grpo.options import GrpoConfig
-from fer.grpo.rollout import Completion, EngineStats, Prompt, RolloutOutput
+from fer.grpo.reload_warnings import without_cache_warning
+from fer.grpo.rollout import Completion, EngineStats, Prompt, RolloutOutput, token_versions
 from fer.grpo.weight_sync import TensorSpec
 
 TRANSFER_BACKEND = "ferry"
@@ -28,11 +32,14 @@ TRANSFER_BACKEND = "ferry"
 
 
 @dataclass
-class _QueuedPrompt:
-    prompt: Prompt
-    future: asyncio.Future[RolloutOutput]
-    greedy: bool
-    weight_version: int = -1
+class _Request:
+    inputs: dict[str, Any]
+    sampling: dict[str, Any]
+    """Arguments of vLLM's SamplingParams."""
+    output: asyncio.Future[Any]
+    """vLLM's."""
+    history: list[tuple[int, dict[int, int]]] = field(default_factory=list)
+    """See `token_versions`."""
 
 
 class RolloutEngine:
@@ -47,9 +54,11 @@ class RolloutEngine:
         self.sampling = sampling
         self.version = -1
         self.stats = EngineStats()
-        self._queued: list[_QueuedPrompt] = []
-        self._running: dict[str, _QueuedPrompt] = {}
+        self._queued: list[_Request] = []
+        self._running: dict[str, _Request] = {}
         self._loop: asyncio.Task[None] | None = None
+        self._partial = config.partial_rollouts
+        self._paused = False
         self._can_sleep = bool(engine_args.get("enable_sleep_mode"))
         self._asleep = False
 
@@ -84,22 +93,39 @@ class RolloutEngine:
         """Version of its weights; -1 before the first update."""
         return self.version
 
-    async def wait_idle(self) -> None:
-        """Return once all requests are finished."""
-        while self._loop is not None and not self._loop.done():
-            await asyncio.wait([self._loop])
+    async def pause(self) -> None:
+        """Start no request any more until the weights are updated, and return once none is running.
 
-    async def generate(self, prompt: Prompt, greedy: bool = False) -> RolloutOutput:
-        """A group of completions of one prompt; if ``greedy``, one of the most probable tokens."""
-        queued = _QueuedPrompt(prompt, asyncio.get_running_loop().create_future(), greedy)
-        self._queued.append(queued)
-        if self._loop is None or self._loop.done():
-            self._loop = asyncio.create_task(self._generation_loop())
-        return await queued.future
+        With partial rollouts, requests that are running stay where they are.
+        """
+        self._paused = True
+        await self._wait_idle()
+
+    async def generate(self, prompt: Prompt, greedy: bool = False) -> RolloutOutput | None:
+        """A group of completions of one prompt; if ``greedy``, one of the most probable tokens.
+
+        None if the engine has not got the trainers' weights: it has been restarted.
+        """
+        if self.version < 0:
+            return None
+        sampling = self.sampling | ({"n": 1, "temperature": 0.0} if greedy else {})
+        request = self._submit({"prompt": prompt.text} | _image_inputs(prompt), sampling | {"logprobs": 0})
+        output = _rollout_output(await request.output, request.history)
+        self.stats.tokens += sum(len(each.token_ids) for each in output.completions)
+        return output
 
     async def compute_logprobs(self, prompt: Prompt, completions: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probability of each token of the ``completions``, at temperature 1 and with no token masked."""
-        return await self._on_vllm_thread(partial(self._compute_logprobs, prompt, [list(each) for each in completions]))
+        tokenize = partial(self.llm.get_tokenizer(), prompt.text, add_special_tokens=False)
+        prompt_ids = (await self._on_vllm_thread(tokenize))["input_ids"]
+        sampling = {"max_tokens": 1, "prompt_logprobs": 0}
+        inputs = [{"prompt_token_ids": [*prompt_ids, *ids]} | _image_inputs(prompt) for ids in completions]
+        requests = [self._submit(each, sampling) for each in inputs]
+        logprobs = []
+        for ids, request in zip(completions, requests, strict=True):
+            candidates = (await request.output).prompt_logprobs[-len(ids) :]
+            logprobs.append([each[token].logprob for each, token in zip(candidates, ids, strict=True)])
+        return logprobs
 
     async def init_process_group(
         self, host: str, port: int, rank: int, world_size: int, timeout: float, through_host: bool
@@ -118,19 +144,21 @@ class RolloutEngine:
         self._queued.clear()
         await self._on_vllm_thread(self._abort)
         for request in requests:
-            request.future.cancel()
+            request.output.cancel()
 
     async def update_weights(
         self, version: int, specs: Sequence[TensorSpec], **options: Any
     ) -> tuple[EngineStats, SyncReport]:
-        """Finish all requests, then receive weights from the process group.
+        """Pause, receive weights from the process group, and go on.
 
         ``options``: the other fields of `UpdateInfo`. Returns the work done since the last update, and what the engine
-        received.
+        received. After an error, and after base weights for adapters that come next, the engine stays paused.
         """
-        await self.wait_idle()
-        report = await self._on_vllm_thread(partial(self._update_weights, {"specs": list(specs)} | options))
+        await self.pause()
+        report = await self._on_vllm_thread(partial(self._update_weights, version, {"specs": list(specs)} | options))
         self.version = version
+        self._paused = options.get("keep_base", False)
+        self._start_loop()
         stats, self.stats = self.stats, EngineStats()
         return stats, report
 
@@ -139,13 +167,54 @@ class RolloutEngine:
 
         The next call that needs vLLM wakes it up. Without sleep mode (on CPUs) nothing happens.
         """
-        await self.wait_idle()
+        await self._wait_idle()
         if self._can_sleep:
             await self._on_vllm_thread(self._sleep)
 
     async def abort_transfer(self) -> None:
         """End a weight update that is under way: one of the others has failed."""
         self._transfer.abort()
+
+    # -- the loop of vLLM's steps --------------------------------------------------------------------------------------
+
+    def _submit(self, inputs: dict[str, Any], sampling: dict[str, Any]) -> _Request:
+        request = _Request(inputs, sampling, asyncio.get_running_loop().create_future())
+        self._queued.append(request)
+        self._start_loop()
+        return request
+
+    def _start_loop(self) -> None:
+        if self._loop is None or self._loop.done():
+            self._loop = asyncio.create_task(self._step_until_done())
+
+    async def _wait_idle(self) -> None:
+        while self._loop is not None and not self._loop.done():
+            await asyncio.wait([self._loop])
+
+    def _has_work(self) -> bool:
+        if self._paused:
+            return bool(self._running) and not self._partial
+        return bool(self._queued or self._running)
+
+    async def _step_until_done(self) -> None:
+        while self._has_work():
+            new: list[_Request] = []
+            if not self._paused:
+                new, self._queued = self._queued, new
+            try:
+                finished = await self._on_vllm_thread(partial(self._engine_step, new))
+            except Exception as error:
+                for request in [*new, *self._running.values()]:
+                    if not request.output.done():
+                        request.output.set_exception(error)
+                await self._on_vllm_thread(self._abort)
+                raise
+            for request, output in finished:
+                if not request.output.done():
+                    request.output.set_result(output)
+
+    async def _on_vllm_thread(self, call: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     # -- on vLLM's thread ----------------------------------------------------------------------------------------------
 
@@ -158,71 +227,43 @@ class RolloutEngine:
             self.llm.wake_up()
             self._asleep = False
 
-    async def _on_vllm_thread(self, call: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-
-    async def _generation_loop(self) -> None:
-        while self._queued or self._running:
-            queued, self._queued = self._queued, []
-            try:
-                finished = await self._on_vllm_thread(partial(self._engine_step, queued))
-            except Exception as error:
-                for request in [*queued, *self._running.values()]:
-                    if not request.future.done():
-                        request.future.set_exception(error)
-                self._running.clear()
-                raise
-            for request, output in finished:
-                if not request.future.done():
-                    request.future.set_result(output)
-
-    def _engine_step(self, new: list[_QueuedPrompt]) -> list[tuple[_QueuedPrompt, RolloutOutput]]:
-        """Add new requests, run one step of vLLM, and return the requests that it finished."""
+    def _engine_step(self, new: list[_Request]) -> list[tuple[_Request, Any]]:
+        """Add new requests, run one step of vLLM, and return the requests that it finished, with its outputs."""
         from vllm import SamplingParams
 
         started = time.perf_counter()
         self._wake_up()
         for request in new:
-            request.weight_version = self.version
-            sampling = self.sampling | ({"n": 1, "temperature": 0.0} if request.greedy else {})
-            params = SamplingParams(**sampling, logprobs=0)
-            inputs = {"prompt": request.prompt.text} | _image_inputs(request.prompt)
-            [name] = self.llm.enqueue([inputs], params, use_tqdm=False)
+            request.history.append((self.version, {}))
+            sampling = SamplingParams(**request.sampling)
+            [name] = self.llm.enqueue([request.inputs], sampling, use_tqdm=False)
             self._running[name.rpartition("-")[0]] = request  # vLLM appends "-" and random characters, here only
-        finished = []
-        for output in self.llm.llm_engine.step():
-            if output.finished:
-                request = self._running.pop(output.request_id)
-                result = _rollout_output(output, request.weight_version)
-                self.stats.tokens += sum(len(each.token_ids) for each in result.completions)
-                finished.append((request, result))
+        finished = [
+            (self._running.pop(output.request_id), output) for output in self.llm.llm_engine.step() if output.finished
+        ]
         self.stats.seconds += time.perf_counter() - started
         return finished
 
-    def _compute_logprobs(self, prompt: Prompt, completions: list[list[int]]) -> list[list[float]]:
-        from vllm import SamplingParams
-
-        self._wake_up()
-        params = SamplingParams(max_tokens=1, prompt_logprobs=0)
-        prompt_ids = self.llm.get_tokenizer()(prompt.text, add_special_tokens=False)["input_ids"]
-        inputs = [{"prompt_token_ids": prompt_ids + ids} | _image_inputs(prompt) for ids in completions]
-        logprobs = []
-        for ids, output in zip(completions, self.llm.generate(inputs, params, use_tqdm=False), strict=True):
-            candidates: Any = output.prompt_logprobs
-            candidates = candidates[-len(ids) :]
-            logprobs.append([each[token].logprob for each, token in zip(candidates, ids, strict=True)])
-        return logprobs
-
-    def _update_weights(self, info: dict[str, Any]) -> SyncReport:
+    def _update_weights(self, version: int, info: dict[str, Any]) -> SyncReport:
         self._wake_up()
         self.llm.start_weight_update()
         self.llm.update_weights({"update_info": info})
         self.llm.finish_weight_update()
         # Both caches were computed with the old weights: attention's keys and values, and the encoded images.
-        if not self.llm.reset_prefix_cache():
+        if not self.llm.reset_prefix_cache(reset_running_requests=self._partial):
             raise RuntimeError("vLLM kept keys and values of the old weights: requests still hold some of its blocks")
-        self.llm.llm_engine.reset_encoder_cache()
+        with without_cache_warning():
+            self.llm.llm_engine.reset_encoder_cache()
+        for name, tokens in self._tokens_so_far().items():
+            self._running[name].history.append((version, tokens))
         return self._transfer.report
+
+    def _tokens_so_far(self) -> dict[str, dict[int, int]]:
+        """Tokens of each unfinished completion (by its number), of each running request (by its name)."""
+        tokens: dict[str, dict[int, int]] = {name: {} for name in self._running}
+        for state in self.llm.llm_engine.output_processor.request_states.values():
+            tokens[state.external_req_id][state.request_index] = state.detokenizer.num_output_tokens()
+        return tokens
 
     def _abort(self) -> None:
         self.llm.llm_engine.abort_request(list(self._running))
@@ -238,7 +279,7 @@ def _image_inputs(prompt: Prompt) -> dict[str, Any]:
     }
 
 
-def _rollout_output(output: Any, weight_version: int) -> RolloutOutput:
+def _rollout_output(output: Any, history: Sequence[tuple[int, dict[int, int]]]) -> RolloutOutput:
     completions = [
         Completion(
             text=each.text,
@@ -250,4 +291,5 @@ def _rollout_output(output: Any, weight_version: int) -> RolloutOutput:
         )
         for each in output.outputs
     ]
-    return RolloutOutput(list(output.prompt_token_ids), completions, weight_version)
+    versions = [token_versions(history, each.index, len(each.token_ids)) for each in output.outputs]
+    return RolloutOutput(list(output.prompt_token_ids), completions, versions)

@@ -6,6 +6,7 @@ fused and prepacked weights; then they are compared with what arrived.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -21,7 +22,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from fer.grpo.checksums import SyncReport, WeightLoader, checksum
-from fer.grpo.communicator import Communicator, Deadline
+from fer.grpo.communicator import Communicator, Deadline, TransferError
 from fer.grpo.reload_warnings import without_expected_warnings
 from fer.grpo.weight_sync import TensorSpec, merge_adapters, receive_weights
 
@@ -45,6 +46,7 @@ class UpdateInfo(WeightTransferUpdateInfo):
     """The weights that come next: the model's own, or adapters to merge into base weights that came before."""
 
     specs: list[TensorSpec]
+    bucket_bytes: int
     adapters: bool = False
     keep_base: bool = False
     """Keep a copy of the weights on the host, to merge adapters into."""
@@ -89,9 +91,8 @@ class ProcessGroupTransfer(WeightTransferEngine[ProcessGroupInfo, UpdateInfo]):
             torch.accelerator.synchronize()
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
-        assert self.communicator is not None, "trainers connect before they send weights"
         adapters: dict[str, Tensor] = {}
-        for bucket in receive_weights(self.communicator, update_info.specs, Deadline(self.timeout)):
+        for bucket in self._receive(update_info):
             self.received.update((name, checksum(weight)) for name, weight in bucket)
             if update_info.adapters:
                 adapters.update(bucket)
@@ -102,6 +103,11 @@ class ProcessGroupTransfer(WeightTransferEngine[ProcessGroupInfo, UpdateInfo]):
         if update_info.adapters:
             self.loader.load(merge_adapters(self.base, adapters, update_info.scaling))
         self.whole = not (update_info.adapters or update_info.keep_base)
+
+    def _receive(self, info: UpdateInfo) -> Iterator[list[tuple[str, Tensor]]]:
+        if self.communicator is None:
+            raise TransferError("the engine has no connection to the trainers: it was restarted")
+        return receive_weights(self.communicator, info.specs, Deadline(self.timeout), info.bucket_bytes)
 
     def finish_weight_update(self) -> None:
         with without_expected_warnings(self.model, self.whole):

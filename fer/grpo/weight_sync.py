@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fer.grpo.checksums import checksum, to_ints
 from fer.grpo.communicator import Communicator, Deadline
 
-BUCKET_BYTES = 64 * 2**20
+BUCKET_BYTES = 2**30
 ALIGNMENT = 16
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import torch
 from fer.data.vqa.prompts import ferbench_prompt
 from fer.data.vqa.questions import Turn
 from fer.grpo.checksums import SyncReport
-from fer.grpo.communicator import Deadline
+from fer.grpo.communicator import Deadline, TransferError
 from fer.grpo.engine_launch import start_engines, wait_until_ready
 from fer.grpo.engine_pool import EnginePool
 from fer.grpo.options import GrpoConfig
@@ -48,6 +50,20 @@ class CountingEngine(RolloutEngine):
     async def is_stepped_where_it_was_made(self) -> bool:
         return await self._on_vllm_thread(threading.get_ident) == self.made_on
 
+    async def freeze_at(self, tokens: int) -> None:
+        """From now on, stop between two steps once a completion has so many tokens, and let them run over updates."""
+        self.frozen_at, self._partial = tokens, True
+
+    async def is_frozen(self) -> bool:
+        return self._paused
+
+    def _engine_step(self, new: Any) -> Any:
+        finished = super()._engine_step(new)
+        counts = [count for request in self._tokens_so_far().values() for count in request.values()]
+        if counts and max(counts) == getattr(self, "frozen_at", 0):
+            self._paused = True
+        return finished
+
     async def start_counting(self) -> None:
         self.encodings = 0
 
@@ -72,7 +88,7 @@ class Setup:
     masked_token_ids: list[int]
 
     def load(self, lora: str = "off") -> torch.nn.Module:
-        options = VlmModelOptions(precision="fp32")
+        options = VlmModelOptions(precision="fp32", train=self.config.train)
         model = load_model(self.folder, options)
         return set_trainable(model, options, LoraOptions(lora=lora, lora_rank=4, lora_dropout=0)).eval()  # type: ignore[arg-type]
 
@@ -108,9 +124,20 @@ class Setup:
 
 @pytest.fixture(scope="module")
 def setup(tiny_models: Path, ray_cluster: None, process_group: None) -> Iterator[Setup]:
-    folder = str(tiny_models / "qwen2.5-vl")
+    with running_setup(str(tiny_models / "qwen2.5-vl")) as running:
+        yield running
+
+
+@contextmanager
+def running_setup(folder: str, **options: Any) -> Iterator[Setup]:
     config = GrpoConfig(
-        data="none", precision="fp32", max_prompt_tokens=256, max_new_tokens=24, num_generations=8, temperature=0.7
+        data="none",
+        precision="fp32",
+        max_prompt_tokens=256,
+        max_new_tokens=24,
+        num_generations=8,
+        temperature=0.7,
+        **options,
     )
     chat = ChatFormat(load_processor(folder), ImageOptions(image_size=56), max_tokens=256)
     image = np.random.default_rng(0).integers(0, 255, (56, 56, 3), dtype=np.uint8)
@@ -119,9 +146,11 @@ def setup(tiny_models: Path, ray_cluster: None, process_group: None) -> Iterator
     actors = start_engines(config, folder, masked_token_ids, use_gpu=False, engine=CountingEngine)
     wait_until_ready(0, actors[0], Deadline(240))
     pool = EnginePool(actors, Worker(0, 1, CPU), timeout=240, sync_timeout=120)
-    yield Setup(pool, config, folder, chat, prompt, masked_token_ids)
-    for actor in actors:
-        ray.kill(actor)
+    try:
+        yield Setup(pool, config, folder, chat, prompt, masked_token_ids)
+    finally:
+        for actor in actors:
+            ray.kill(actor)
 
 
 def test_after_a_sync_the_engine_has_the_trainer_s_weights(setup: Setup) -> None:
@@ -169,7 +198,7 @@ def test_a_group_encodes_its_image_once_and_has_the_trainer_s_logprobs(setup: Se
     ray.get(actor.start_counting.remote())
     [output] = setup.pool.collect(setup.pool.submit([setup.prompt]), weights)
     assert ray.get(actor.count_encodings.remote()) == 1, "eight completions, one image"
-    assert output.weight_version == 2
+    assert output.weight_versions == [[2] * len(each.token_ids) for each in output.completions]
     assert len(output.completions) == setup.config.num_generations
     inputs = setup.chat.collate_prompts([setup.prompt.text], [setup.prompt.image])
     assert output.prompt_token_ids == inputs["input_ids"][0].tolist()
@@ -200,7 +229,7 @@ def test_connect_recovers_from_a_broken_transfer(setup: Setup) -> None:
     weights = PolicyWeights(model, torch.float32)
     setup.pool.connect(weights, version=5)
     actor, specs = setup.pool.actors[0], weights.specs(weights.synced)
-    broken = actor.update_weights.remote(6, specs)
+    broken = actor.update_weights.remote(6, specs, bucket_bytes=2**20)
     assert setup.pool.communicator is not None
     setup.pool.communicator.abort()
     setup.pool.communicator = None
@@ -211,3 +240,48 @@ def test_connect_recovers_from_a_broken_transfer(setup: Setup) -> None:
         parameter.data.mul_(1.1)
     setup.pool.connect(weights, version=6, cancel_requests=True)
     assert setup.difference(model) < 1e-4
+
+
+def test_completions_go_on_with_new_weights(setup: Setup) -> None:
+    """Each token has the version that sampled it, and its log-probability under that version; the image's, too."""
+    old = setup.load()
+    weights = PolicyWeights(old, torch.float32)
+    setup.pool.connect(weights, version=7)
+    actor = setup.pool.actors[0]
+    ray.get(actor.freeze_at.remote(6))
+    pending = setup.pool.submit([setup.prompt, setup.prompt])
+    while not ray.get(actor.is_frozen.remote()):
+        time.sleep(0.05)
+    new = setup.load()
+    torch.manual_seed(3)
+    for parameter in new.parameters():
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
+    setup.pool.pause()
+    assert setup.pool.sync_weights(PolicyWeights(new, torch.float32), version=8) is not None
+    outputs = setup.pool.collect(pending, weights)
+    differences: dict[tuple[int, str], list[torch.Tensor]] = {}
+    for output in outputs:
+        for completion, versions in zip(output.completions, output.weight_versions, strict=True):
+            ids = completion.token_ids
+            old_tokens = versions.count(7)
+            assert versions == [7] * old_tokens + [8] * (len(ids) - old_tokens)
+            assert old_tokens in (5, 6, len(ids)), "the second prompt is a step behind"
+            for name, model in {"old": old, "new": new}.items():
+                logprobs = setup.logprobs(model, ids, setup.config.temperature, setup.masked_token_ids)
+                difference = (logprobs - torch.tensor(completion.logprobs)).abs()
+                for version in (7, 8):
+                    differences.setdefault((version, name), []).append(difference[torch.tensor(versions) == version])
+    largest = {key: torch.cat(values).max().item() for key, values in differences.items()}
+    print("largest differences of log-probabilities, by version of a token and model:", largest)
+    assert max(largest[7, "old"], largest[8, "new"]) < 1e-4
+    assert min(largest[7, "new"], largest[8, "old"]) > 0.05
+
+
+def test_an_engine_that_was_restarted_refuses_weights() -> None:
+    """It has no connection: the trainers must open a new one."""
+    from fer.grpo.vllm_weight_transfer import ProcessGroupTransfer, UpdateInfo
+
+    transfer = ProcessGroupTransfer.__new__(ProcessGroupTransfer)
+    transfer.communicator = None
+    with pytest.raises(TransferError, match="it was restarted"):
+        transfer.receive_weights(UpdateInfo([], bucket_bytes=1))

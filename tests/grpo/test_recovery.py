@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 import torch
@@ -23,9 +24,9 @@ from torch import nn
 from fer.errors import UserError
 from fer.grpo import engine_pool
 from fer.grpo.checksums import SyncReport, WeightLoader, checksum
-from fer.grpo.communicator import Communicator, Deadline
+from fer.grpo.communicator import Communicator, Deadline, TransferError
 from fer.grpo.engine_pool import EnginePool
-from fer.grpo.rollout import EngineStats
+from fer.grpo.rollout import EngineStats, Prompt, RolloutOutput
 from fer.grpo.weight_sync import PolicyWeights, TensorSpec, receive_weights
 from fer.training.worker import Worker
 
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 SYNC_TIMEOUT = 10.0
+BUCKET_BYTES = 64 * 2**20
 
 
 class Layers(nn.Module):
@@ -69,7 +71,15 @@ class Engine:
 
     async def cancel(self) -> None: ...
 
-    async def wait_idle(self) -> None: ...
+    async def pause(self) -> None: ...
+
+    async def generate(self, prompt: Prompt, greedy: bool) -> RolloutOutput | None:
+        """Answers with its version; the engine that "dies while sampling" does so once."""
+        await asyncio.sleep(0.5)
+        if self.failure == "dies while sampling" and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return RolloutOutput([self.version], [], []) if self.version >= 0 else None
 
     async def sleep(self) -> int:
         self.slept += 1
@@ -85,16 +95,19 @@ class Engine:
         store = dist.TCPStore(host, port, world_size, is_master=False)
         self.communicator = Communicator(store, rank, world_size, CPU, timeout, through_host)
 
-    async def update_weights(self, version: int, specs: Sequence[TensorSpec]) -> tuple[EngineStats, SyncReport]:
+    async def update_weights(
+        self, version: int, specs: Sequence[TensorSpec], bucket_bytes: int
+    ) -> tuple[EngineStats, SyncReport]:
         report = await asyncio.get_running_loop().run_in_executor(None, partial(self.receive, specs))
         self.version = version
         return EngineStats(), report
 
     def receive(self, specs: Sequence[TensorSpec]) -> SyncReport:
-        assert self.communicator is not None
+        if self.communicator is None:
+            raise TransferError("no connection")
         received = {}
         self.loader.start()
-        for bucket in receive_weights(self.communicator, specs, Deadline(60)):
+        for bucket in receive_weights(self.communicator, specs, Deadline(60), BUCKET_BYTES):
             received.update((name, checksum(weight)) for name, weight in bucket)
             if self.failure in ("dies", "hangs") and not self.marker.exists():
                 self.marker.touch()
@@ -120,7 +133,7 @@ def make_pool(ray_cluster: None, process_group: None, tmp_path: Path, monkeypatc
             actor.options(**options).remote(failure, str(tmp_path / f"failed-{number}"))
             for number, failure in enumerate(failures)
         )
-        return EnginePool(actors, Worker(0, 1, CPU), timeout=120, sync_timeout=SYNC_TIMEOUT)
+        return EnginePool(actors, Worker(0, 1, CPU), timeout=120, sync_timeout=SYNC_TIMEOUT, bucket_bytes=BUCKET_BYTES)
 
     yield make
     for actor in actors:
@@ -150,6 +163,28 @@ def test_an_engine_that_fails_in_mid_transfer(make_pool: Any, failure: str, caps
     assert pool.sync_weights(PolicyWeights(model, torch.float32), version=8) is not None
     pool.sleep()
     assert ray.get([actor.sleep.remote() for actor in pool.actors]) == [2, 2], "each was sent to sleep once before"
+
+
+def test_an_engine_that_dies_while_sampling(make_pool: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its requests go to the other one. It gets no more until it has been restarted and has weights."""
+    pool, weights = make_pool("", "dies while sampling"), PolicyWeights(Layers(), torch.float32)
+    pool.connect(weights, version=7)
+    prompts = [Prompt(str(i), np.zeros((2, 2, 3), np.uint8)) for i in range(6)]
+    outputs = pool.collect(pool.submit(prompts), weights)
+    assert [output.prompt_token_ids for output in outputs] == [[7]] * 6
+    assert (pool.router.lost, pool.restarts) == ({1}, 0)
+    assert pool.sync_weights(weights, version=8) is None
+    pool.recover(weights)
+    assert (pool.router.lost, pool.restarts) == (set(), 1)
+    assert ray.get([actor.weight_version.remote() for actor in pool.actors]) == [8, 8]
+    assert "recovered from an engine failure" in capsys.readouterr().out
+
+
+def test_requests_wait_for_the_only_engine(make_pool: Any) -> None:
+    pool, weights = make_pool("dies while sampling"), PolicyWeights(Layers(), torch.float32)
+    pool.connect(weights, version=7)
+    outputs = pool.collect(pool.submit([Prompt("?", np.zeros((2, 2, 3), np.uint8))]), weights)
+    assert ([output.prompt_token_ids for output in outputs], pool.restarts) == ([[7]], 1)
 
 
 def test_an_engine_that_keeps_its_weights_ends_the_job(make_pool: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,7 +194,8 @@ def test_engine_trainer_and_driver_are_killed(
         "name": "killed",
         "lora": "lora",
         "beta": 0.04,
-        "async_level": 1,
+        "async_level": 2,
+        "partial_rollouts": True,
         "checkpoint_every": 2,
         "check_sync_every": 1,
     }
@@ -223,7 +224,7 @@ def test_engine_trainer_and_driver_are_killed(
     job.main(parse(GrpoConfig, arguments, "grpo"))
     history = json.loads((run / "history.json").read_text())
     assert [entry["step"] for entry in history] == list(range(1, batches + 1))
-    assert {entry["staleness"] for entry in history[1:saved]} >= {1.0}, "rollouts are one step old"
+    assert max(metrics(run)["staleness_max"]) == 2, "rollouts are up to two steps old"
     assert max(metrics(run)["sync_logprob_diff"]) < 1e-4
     assert (run / "model/adapter_model.safetensors").is_file()
     [words] = re.findall(r"^Next: +fer ferbench run (.*)$", capsys.readouterr().out, re.MULTILINE)

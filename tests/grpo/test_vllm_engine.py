@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fer.grpo.rollout import Prompt
-from fer.grpo.vllm_engine import RolloutEngine, _QueuedPrompt
+from fer.grpo.rollout import Prompt, token_versions
+from fer.grpo.vllm_engine import RolloutEngine
 
 
 class RecordingLLM:
@@ -20,13 +20,27 @@ class RecordingLLM:
 
     def __init__(self, has_reset: bool = True) -> None:
         self.calls: list[str] = []
+        self.sampled: list[dict[str, Any]] = []
         self.has_reset = has_reset
         self.llm_engine = self
+        self.output_processor = SimpleNamespace(request_states={})
+        self.steps_left: dict[str, int] = {}
+        """Of each request, by its name."""
+
+    def enqueue(self, inputs: Any, params: Any, use_tqdm: bool) -> list[str]:
+        self.sampled.append(params)
+        self.steps_left[str(len(self.sampled))] = 2
+        return [f"{len(self.sampled)}-x"]
+
+    def step(self) -> list[Any]:
+        self.calls.append("step")
+        self.steps_left = {name: steps - 1 for name, steps in self.steps_left.items() if steps}
+        return [SimpleNamespace(request_id=name, finished=not steps) for name, steps in self.steps_left.items()]
 
     def __getattr__(self, name: str) -> Any:
         def record(*args: Any, **kwargs: Any) -> Any:
             self.calls.append(name)
-            return {"reset_prefix_cache": self.has_reset, "step": []}.get(name)
+            return {"reset_prefix_cache": self.has_reset}.get(name)
 
         return record
 
@@ -35,12 +49,13 @@ class RecordingLLM:
 def make_engine(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=dict))
 
-    def make(can_sleep: bool, has_reset: bool = True) -> RolloutEngine:
+    def make(can_sleep: bool, has_reset: bool = True, partial_rollouts: bool = False) -> RolloutEngine:
         engine = RolloutEngine.__new__(RolloutEngine)
         engine._thread = ThreadPoolExecutor(1)
         engine.llm = RecordingLLM(has_reset)
         engine._transfer = SimpleNamespace(report="report")
         engine._can_sleep, engine._asleep, engine._loop, engine.version = can_sleep, False, None, 3
+        engine._queued, engine._running, engine._paused, engine._partial = [], {}, False, partial_rollouts
         engine.stats = SimpleNamespace(seconds=0.0, tokens=0)
         return engine
 
@@ -81,15 +96,71 @@ def test_an_engine_without_sleep_mode_stays_awake(make_engine: Any) -> None:
     assert engine.llm.calls == []
 
 
-def test_the_answers_of_an_evaluation_are_one_each_and_greedy(make_engine: Any) -> None:
+def test_the_answers_of_an_evaluation_are_one_each_and_greedy(
+    make_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = make_engine(can_sleep=False)
     engine.sampling = {"n": 8, "temperature": 0.7, "max_tokens": 5}
+    monkeypatch.setattr("fer.grpo.vllm_engine._rollout_output", lambda *_: SimpleNamespace(completions=[]))
     prompt = Prompt("?", np.zeros((2, 2, 3), np.uint8))
-    sampled: list[dict[str, Any]] = []
-    engine.llm.enqueue = lambda inputs, params, use_tqdm: sampled.append(params) or [f"{len(sampled)}-x"]
-    engine._running = {}
-    engine._engine_step([_QueuedPrompt(prompt, None, greedy=False), _QueuedPrompt(prompt, None, greedy=True)])  # type: ignore[arg-type]
-    assert sampled == [
+
+    async def ask() -> None:
+        await asyncio.gather(engine.generate(prompt), engine.generate(prompt, greedy=True))
+
+    asyncio.run(ask())
+    assert engine.llm.sampled == [
         {"n": 8, "temperature": 0.7, "max_tokens": 5, "logprobs": 0},
         {"n": 1, "temperature": 0.0, "max_tokens": 5, "logprobs": 0},
     ]
+
+
+def test_an_engine_without_weights_samples_nothing(make_engine: Any) -> None:
+    engine = make_engine(can_sleep=False)
+    engine.version = -1
+    assert asyncio.run(engine.generate(Prompt("?", np.zeros((2, 2, 3), np.uint8)))) is None
+    assert engine.llm.calls == []
+
+
+async def update_between(engine: RolloutEngine) -> tuple[list[str], list[tuple[int, dict[int, int]]]]:
+    """vLLM's calls when new weights come during the first of two requests, and the second one's versions."""
+    first = engine._submit({}, {})
+    pausing = asyncio.create_task(engine.pause())
+    await asyncio.sleep(0)
+    second = engine._submit({}, {})
+    await pausing
+    await asyncio.sleep(0.05)
+    await engine.update_weights(4, [])
+    await asyncio.gather(first.output, second.output)
+    return [call for call in engine.llm.calls if call in ("step", "start_weight_update")], second.history
+
+
+def test_an_update_comes_between_what_runs_and_what_waits(make_engine: Any) -> None:
+    calls, versions = asyncio.run(update_between(make_engine(can_sleep=False)))
+    assert calls == ["step", "step", "start_weight_update", "step", "step"]
+    assert versions == [(4, {})]
+
+
+def test_with_partial_rollouts_nothing_is_finished_before_an_update(make_engine: Any) -> None:
+    calls, _ = asyncio.run(update_between(make_engine(can_sleep=False, partial_rollouts=True)))
+    assert calls == ["step", "start_weight_update", "step", "step"]
+
+
+def test_nothing_is_sampled_between_base_weights_and_adapters(make_engine: Any) -> None:
+    engine = make_engine(can_sleep=False)
+
+    async def update() -> list[str]:
+        await engine.update_weights(4, [], keep_base=True)
+        request = engine._submit({}, {})
+        await asyncio.sleep(0.05)
+        await engine.update_weights(4, [], adapters=True)
+        await request.output
+        return [call for call in engine.llm.calls if call in ("step", "start_weight_update")]
+
+    assert asyncio.run(update()) == ["start_weight_update", "start_weight_update", "step", "step"]
+
+
+def test_versions_of_tokens() -> None:
+    history = [(3, {}), (4, {0: 2, 1: 0}), (5, {0: 3})]
+    assert token_versions(history, 0, 5) == [3, 3, 4, 5, 5]
+    assert token_versions(history, 1, 2) == [4, 4], "it had no token yet when version 4 came, and was finished by 5"
+    assert token_versions(history, 2, 1) == [3], "it was finished before"
