@@ -6,6 +6,7 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
 #SBATCH --requeue
+#SBATCH --open-mode=append
 #SBATCH --output=ferry-%j.log
 # --exclusive because Ray stops every Ray of a node at its end. Choose a partition, an account and a time limit:
 ##SBATCH --partition=gpu --account=faces --time=24:00:00

@@ -3,7 +3,8 @@
     unshare --net --mount --pid --fork --kill-child --mount-proc python -m tests.cluster.on_slurm FOLDER
 
 Run it as root; FOLDER, which is made, stands for the disk that the nodes share. Needs Debian's packages slurmctld,
-slurmd, slurm-client and munge. Takes five minutes on two cores.
+slurmd, slurm-client and munge, and the machine's cgroups (v1), which end a job's processes. Takes ten minutes on two
+cores.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ StateSaveLocation=/mnt/controller
 SlurmdSpoolDir=/mnt/node
 SlurmctldPidFile=/run/slurmctld.pid
 SlurmdPidFile=/run/slurmd.pid
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/cgroup
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
@@ -35,8 +36,13 @@ NodeName=host1 NodeAddr=10.77.0.1 CPUs=2 RealMemory=4000
 NodeName=host2 NodeAddr=10.77.0.2 CPUs=2 RealMemory=4000
 PartitionName=all Nodes=ALL Default=YES State=UP
 """
+FREEZER = """
+mount -t tmpfs tmpfs /sys/fs/cgroup && mkdir /sys/fs/cgroup/freezer
+mount -t cgroup -o freezer freezer /sys/fs/cgroup/freezer
+"""
+"""A host's network namespace has a /sys of its own, without the cgroups."""
 TRAIN = ["train", "--data", "faces", "--storage", "runs", "--backbone", "test_resnet", "--img-size", "40"]
-TRAIN += ["--threads", "1", "--batch-size", "16", "--workers", "2", "--cpus-per-worker", "1.5", "--name", "face"]
+TRAIN += ["--threads", "1", "--batch-size", "16", "--workers", "2", "--cpus-per-worker", "1.5"]
 
 
 def main(folder: Path) -> None:
@@ -45,17 +51,20 @@ def main(folder: Path) -> None:
     folder.mkdir()
     (folder / "hosts").write_text("127.0.0.1 localhost\n10.77.0.1 host1\n10.77.0.2 host2\n")
     run("mount", "--bind", str(folder / "hosts"), "/etc/hosts")
-    run("mount", "-t", "tmpfs", "tmpfs", "/sys/fs/cgroup")
     hosts = make_hosts(2)
     start_servers()  # MLflow's is needed
     slurm = Slurm(folder, hosts)
     write_faces(folder / "faces", per_class=60, size=48)
 
-    job = slurm.submit(*TRAIN, "--epochs", "12")
+    job = slurm.submit(*TRAIN, "--epochs", "12", "--name", "face")
     slurm.wait_for_line(job, "epoch 4/12")
     print("requeued:", slurm.run("scontrol", "requeue", job), flush=True)
-    print(slurm.end(job))
+    print(slurm.end(job), flush=True)
     print("wrong option:", slurm.end(slurm.submit("train", "--data", "nowhere")))
+    job = slurm.submit(*TRAIN, "--epochs", "30", "--name", "crash")
+    slurm.wait_for_line(job, "run crash")
+    run(*slurm.first.command(["pkill", "--signal", "KILL", "--full", "jobs train"], slurm.environment))
+    print("killed:", slurm.end(job))
 
 
 class Slurm:
@@ -72,11 +81,12 @@ class Slurm:
             "OMP_NUM_THREADS": "1",
         }
         (folder / "slurm.conf").write_text(CONFIG)
-        (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # there are none here; nothing asks for them
+        (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         key = folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
         for host in hosts:
+            run(*host.command(["sh", "-e", "-c", FREEZER], self.environment))
             munge = ["munged", "--force", "--key-file", str(key), "--log-file", "/mnt/munge.log"]
             munge += ["--seed-file", "/mnt/munge.seed", "--pid-file", "/run/munge/munged.pid"]
             self.start(host, "sh", "-c", "mkdir -p /run/munge /mnt/controller /mnt/node && exec " + " ".join(munge))
