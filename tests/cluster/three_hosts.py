@@ -29,7 +29,7 @@ EPOCHS = 12
 STORAGE = ["--storage", "s3://ferry/runs"]
 TRAIN = [
     *("--data", "s3://ferry/shards", *STORAGE, "--backbone", "test_resnet", "--img-size", "40", "--threads", "1"),
-    *("--epochs", str(EPOCHS), "--batch-size", "16", "--checkpoint-every", "4"),
+    *("--epochs", str(EPOCHS), "--batch-size", "16", "--checkpoint-every", "4", "--device", "cpu"),
     *("--workers", "2", "--cpus-per-worker", "1.5"),  # a host of two CPUs has room for one
 ]
 PARTS = ["train", "sft", "tune", "ferbench", "serve"]
@@ -42,17 +42,17 @@ def main(parts: list[str]) -> None:
     head, first, second, spare = make_hosts(4)
     start_servers()
     cluster = HostsCluster(head, cpus=0)
+    gpus = int(parts == ["serve"])  # jobs of the other parts would ask for them, too
     for host in (first, second):
-        cluster.add(host, cpus=2)
+        cluster.add(host, cpus=2, gpus=gpus)
     say(cluster.fer("cluster", "status"))
     prepare(cluster)
-    if {"train", "serve"} & set(parts):
-        train(cluster, "two-hosts")
     if "train" in parts:
+        train(cluster, "two-hosts")
         lose(cluster, second, spare)
         move(cluster, second)
     else:
-        cluster.add(spare, cpus=2)
+        cluster.add(spare, cpus=2, gpus=gpus)
     if "sft" in parts:
         fine_tune(cluster)
     if "tune" in parts:
@@ -237,10 +237,14 @@ def answers(name: str) -> tuple[list[dict[str, Any]], int]:
 
 
 def serve(cluster: HostsCluster, hosts: list[Host]) -> None:
-    """Serve the first run's model on all hosts; ask each of them; stop."""
+    """Serve a registered model on all hosts, two replicas to a GPU; ask each host; move the alias; stop."""
     from fer.data.synthetic import write_faces
 
-    words = ["--host", "0.0.0.0", "--model", "s3://ferry/runs/two-hosts", "--apps", "classifier", "--min-replicas", "3"]
+    for number, alias in ((1, "champion"), (2, "challenger")):
+        words = [*TRAIN, "--epochs", str(number), "--name", f"version{number}", "--register-as", "face"]
+        submit(cluster, "train", *words, "--alias", alias)
+    words = ["--host", "0.0.0.0", "--model", "models:/face@champion", "--apps", "classifier", "--reload-seconds", "1"]
+    words += ["--min-replicas", "4", "--cpus-per-replica", "0.5", "--gpus-per-replica", "0.5"]
     submit(cluster, "serve", *words, "--detector", "none", until="Serving at", FER_SERVE_TOKEN=SERVE_TOKEN)
     say(Counter(cluster.actors(lambda actor: actor.startswith("ServeReplica")).values()))
     write_faces(Path("/mnt/asked"), per_class=1, size=48)
@@ -253,6 +257,14 @@ def serve(cluster: HostsCluster, hosts: list[Host]) -> None:
                 say(f"{host.name} answers {response.status}: {response.read()[:150]!r}")
         except OSError as error:
             say(f"{host.name}: {error}")
+    say(cluster.fer("promote", "face"))
+    moved, old = time.monotonic(), set(hosts)
+    while old:
+        for host in list(old):
+            with urlopen(Request(f"http://{host.address}:8000/healthz", headers=headers), timeout=30) as response:
+                if json.load(response)["model"]["version"] == "2":
+                    old.remove(host)
+                    say(f"{host.name} serves version 2 after {time.monotonic() - moved:.0f} s")
     job = next(job["submission_id"] for job in cluster.ask("jobs") if "serve" in (job["entrypoint"] or ""))
     say(cluster.fer("jobs", "stop", job))
     say(cluster.fer("jobs", "list"))
