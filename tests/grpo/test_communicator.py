@@ -96,6 +96,7 @@ def blocking() -> Communicator:
     communicator = Communicator.__new__(Communicator)
     communicator.device, communicator.aborted, communicator.group = CPU, threading.Event(), Blocking()
     communicator.through_host = communicator.is_nccl = False
+    communicator.backend, communicator.stream = torch.cpu, torch.cpu.Stream()
     return communicator
 
 
