@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError
 
 from fer.errors import UserError
+from fer.grpo.adapters import engine_arguments
 from fer.grpo.communicator import Deadline
 from fer.grpo.options import GrpoConfig
 from fer.grpo.vllm_engine import RolloutEngine
@@ -41,6 +42,8 @@ def start_engines(
     }
     if config.partial_rollouts:  # between two steps, when the weights are updated, no tokens are on their way
         engine_args["async_scheduling"] = False
+    if config.engine_adapters == "separate":
+        engine_args |= engine_arguments(config.lora_rank, config.train)
     if use_gpu:
         engine_args["gpu_memory_utilization"] = config.gpu_memory_utilization
         engine_args["enable_sleep_mode"] = config.colocate

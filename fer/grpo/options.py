@@ -15,6 +15,8 @@ from fer.vlm.options import VlmTrainingOptions
 
 TRAINER_GPU = 0.4
 """Share of a GPU that Ray counts for a trainer beside an engine. Two engines, of 0.6 each, never get the same GPU."""
+MAX_LORA_RANK = 512
+"""Of adapters that vLLM computes."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ class RolloutOptions(Options):
         1024,
         ge=1,
         description="Weights are sent in buckets of so many MB; trainer 0 and each engine have two in memory",
+    )
+    engine_adapters: Literal["merged", "separate"] = Field(
+        "merged",
+        description="With --lora: at a weight sync, engines merge the adapters into their weights (merged), or vLLM "
+        "computes them beside these, so that a sync moves less and sampling takes longer (separate)",
     )
     max_num_seqs: int = Field(
         256,
@@ -247,6 +254,15 @@ class GrpoConfig(
         if self.partial_rollouts and not self.async_level:
             raise ValueError(
                 "--partial-rollouts: with --async-level 0 all completions are finished at an update: use 1 or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_engine_adapters(self) -> Self:
+        if self.engine_adapters == "separate" and (self.lora != "lora" or self.lora_rank > MAX_LORA_RANK):
+            raise ValueError(
+                f"--engine-adapters separate: vLLM computes LoRA adapters of ranks up to {MAX_LORA_RANK}, not DoRA: "
+                "use --lora lora, or --engine-adapters merged"
             )
         return self
 

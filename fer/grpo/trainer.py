@@ -106,7 +106,8 @@ class GrpoTrainer(BaseTrainer):
             grad_accum_steps=config.completions_per_worker // config.batch_size,
         )
         self.reference = load_reference(self.engine, model, config) if config.beta else None
-        self.weights = PolicyWeights(self.engine.module, DTYPES[config.precision])
+        merged = config.engine_adapters == "merged"
+        self.weights = PolicyWeights(self.engine.module, DTYPES[config.precision], merged)
         self.scorer = RewardScorer(config.rewards, config.overlong_buffer)
         self.logprobs = partial(
             batch_logprobs,

@@ -21,6 +21,7 @@ from typing import Any
 
 from PIL import Image
 
+from fer.grpo.adapters import load_adapters, lora_request
 from fer.grpo.checksums import SyncReport
 from fer.grpo.options import GrpoConfig
 from fer.grpo.reload_warnings import without_cache_warning
@@ -57,6 +58,8 @@ class RolloutEngine:
         self._queued: list[_Request] = []
         self._running: dict[str, _Request] = {}
         self._loop: asyncio.Task[None] | None = None
+        self._has_adapters = config.engine_adapters == "separate"
+        self._lora_rank, self._lora_alpha = config.lora_rank, config.lora_alpha
         self._partial = config.partial_rollouts
         self._paused = False
         self._can_sleep = bool(engine_args.get("enable_sleep_mode"))
@@ -233,10 +236,11 @@ class RolloutEngine:
 
         started = time.perf_counter()
         self._wake_up()
+        lora = lora_request() if self._has_adapters else None
         for request in new:
             request.history.append((self.version, {}))
             sampling = SamplingParams(**request.sampling)
-            [name] = self.llm.enqueue([request.inputs], sampling, use_tqdm=False)
+            [name] = self.llm.enqueue([request.inputs], sampling, lora_request=lora, use_tqdm=False)
             self._running[name.rpartition("-")[0]] = request  # vLLM appends "-" and random characters, here only
         finished = [
             (self._running.pop(output.request_id), output) for output in self.llm.llm_engine.step() if output.finished
@@ -246,9 +250,14 @@ class RolloutEngine:
 
     def _update_weights(self, version: int, info: dict[str, Any]) -> SyncReport:
         self._wake_up()
-        self.llm.start_weight_update()
-        self.llm.update_weights({"update_info": info})
-        self.llm.finish_weight_update()
+        if self._has_adapters:
+            adapters = self._transfer.receive_adapters(info)
+            problems = load_adapters(self.llm, adapters, self._lora_rank, self._lora_alpha)
+            self._transfer.report.problems += problems
+        else:
+            self.llm.start_weight_update()
+            self.llm.update_weights({"update_info": info})
+            self.llm.finish_weight_update()
         # Both caches were computed with the old weights: attention's keys and values, and the encoded images.
         if not self.llm.reset_prefix_cache(reset_running_requests=self._partial):
             raise RuntimeError("vLLM kept keys and values of the old weights: requests still hold some of its blocks")

@@ -21,7 +21,7 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from fer.grpo.checksums import SyncReport, WeightLoader, checksum
+from fer.grpo.checksums import SyncReport, WeightLoader, checksum, to_ints
 from fer.grpo.communicator import Communicator, Deadline, TransferError
 from fer.grpo.reload_warnings import without_expected_warnings
 from fer.grpo.weight_sync import TensorSpec, merge_adapters, receive_weights
@@ -103,6 +103,12 @@ class ProcessGroupTransfer(WeightTransferEngine[ProcessGroupInfo, UpdateInfo]):
         if update_info.adapters:
             self.loader.load(merge_adapters(self.base, adapters, update_info.scaling))
         self.whole = not (update_info.adapters or update_info.keep_base)
+
+    def receive_adapters(self, update_info: dict[str, Any]) -> dict[str, Tensor]:
+        """The adapters of an update, which are not merged into the model."""
+        adapters = dict(pair for bucket in self._receive(self.parse_update_info(update_info)) for pair in bucket)
+        self.report = SyncReport(to_ints({name: checksum(weight) for name, weight in adapters.items()}))
+        return adapters
 
     def _receive(self, info: UpdateInfo) -> Iterator[list[tuple[str, Tensor]]]:
         if self.communicator is None:

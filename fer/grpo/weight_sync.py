@@ -127,14 +127,14 @@ class PolicyWeights:
     """The weights of a model in training, under the names that vLLM loads them by; gathered where ZeRO-3 shards them.
 
     ``synced`` are the weights to send after every update: all of them, or with adapters (LoRA, DoRA) the adapters
-    alone. ``base`` are the base weights of the adapted layers, which engines need once, to merge adapters into; without
-    adapters it is empty.
+    alone. ``base`` are the base weights of the adapted layers, which engines need once, to merge adapters into; it is
+    empty without adapters, and if they are not ``merged``.
     """
 
     GATHER_NUMEL = 64_000_000
     """ZeRO-3 gathers about this many weights at once."""
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, module: nn.Module, dtype: torch.dtype, merged: bool = True) -> None:
         parameters = dict(module.named_parameters())
         adapted = {name.partition(".lora_")[0] for name in parameters if ".lora_" in name}
         self.dtype = dtype
@@ -146,7 +146,7 @@ class PolicyWeights:
             return
         for name, parameter in parameters.items():
             layer, is_base, kind = name.partition(".base_layer.")
-            if is_base and layer in adapted:
+            if merged and is_base and layer in adapted:
                 self.base[f"{_without_peft(layer)}.{kind}"] = parameter
         self.synced = {_without_peft(name): parameter for name, parameter in parameters.items() if ".lora_" in name}
         for name in adapted:

@@ -285,3 +285,27 @@ def test_an_engine_that_was_restarted_refuses_weights() -> None:
     transfer.communicator = None
     with pytest.raises(TransferError, match="it was restarted"):
         transfer.receive_weights(UpdateInfo([], bucket_bytes=1))
+
+
+def test_vllm_computes_the_adapters(tiny_models: Path, ray_cluster: None, process_group: None) -> None:
+    """Those of the image encoder, too. A sync moves the adapters alone."""
+    options = {"lora": "lora", "lora_rank": 4, "engine_adapters": "separate"}
+    parts = ["vision", "projector", "language"]
+    with running_setup(str(tiny_models / "qwen2.5-vl"), train=parts, **options) as setup:
+        torch.manual_seed(4)
+        model = setup.load("lora")
+        weights = PolicyWeights(model, torch.float32, merged=False)
+        assert not weights.base
+        setup.pool.connect(weights, version=0)
+        assert setup.difference(model) < 1e-4, "the adapters are zero"
+        for version in (1, 2):
+            for name, parameter in model.named_parameters():
+                if ".lora_" in name:
+                    parameter.data.copy_(0.2 * torch.randn_like(parameter))
+            assert setup.difference(model) > 0.05
+            assert setup.pool.sync_weights(weights, version) is not None
+            assert setup.difference(model) < 1e-4
+        [output] = setup.pool.collect(setup.pool.submit([setup.prompt]), weights)
+        for completion in output.completions:
+            logprobs = setup.logprobs(model, completion.token_ids, setup.config.temperature, setup.masked_token_ids)
+            torch.testing.assert_close(logprobs, torch.tensor(completion.logprobs), rtol=0, atol=1e-4)

@@ -27,6 +27,8 @@ def test_a_loss_sets_the_options_that_are_not_given() -> None:
         ({"colocate": True, "workers": 2, "engines": 1}, "make them equal"),
         ({"colocate": True, "async_level": 1}, "--async-level 0"),
         ({"partial_rollouts": True}, "use 1 or more"),
+        ({"engine_adapters": "separate"}, "--lora lora"),
+        ({"engine_adapters": "separate", "lora": "dora"}, "not DoRA"),
         ({"engine_timeout": 1000}, "above half of --process-group-timeout 1800"),
         ({"engine_timeout": 100}, "--sync-timeout 300 is above --engine-timeout 100"),
     ],

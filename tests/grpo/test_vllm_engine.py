@@ -27,7 +27,7 @@ class RecordingLLM:
         self.steps_left: dict[str, int] = {}
         """Of each request, by its name."""
 
-    def enqueue(self, inputs: Any, params: Any, use_tqdm: bool) -> list[str]:
+    def enqueue(self, inputs: Any, params: Any, lora_request: Any, use_tqdm: bool) -> list[str]:
         self.sampled.append(params)
         self.steps_left[str(len(self.sampled))] = 2
         return [f"{len(self.sampled)}-x"]
@@ -53,7 +53,7 @@ def make_engine(monkeypatch: pytest.MonkeyPatch) -> Any:
         engine = RolloutEngine.__new__(RolloutEngine)
         engine._thread = ThreadPoolExecutor(1)
         engine.llm = RecordingLLM(has_reset)
-        engine._transfer = SimpleNamespace(report="report")
+        engine._transfer, engine._has_adapters = SimpleNamespace(report="report"), False
         engine._can_sleep, engine._asleep, engine._loop, engine.version = can_sleep, False, None, 3
         engine._queued, engine._running, engine._paused, engine._partial = [], {}, False, partial_rollouts
         engine.stats = SimpleNamespace(seconds=0.0, tokens=0)
