@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fer.grpo.checksums import WeightLoader, checksum, to_ints, transfer_problems
-from fer.grpo.reload_warnings import LOGGER, without_expected_warnings
+from fer.grpo.reload_warnings import LOAD_LOGGER, without_expected_warnings
 
 WIDTH = 256
 
@@ -130,8 +130,8 @@ def test_a_layer_that_got_no_weights_is_warned_about(
     """vLLM's warning is shown of layers with parameters, if all weights were sent."""
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
     with without_expected_warnings(model, whole):
-        logging.getLogger(LOGGER).warning("%s: Failed to load weights", layer)
+        logging.getLogger(LOAD_LOGGER).warning("%s: Failed to load weights", layer)
     assert bool(caplog.records) == shown
     with without_expected_warnings(model, whole):
-        logging.getLogger(LOGGER).warning("something else")
+        logging.getLogger(LOAD_LOGGER).warning("something else")
     assert caplog.messages[-1] == "something else"
