@@ -123,7 +123,7 @@ def token_logprobs(
 
     ``masked_token_ids`` are never sampled, so the distribution leaves them out.
     """
-    scaled = (logits.float() / temperature).index_fill(-1, masked_token_ids, torch.finfo(torch.float32).min)
+    scaled = (logits.float() / temperature).index_fill_(-1, masked_token_ids, torch.finfo(torch.float32).min)
     normaliser = scaled.logsumexp(-1)
     logprobs = scaled.gather(-1, token_ids[:, None])[:, 0] - normaliser
     with torch.no_grad():
