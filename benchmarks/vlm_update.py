@@ -28,7 +28,6 @@ class UpdateBenchmark(Options):
     tokens: int = Field(4096, ge=1, description="Completion tokens of a pass, for the logits")
     width: int = Field(1024, ge=64, multiple_of=64, description="Width of the model")
     vocabulary: int = Field(152_064, ge=1024, description="Vocabulary of the logits")
-    layers: int = Field(16, ge=1, description="Layers of the model that is loaded")
     rounds: int = Field(8, ge=2, description="Pairs of passes with and without shared images")
 
 
@@ -41,12 +40,6 @@ def main(config: UpdateBenchmark) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         compare_images(config, Path(scratch))
-    with tempfile.TemporaryDirectory() as scratch:
-        make_model(ModelSizeOptions(width=config.width, layers=config.layers), Path(scratch) / "model")
-        for partitioned in (False, True):
-            torch.multiprocessing.spawn(load, (scratch, partitioned), nprocs=2)
-            peaks = [Path(scratch, f"{partitioned}-{rank}").read_text() for rank in range(2)]
-            print(f"loading with ZeRO-3, {'partitioned' if partitioned else 'whole'}: {' and '.join(peaks)} GB")
 
 
 def peak_gb() -> float:
@@ -144,29 +137,6 @@ def compare_images(config: UpdateBenchmark, scratch: Path) -> None:
             f"({ratios[0]:.2f} to {ratios[-1]:.2f} in {len(ratios)} pairs)",
             flush=True,
         )
-
-
-def load(rank: int, scratch: str, partitioned: bool) -> None:
-    """One of two processes that load a model for ZeRO-3."""
-    import os
-
-    import torch
-    import torch.distributed as dist
-
-    from fer.vlm.deepspeed import load_deepspeed_config, partitioned_loading
-    from fer.vlm.model import load_model
-    from fer.vlm.options import VlmModelOptions
-
-    os.environ["LOCAL_RANK"] = str(rank)
-    store = dist.FileStore(f"{scratch}/store-{partitioned}", 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    config, cpu = load_deepspeed_config("zero3" if partitioned else "zero2"), torch.device("cpu")
-    with partitioned_loading(config, cpu):
-        before = peak_gb()
-        model = load_model(f"{scratch}/model", VlmModelOptions())
-    own = sum(p.numel() * p.itemsize + getattr(p, "ds_tensor", p[:0]).nbytes for p in model.parameters()) / 1e9
-    Path(scratch, f"{partitioned}-{rank}").write_text(f"{peak_gb() - before:.2f} (weights kept: {own:.2f})")
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fer.grpo.options import GrpoConfig
-from fer.vlm.deepspeed import load_deepspeed_config, partitioned_loading
+from fer.vlm.deepspeed import load_deepspeed_config
 from fer.vlm.model import load_model
 from fer.vlm.scoring import install_head
 from fer.vlm.shared_images import share_images
@@ -27,15 +27,16 @@ def load_reference(engine: Any, model: str, config: GrpoConfig) -> Reference:
 
         return with_adapters_disabled
 
-    settings = load_deepspeed_config(config.deepspeed, batch_size=config.batch_size, bf16=config.precision == "bf16")
-    del settings["optimizer"]
-    with partitioned_loading(settings, engine.device):
-        copy = load_model(model, config).requires_grad_(False).eval()
+    copy = load_model(model, config).requires_grad_(False).eval()
     share_images(copy)
     install_head(copy)
     if engine.zero_optimization_stage() == 3:
         import deepspeed
 
+        settings = load_deepspeed_config(
+            config.deepspeed, batch_size=config.batch_size, bf16=config.precision == "bf16"
+        )
+        del settings["optimizer"]
         copy, *_ = deepspeed.initialize(model=copy, config=settings)
     else:
         copy.to(engine.device)

@@ -29,7 +29,6 @@ from fer.vlm.deepspeed import (
     init_engine,
     load_deepspeed_config,
     load_engine_state,
-    partitioned_loading,
     save_engine_state,
 )
 from fer.vlm.model import count_parameters, load_model, load_processor, prepare_for_training, set_trainable
@@ -97,8 +96,7 @@ class BaseTrainer:
             lr=config.lr,
             weight_decay=config.weight_decay,
         )
-        with partitioned_loading(settings, self.worker.device):
-            network = set_trainable(load_model(model, config), config, config)
+        network = set_trainable(load_model(model, config), config, config)
         self.share_images = share_images(network)
         install_head(network)
         self.parameter_counts = count_parameters(network)

@@ -67,8 +67,10 @@ def _fill(config: dict[str, Any], values: dict[str, Any], name: str) -> dict[str
     return filled
 
 
-def start_deepspeed(device: torch.device) -> None:
-    """Let DeepSpeed use the device and the process group. A second call does nothing."""
+def init_engine(
+    model: nn.Module, config: dict[str, Any], schedule: Callable[[torch.optim.Optimizer], Any], device: torch.device
+) -> Any:
+    """This worker's DeepSpeed engine, in Ray Train's process group."""
     if device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
@@ -78,35 +80,6 @@ def start_deepspeed(device: torch.device) -> None:
         # DeepSpeed's shared-memory all-reduce takes minutes to compile on first use; gloo needs no build.
         ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed("gloo" if device.type == "cpu" else "nccl", auto_mpi_discovery=False)
-
-
-@contextmanager
-def partitioned_loading(config: dict[str, Any], device: torch.device) -> Iterator[None]:
-    """Within this context, each worker gets only its part of a model that it loads, if ``config`` is of ZeRO-3.
-
-    Rank 0 reads the weights, and they are partitioned one after the other. Loading is then collective.
-    """
-    start_deepspeed(device)
-    if config["zero_optimization"]["stage"] != 3:
-        yield
-        return
-    from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
-
-    active = HfDeepSpeedConfig(config)  # transformers has a weak reference to it
-    try:
-        yield
-    finally:
-        unset_hf_deepspeed_config()
-        del active
-
-
-def init_engine(
-    model: nn.Module, config: dict[str, Any], schedule: Callable[[torch.optim.Optimizer], Any], device: torch.device
-) -> Any:
-    """This worker's DeepSpeed engine, in Ray Train's process group."""
-    start_deepspeed(device)
-    import deepspeed
-
     engine, *_ = deepspeed.initialize(
         model=model,
         model_parameters=_param_groups(model, config["optimizer"]["params"].get("weight_decay", 0.0)),
@@ -119,10 +92,9 @@ def init_engine(
 def _param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """The trainable parameters, in two groups: biases and normalisation (vectors) have no weight decay."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    dimensions = [len(getattr(parameter, "ds_shape", parameter.shape)) for parameter in trainable]  # before ZeRO-3
     groups = [
-        {"params": [p for p, n in zip(trainable, dimensions, strict=True) if n > 1], "weight_decay": weight_decay},
-        {"params": [p for p, n in zip(trainable, dimensions, strict=True) if n <= 1], "weight_decay": 0.0},
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 

@@ -110,7 +110,6 @@ def load_config(name: str, trust_remote_code: bool = False) -> Any:
 def load_model(name: str, options: VlmModelOptions) -> nn.Module:
     """An image-text model with its weights. Raises UserError if it can't be loaded."""
     from transformers import AutoModelForMultimodalLM
-    from transformers.integrations import is_deepspeed_zero3_enabled
 
     attention = options.attention
     has_flash = importlib.util.find_spec("flash_attn") is not None
@@ -118,17 +117,13 @@ def load_model(name: str, options: VlmModelOptions) -> nn.Module:
         attention = "flash_attention_2" if has_flash else "sdpa"
     if attention == "flash_attention_2" and not has_flash:
         raise UserError("--attention flash_attention_2: the package flash-attn is not installed; use --attention auto")
-    model = _load(
+    return _load(
         AutoModelForMultimodalLM,
         name,
         dtype=DTYPES[options.precision],
         attn_implementation=attention,
         trust_remote_code=options.trust_remote_code,
     )
-    if is_deepspeed_zero3_enabled():
-        # It keeps all renamings of weights that it knows, not those of these files; saving would reverse them all.
-        model._weight_conversions = None
-    return model
 
 
 def _load(loader: Any, name: str, **arguments: Any) -> Any:
