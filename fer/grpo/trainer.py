@@ -10,23 +10,18 @@ from __future__ import annotations
 import time
 from collections import deque
 from concurrent.futures import Future
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fer.data.manifest import ShardedDataset
-from fer.grpo.balance import balance_rows
-from fer.grpo.batch import RolloutBatch, RolloutGroup, make_batches, make_rows, score_group
+from fer.grpo.batch import RolloutGroup, score_group
 from fer.grpo.engine_pool import EnginePool
 from fer.grpo.evaluation import SCORE, Evaluation
-from fer.grpo.logprobs import batch_logprobs
-from fer.grpo.loss import Totals, importance_weights, policy_loss
 from fer.grpo.metrics_logger import MetricsLogger
 from fer.grpo.options import GrpoConfig
+from fer.grpo.policy_update import PolicyUpdate
 from fer.grpo.prompts import PromptExample, PromptLoader, batches_of
-from fer.grpo.reference import load_reference
 from fer.grpo.rewards import RewardScorer
 from fer.grpo.rollout import RolloutOutput
 from fer.grpo.step import Step
@@ -34,8 +29,6 @@ from fer.grpo.sync_check import measure_logprob_diff
 from fer.grpo.weight_sync import PolicyWeights
 from fer.tracking import Run
 from fer.training.checkpoint import NO_SCORE
-from fer.training.flops import count_flops
-from fer.training.seeding import derive_seed
 from fer.training.worker import Worker
 from fer.vlm.base_trainer import BaseTrainer
 from fer.vlm.chat import ChatFormat
@@ -79,7 +72,7 @@ def train_grpo(settings: dict[str, Any]) -> None:
 
 
 class GrpoTrainer(BaseTrainer):
-    """The state of a run on one trainer, and the parts of a step: sync_weights, collect_rollouts, update_policy."""
+    """The state of a run on one trainer, and the parts of a step: sync weights, collect rollouts, update the policy."""
 
     def __init__(
         self,
@@ -105,20 +98,14 @@ class GrpoTrainer(BaseTrainer):
             batch_size=config.batch_size,
             grad_accum_steps=config.completions_per_worker // config.batch_size,
         )
-        self.reference = load_reference(self.engine, model, config) if config.beta else None
+        self.update_policy = PolicyUpdate(self, config, model, masked_token_ids, self.chat.pad_token_id)
         merged = config.engine_adapters == "merged"
         self.weights = PolicyWeights(self.engine.module, DTYPES[config.precision], merged)
         self.scorer = RewardScorer(config.rewards, config.overlong_buffer)
-        self.logprobs = partial(
-            batch_logprobs,
-            temperature=config.temperature,
-            masked_token_ids=torch.tensor(masked_token_ids, dtype=torch.long, device=worker.device),
-        )
         self.in_flight: deque[tuple[list[PromptExample], list[Future[RolloutOutput]]]] = deque()
         """Rollout batches that were submitted and not yet collected, oldest first."""
         self.evaluation = Evaluation(evaluation, config, self.chat, worker) if evaluation else None
         self.last_group: RolloutGroup | None = None
-        self.flops_per_token: float | None = None
         self.logger = MetricsLogger(
             config,
             worker,
@@ -149,6 +136,7 @@ class GrpoTrainer(BaseTrainer):
                 with step.phase("wait"):
                     self.pool.sleep()
             self.update_policy(groups, step)
+            step.engine_restarts = self.pool.restarts
             self.last_group = groups[-1]
             self.profiler.step()
             self.logger.log_step(step, state)
@@ -251,70 +239,3 @@ class GrpoTrainer(BaseTrainer):
                 break
         step.groups = with_signal + without_signal
         return step.groups[:wanted]
-
-    # -- update --------------------------------------------------------------------------------------------------------
-
-    def update_policy(self, groups: list[RolloutGroup], step: Step) -> None:
-        """``num_iterations`` optimizer steps, each on all completions."""
-        config = self.config
-        with step.phase("update"):
-            rows = balance_rows(make_rows(groups, scale_rewards=config.loss != "dr_grpo"))
-            batches = list(make_batches(rows, config.batch_size, self.chat.pad_token_id, self.share_images))
-            sums = torch.tensor([[len(batch.mask), batch.mask.sum(), batch.num_tokens] for batch in batches]).sum(0)
-            completions, tokens, _ = self.all_reduce_sum(sums).tolist()
-            step.num_tokens = int(sums[2])
-            if self.peak_flops is not None:
-                if self.flops_per_token is None:
-                    self.flops_per_token = self.measure_flops(batches[0])
-                step.flops = step.num_tokens * self.flops_per_token * self.flops_factor
-            if self.reference is not None:
-                for batch in batches:
-                    batch.ref_logprobs = self.reference(partial(self.reference_logprobs, batch))
-            for _ in range(config.num_iterations):
-                for i, batch in enumerate(batches):
-                    torch.manual_seed(derive_seed(config.seed, self.state.global_step, i, self.worker.rank))
-                    self.engine.set_gradient_accumulation_boundary(i + 1 == len(batches))
-                    loss = self.batch_loss(batch, Totals(completions, tokens), step)
-                    # DeepSpeed averages over the trainers; the loss is a sum over all their completions.
-                    self.engine.backward(loss * self.worker.world_size, scale_wrt_gas=False)
-                    self.engine.step()
-                self.state.global_step += 1
-        step.grad_norm = float(self.engine.get_global_grad_norm() or 0.0)
-        step.lr = self.learning_rate
-        step.memory_gb = self.memory_gb()
-        step.engine_restarts = self.pool.restarts
-        if config.colocate and self.worker.device.type == "cuda":
-            torch.cuda.empty_cache()  # what the update needed is the engine's now
-
-    def batch_loss(self, batch: RolloutBatch, totals: Totals, step: Step) -> Tensor:
-        """The batch's share of the step's loss."""
-        config, device = self.config, self.worker.device
-        logprobs, entropy = self.logprobs(self.engine, batch)
-        if batch.old_logprobs is None:
-            batch.old_logprobs = logprobs.detach()
-        mask = batch.mask.to(device)
-        engine_logprobs = batch.engine_logprobs.to(device)
-        weights = importance_weights(batch.old_logprobs, engine_logprobs, mask, config.importance_sampling_cap)
-        outcome = policy_loss(
-            logprobs,
-            batch.old_logprobs,
-            batch.ref_logprobs,
-            batch.advantages.to(device),
-            mask,
-            weights,
-            totals,
-            loss_type=config.loss,
-            clip_ratio_low=config.clip_ratio_low,
-            clip_ratio_high=config.clip_ratio_high,
-            beta=config.beta,
-            max_tokens=config.max_new_tokens,
-        )
-        step.add_batch(batch, logprobs.detach(), entropy, mask, weights, outcome, config.importance_sampling_cap)
-        return outcome.loss
-
-    def reference_logprobs(self, batch: RolloutBatch, model: Any) -> Tensor:
-        return self.logprobs(model, batch)[0]
-
-    def measure_flops(self, batch: RolloutBatch) -> float:
-        """FLOPs of a forward pass per token."""
-        return count_flops(lambda: self.logprobs(self.engine.module, batch)) / batch.num_tokens

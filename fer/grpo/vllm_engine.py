@@ -10,37 +10,23 @@ drops the keys and values of what runs, computes them again with the new weights
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from PIL import Image
-
 from fer.grpo.adapters import load_adapters, lora_request
 from fer.grpo.checksums import SyncReport
+from fer.grpo.engine_requests import EngineRequest, image_inputs, rollout_output
 from fer.grpo.options import GrpoConfig
 from fer.grpo.reload_warnings import without_cache_warning
-from fer.grpo.rollout import Completion, EngineStats, Prompt, RolloutOutput, token_versions
+from fer.grpo.rollout import EngineStats, Prompt, RolloutOutput
 from fer.grpo.weight_sync import TensorSpec
 
 TRANSFER_BACKEND = "ferry"
 """Name of our backend among vLLM's weight-transfer backends."""
-
-
-@dataclass
-class _Request:
-    inputs: dict[str, Any]
-    sampling: dict[str, Any]
-    """Arguments of vLLM's SamplingParams."""
-    output: asyncio.Future[Any]
-    """vLLM's."""
-    history: list[tuple[int, dict[int, int]]] = field(default_factory=list)
-    """See `token_versions`."""
 
 
 class RolloutEngine:
@@ -55,8 +41,8 @@ class RolloutEngine:
         self.sampling = sampling
         self.version = -1
         self.stats = EngineStats()
-        self._queued: list[_Request] = []
-        self._running: dict[str, _Request] = {}
+        self._queued: list[EngineRequest] = []
+        self._running: dict[str, EngineRequest] = {}
         self._loop: asyncio.Task[None] | None = None
         self._has_adapters = config.engine_adapters == "separate"
         self._lora_rank, self._lora_alpha = config.lora_rank, config.lora_alpha
@@ -112,8 +98,8 @@ class RolloutEngine:
         if self.version < 0:
             return None
         sampling = self.sampling | ({"n": 1, "temperature": 0.0} if greedy else {})
-        request = self._submit({"prompt": prompt.text} | _image_inputs(prompt), sampling | {"logprobs": 0})
-        output = _rollout_output(await request.output, request.history)
+        request = self._submit({"prompt": prompt.text} | image_inputs(prompt), sampling | {"logprobs": 0})
+        output = rollout_output(await request.output, request.history)
         self.stats.tokens += sum(len(each.token_ids) for each in output.completions)
         return output
 
@@ -122,7 +108,7 @@ class RolloutEngine:
         tokenize = partial(self.llm.get_tokenizer(), prompt.text, add_special_tokens=False)
         prompt_ids = (await self._on_vllm_thread(tokenize))["input_ids"]
         sampling = {"max_tokens": 1, "prompt_logprobs": 0}
-        inputs = [{"prompt_token_ids": [*prompt_ids, *ids]} | _image_inputs(prompt) for ids in completions]
+        inputs = [{"prompt_token_ids": [*prompt_ids, *ids]} | image_inputs(prompt) for ids in completions]
         requests = [self._submit(each, sampling) for each in inputs]
         logprobs = []
         for ids, request in zip(completions, requests, strict=True):
@@ -180,8 +166,8 @@ class RolloutEngine:
 
     # -- the loop of vLLM's steps --------------------------------------------------------------------------------------
 
-    def _submit(self, inputs: dict[str, Any], sampling: dict[str, Any]) -> _Request:
-        request = _Request(inputs, sampling, asyncio.get_running_loop().create_future())
+    def _submit(self, inputs: dict[str, Any], sampling: dict[str, Any]) -> EngineRequest:
+        request = EngineRequest(inputs, sampling, asyncio.get_running_loop().create_future())
         self._queued.append(request)
         self._start_loop()
         return request
@@ -201,7 +187,7 @@ class RolloutEngine:
 
     async def _step_until_done(self) -> None:
         while self._has_work():
-            new: list[_Request] = []
+            new: list[EngineRequest] = []
             if not self._paused:
                 new, self._queued = self._queued, new
             try:
@@ -230,7 +216,7 @@ class RolloutEngine:
             self.llm.wake_up()
             self._asleep = False
 
-    def _engine_step(self, new: list[_Request]) -> list[tuple[_Request, Any]]:
+    def _engine_step(self, new: list[EngineRequest]) -> list[tuple[EngineRequest, Any]]:
         """Add new requests, run one step of vLLM, and return the requests that it finished, with its outputs."""
         from vllm import SamplingParams
 
@@ -277,28 +263,3 @@ class RolloutEngine:
     def _abort(self) -> None:
         self.llm.llm_engine.abort_request(list(self._running))
         self._running.clear()
-
-
-def _image_inputs(prompt: Prompt) -> dict[str, Any]:
-    """The image for vLLM, named by its content so that equal images are encoded once."""
-    digest = hashlib.sha256(prompt.image.tobytes()).hexdigest()
-    return {
-        "multi_modal_data": {"image": Image.fromarray(prompt.image)},
-        "multi_modal_uuids": {"image": f"{digest}-{prompt.image.shape}"},
-    }
-
-
-def _rollout_output(output: Any, history: Sequence[tuple[int, dict[int, int]]]) -> RolloutOutput:
-    completions = [
-        Completion(
-            text=each.text,
-            token_ids=list(each.token_ids),
-            logprobs=[
-                candidates[token].logprob for candidates, token in zip(each.logprobs, each.token_ids, strict=True)
-            ],
-            truncated=each.finish_reason == "length",
-        )
-        for each in output.outputs
-    ]
-    versions = [token_versions(history, each.index, len(each.token_ids)) for each in output.outputs]
-    return RolloutOutput(list(output.prompt_token_ids), completions, versions)

@@ -101,7 +101,7 @@ def test_the_answers_of_an_evaluation_are_one_each_and_greedy(
 ) -> None:
     engine = make_engine(can_sleep=False)
     engine.sampling = {"n": 8, "temperature": 0.7, "max_tokens": 5}
-    monkeypatch.setattr("fer.grpo.vllm_engine._rollout_output", lambda *_: SimpleNamespace(completions=[]))
+    monkeypatch.setattr("fer.grpo.vllm_engine.rollout_output", lambda *_: SimpleNamespace(completions=[]))
     prompt = Prompt("?", np.zeros((2, 2, 3), np.uint8))
 
     async def ask() -> None:
