@@ -147,6 +147,7 @@ def test_two_workers_two_folds_and_the_ordinal_loss(make_config: MakeConfig, out
         assert (out / fold / "stage_losses.png").exists()
 
 
+@pytest.mark.faults  # where the run is there already
 def test_changed_data_is_refused(
     interrupted: DynamicsConfig, sequences: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

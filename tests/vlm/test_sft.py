@@ -156,6 +156,7 @@ def test_a_killed_worker_does_not_change_the_result(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.faults
 def test_a_run_continues_on_another_number_of_workers(
     undisturbed: tuple[Path, Run],
     question_shards: ShardedDataset,

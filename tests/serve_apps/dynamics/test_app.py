@@ -177,10 +177,17 @@ def test_without_requests_no_replica_runs_and_the_next_requests_wait_for_one(
     while running("idle"):
         assert time.monotonic() < deadline, "the last replica has not ended"
         time.sleep(0.2)
-    # Connections that were opened before the application was deployed stay with the HAProxy that doesn't know it.
-    new = httpx.Client(base_url=client.base_url, headers=client.headers, timeout=client.timeout)
-    with new, ThreadPoolExecutor(3) as pool:
-        responses = list(pool.map(lambda _: new.post("/idle/v1/dynamics", json=frame), range(3)))
+
+    def post(_: int) -> httpx.Response:
+        """On a new connection, until it is not with an HAProxy that does not know the application yet."""
+        url = client.base_url.join("/idle/v1/dynamics")
+        while True:
+            response = httpx.post(url, json=frame, headers=client.headers, timeout=client.timeout)
+            if response.status_code != 404 or time.monotonic() > deadline:
+                return response
+
+    with ThreadPoolExecutor(3) as pool:
+        responses = list(pool.map(post, range(3)))
     assert [response.status_code for response in responses] == [200] * 3
     assert client.post("/v1/dynamics", json=frame).json()["frames"] == responses[0].json()["frames"]
 

@@ -205,7 +205,7 @@ def test_a_lost_server_is_shown_and_waited_for(page: Page, cable: Cable, portrai
     page.locator("#banner", has_text="the server does not answer").wait_for()
     cable.reconnect()
     page.locator("#headline", has_text="happy").wait_for()
-    assert page.locator("#banner").is_hidden()
+    page.locator("#banner").wait_for(state="hidden")
 
 
 def test_on_this_device_nothing_is_sent(on_device: Page, cable: Cable, portrait: np.ndarray) -> None:
