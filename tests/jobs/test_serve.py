@@ -26,6 +26,7 @@ from serve_apps.applications import chosen_apps
 from serve_apps.options import ServeConfig
 from serve_apps.server import use_certificate
 from tests.processes import environment, running
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,6 +88,7 @@ def test_a_killed_server_frees_its_port_and_a_second_one_stops_cleanly(certifica
         killed, statuses = haproxies(process), Counter[int]()
         for haproxy in killed:
             haproxy.kill()
+        until(lambda: all(map(has_ended, killed)))
         replaced = math.inf
         while time.monotonic() < replaced + 3:  # in which the new one learns of the applications
             statuses[httpx.get(f"http://localhost:{port}/healthz").status_code] += 1
@@ -104,6 +106,13 @@ def test_a_killed_server_frees_its_port_and_a_second_one_stops_cleanly(certifica
         found = [(entry["status"], entry.get("model")) for entry in entries if entry["route"] == "/v1/predict"]
         assert sorted(found) == [(200, "ferry-small")] * 3 + [(499, None)]
     until_closed(port)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def haproxies(process: subprocess.Popen[str]) -> set[psutil.Process]:
