@@ -23,10 +23,13 @@ from cluster.serve import HAPROXY, serve_settings
 from tests.processes import running
 from tests.waiting import until
 
-pytestmark = pytest.mark.skipif(
-    "FERRY_HAPROXY" not in serve_settings() or shutil.which("setpriv") is None,
-    reason="HAProxy and setpriv are on Linux",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "FERRY_HAPROXY" not in serve_settings() or shutil.which("setpriv") is None,
+        reason="HAProxy and setpriv are on Linux",
+    ),
+]
 
 CONFIG = """
 global

@@ -98,5 +98,6 @@ def trainer(rank: int, store: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_do_not_depend_on_where_a_row_is(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(trainer, (str(tmp_path / "store"),), nprocs=2)

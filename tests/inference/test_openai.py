@@ -55,6 +55,7 @@ def test_follow_ups_appended_while_streaming_carry_their_history(chat_server) ->
     assert second["messages"][1]["content"] == "prompt 2"
 
 
+@pytest.mark.slow
 def test_requests_to_a_busy_endpoint_are_retried(chat_server) -> None:  # type: ignore[no-untyped-def]
     failures = iter([503, 429, 500])
     lock = threading.Lock()

@@ -83,6 +83,7 @@ def happy_scores(folder: Path, dataset: ShardedDataset) -> np.ndarray:
     return np.concatenate(batches)
 
 
+@pytest.mark.slow
 def test_a_loss_of_accuracy_is_refused_unless_allowed(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +115,7 @@ def test_without_data_only_what_keeps_the_outputs_is_exported(
     assert "needs --format openvino" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_registered_model_gets_a_version_with_tags_and_no_alias_moves(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,6 +114,7 @@ def test_answers_in_an_object_store(
     assert model["subsets"][0]["questions"] == FACES
 
 
+@pytest.mark.slow
 def test_models_are_evaluated_and_reported_side_by_side(
     workspace: Path, chat_server: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
