@@ -118,13 +118,20 @@ class FailureLine(UserCallback):
             return
         self.failures += 1
         rank, error = min(worker_exceptions.items())
-        error = getattr(error, "health_check_failure", error)  # why a worker does not answer
         what = (
             f"restart {self.failures} of {self.max_failures}, from the latest checkpoint"
             if self.failures <= self.max_failures
             else "no restarts are left"
         )
-        print(f"worker {rank} failed ({str(error).splitlines()[0]}); {what}", flush=True)
+        print(f"worker {rank} failed ({first_line(error)}); {what}", flush=True)
+
+
+def first_line(error: Exception) -> str:
+    """An exception of the loop without its traceback, or why a worker does not answer."""
+    error = getattr(error, "health_check_failure", error)
+    if cause := getattr(error, "_base_exc", None):
+        return f"{type(cause).__name__}: {cause}".splitlines()[0]
+    return str(error).splitlines()[0]
 
 
 def launch(
