@@ -7,7 +7,6 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, Worker
 
 from fer.training.launch import FailureLine
 
-
 TRACEBACK = "Traceback (most recent call last):"
 
 
