@@ -237,6 +237,8 @@ def find_lost(client: JobSubmissionClient, jobs: Sequence[JobDetails]) -> set[st
     """
     from ray.util.state import list_nodes
 
+    if not any(map(is_running, jobs)):
+        return set()
     alive = {node.node_id for node in list_nodes(client.get_address(), [("state", "=", "ALIVE")], limit=LISTED)}
     return {str(job.submission_id) for job in jobs if alive and is_lost(job, alive)}
 
