@@ -50,6 +50,8 @@ def main(options: ReplayOptions) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     recorded = SPACES[options.space]
+    if not recorded.file.exists():
+        sys.exit(f"{recorded.file} is not recorded yet: see benchmarks/search/record_fusion.py")
     table = Table(read_table(recorded.file)[1:], recorded)  # without the default, which is no random one
     budget = options.trials * sum(table.cost)
     out = Path(options.out)
