@@ -30,15 +30,15 @@ LEAVE = {0: UserExceptionWithTraceback(NodePreempted("10.0.0.3 will be taken awa
 
 @dataclass(frozen=True)
 class Rank(Worker):
-    """A worker of a group without Ray; ``told`` is what rank 0 has broadcast, in order."""
+    """A worker of a group without Ray; ``broadcasts``: what rank 0 has sent, in order."""
 
-    told: list[Any] = field(default_factory=list)
-    heard: Any = field(default_factory=itertools.count)
+    broadcasts: list[Any] = field(default_factory=list)
+    received: Any = field(default_factory=itertools.count)
 
     def broadcast(self, value: Any) -> Any:
         if self.is_rank_zero:
-            self.told.append(value)
-        return self.told[next(self.heard)]
+            self.broadcasts.append(value)
+        return self.broadcasts[next(self.received)]
 
 
 def test_all_workers_hear_of_it_before_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ def test_all_workers_hear_of_it_before_the_same_step(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(preemption.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(preemption, "draining_group_nodes", lambda: list(draining))
     first = Rank(0, 2, CPU)
-    notices = [PreemptionNotice(each) for each in (first, Rank(1, 2, CPU, told=first.told))]
+    notices = [PreemptionNotice(each) for each in (first, Rank(1, 2, CPU, broadcasts=first.broadcasts))]
     for step in range(100):
         draining[:] = ["10.0.0.3"] if step >= 50 else []
         clock[0] += 0.25
@@ -57,7 +57,7 @@ def test_all_workers_hear_of_it_before_the_same_step(monkeypatch: pytest.MonkeyP
             break
     assert 50 <= step < 50 + preemption.CHECK_SECONDS / 0.25
     assert notices[1].nodes == ["10.0.0.3"]
-    assert len(first.told) < 12, "not before each step"
+    assert len(first.broadcasts) < 12, "not before each step"
 
 
 def test_slow_steps_are_followed_by_a_look_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_slow_steps_are_followed_by_a_look_each(monkeypatch: pytest.MonkeyPatch)
     worker = Rank(0, 1, CPU)
     notice = PreemptionNotice(worker)
     assert not any(notice.arrived() for _ in range(5))
-    assert len(worker.told) == 5
+    assert len(worker.broadcasts) == 5
 
 
 def test_a_process_of_its_own_does_not_look() -> None:
@@ -80,8 +80,8 @@ def test_leaving_a_node_is_no_failure(capsys: pytest.CaptureFixture[str]) -> Non
     for _ in range(2):
         assert policy.make_decision(WorkerGroupError("leave", LEAVE)) == FailureDecision.RETRY
         line.after_exception(None, LEAVE)
-    told = capsys.readouterr().out
-    assert told == 2 * "10.0.0.3 will be taken away: going on without it, from a checkpoint of this step\n"
+    output = capsys.readouterr().out
+    assert output == 2 * "10.0.0.3 will be taken away: going on without it, from a checkpoint of this step\n"
     assert line.failures == 0
     assert policy.make_decision(WorkerGroupError("fail", {0: OSError("disk")})) == FailureDecision.RAISE
 
