@@ -25,6 +25,7 @@ pytest_plugins = [
     "tests.fixtures.browser",
     "tests.fixtures.chat_server",
     "tests.fixtures.classifier",
+    "tests.fixtures.ferbench",
     "tests.fixtures.mlflow_server",
     "tests.fixtures.nodes",
     "tests.fixtures.object_store",
