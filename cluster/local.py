@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from cluster.logs import redirect_logs
-from cluster.serve import choose_fallback_port, import_serve, serve_settings
+from cluster.serve import fallback_setting, import_serve, serve_settings
 from fer.cpus import cpu_count
 from fer.errors import UserError
 
@@ -64,8 +64,7 @@ def start_or_join(
         if os.environ.get("RAY_ADDRESS"):
             _join(set_up)
         else:
-            if serves:
-                choose_fallback_port()
+            os.environ.update(fallback_setting())
             _start(max(cpus, local_cpus), set_up, metrics_port)
     set_up_process()
 

@@ -22,7 +22,7 @@ from urllib.request import urlopen
 import psutil
 from pydantic import Field
 
-from cluster.serve import serve_settings
+from cluster.serve import fallback_setting, serve_settings
 from cluster.submission import TOKEN
 from fer.errors import UserError
 from fer.options import Options
@@ -129,9 +129,9 @@ def node_environment(config: StartConfig) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # jobs run `python`
     # A worker that leaves finishes its requests (Ray's default: 30 s at most). With the head, all of them end.
-    drain = {} if config.join else {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+    head = {} if config.join else {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"} | fallback_setting()
     settings = {"RAY_AUTH_MODE": "token", "RAY_LOGGER_LEVEL": "warning", "PATH": path}
-    return own | serve_settings() | drain | settings
+    return own | serve_settings() | head | settings
 
 
 def make_token() -> None:

@@ -7,9 +7,11 @@ for processes that Ferry starts; for `serve deploy`, a cluster sets them itself 
 from __future__ import annotations
 
 import os
+import random
 import socket
 import sys
 import tempfile
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +21,8 @@ from fer.cpus import cpu_count
 HAPROXY = Path(__file__).with_name("haproxy.sh")
 RETRIED_BYTES = 128 * 1024
 """Largest request that HAProxy holds until it is answered."""
+FALLBACK_PORTS = range(20_000, 30_000)
+"""Nothing else of Ray is there, and no outgoing connection."""
 DRAIN_SECONDS = 3
 """How long a replica that stops still takes requests. HAProxy stops sending them after half a second."""
 
@@ -65,15 +69,17 @@ def serve_settings() -> dict[str, str]:
     }
 
 
-def choose_fallback_port() -> None:
-    """Choose where Serve's own proxy takes the requests of applications without a replica, which start one.
+def fallback_setting() -> dict[str, str]:
+    """The environment variable for where Serve's own proxy takes requests that HAProxy has no replica for.
 
-    Its default is one port for all servers on a machine, which would then get each other's requests. This is for a
-    process that is about to start Ray, whose processes inherit the environment.
+    Its default is one port for all clusters on a machine, which would then get each other's requests. The processes of
+    a Ray inherit the variable, so this is for a process that is about to start one.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        os.environ["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] = str(probe.getsockname()[1])
+    while True:
+        port = random.choice(FALLBACK_PORTS)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("", port))
+            return {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(port)}
 
 
 def import_serve() -> None:

@@ -7,6 +7,8 @@ import pytest
 import ray
 
 from cluster.local import connect, find_interface
+from cluster.persistent import StartConfig, node_environment
+from cluster.serve import FALLBACK_PORTS
 from fer.errors import UserError
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
@@ -27,3 +29,11 @@ def test_collectives_use_the_interface_of_the_nodes_address() -> None:
     address = ray.util.get_node_ip_address()
     name = ray.remote(lambda: os.environ["GLOO_SOCKET_IFNAME"])
     assert ray.get(name.remote()) == find_interface(address)
+
+
+def test_two_clusters_of_a_machine_do_not_get_each_others_requests() -> None:
+    name = "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"
+    own = ray.get(ray.remote(lambda: os.environ[name]).remote())
+    persistent = node_environment(StartConfig())[name]
+    assert own != persistent
+    assert {int(own), int(persistent)} <= set(FALLBACK_PORTS)

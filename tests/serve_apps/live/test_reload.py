@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ from typing import Any
 import cv2
 import httpx
 import numpy as np
+import psutil
 import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
@@ -44,7 +43,7 @@ for (;;) {
 
 @pytest.fixture(scope="module")
 def url(start_live: Callable[..., str]) -> str:
-    return start_live()
+    return start_live(idle_seconds=600)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +62,8 @@ def page(url: str, frame: bytes, server_options: dict[str, Any]) -> Iterator[sub
 
 
 def test_the_page_reconnects_when_the_old_haproxy_ends(
-    url: str, frame: bytes, server_options: dict[str, Any], page: subprocess.Popen[str],
-    own_processes: Callable[[str], list[int]],
-) -> None:  # fmt: skip
+    url: str, frame: bytes, server_options: dict[str, Any], page: subprocess.Popen[str]
+) -> None:
     from ray import serve
 
     @serve.deployment(ray_actor_options={"num_cpus": 0})
@@ -78,7 +76,7 @@ def test_the_page_reconnects_when_the_old_haproxy_ends(
         socket.send(frame)
         assert json.loads(socket.recv(timeout=60))["faces"]
         wait_for(page, "answer")
-        old = own_processes("haproxy -db")
+        old = carriers(server_options["port"])
         serve.run(Other.bind(), name="other", route_prefix="/other")  # HAProxy reloads for every change
         deadline = time.monotonic() + 60
         while httpx.get(f"{url}/other").status_code != 200:
@@ -86,14 +84,23 @@ def test_the_page_reconnects_when_the_old_haproxy_ends(
             time.sleep(0.1)
         socket.send(frame)
         assert json.loads(socket.recv(timeout=60))["faces"], "the old HAProxy goes on"
-        for process in set(old) & set(own_processes("haproxy -db")):
-            os.kill(process, signal.SIGTERM)  # as it does itself, two minutes after the reload
+        for process in old:
+            process.terminate()  # as it does itself, two minutes after the reload
         with pytest.raises(ConnectionClosedError) as closed:
             socket.recv(timeout=60)
         assert closed.value.rcvd is None  # no close frame: code 1006
     wait_for(page, "Lost")
     wait_for(page, "answer")
     serve.delete("other")
+
+
+def carriers(port: int) -> list[psutil.Process]:
+    """The HAProxy processes that have the server's connections; there are two of them."""
+    connections = psutil.net_connections("tcp")
+    numbers = {each.pid for each in connections if each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED}
+    processes = [psutil.Process(number) for number in numbers]
+    assert all("haproxy" in process.name() for process in processes), processes
+    return processes
 
 
 def wait_for(page: subprocess.Popen[str], outcome: str) -> None:
