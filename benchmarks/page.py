@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from playwright.sync_api import Browser, sync_playwright
 
-from jobs.demo import free_port
+from cluster.ports import free_port
 from jobs.serve import Config, running
 
 WAYS = ("server, WebSocket", "server, requests", "this device")

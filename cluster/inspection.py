@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PROGRESS = re.compile(r"\b(stage|epoch|step|trial|question)s? +([\d,]+)/([\d,]+)")
 """How Ferry's jobs print where they are."""
-START_SECONDS = 30
+START_SECONDS = 120
 """A dashboard that has just started does not know its nodes yet."""
 
 

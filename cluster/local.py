@@ -18,7 +18,8 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from cluster.logs import redirect_logs
-from cluster.serve import fallback_setting, import_serve, serve_settings
+from cluster.serve import import_serve, serve_ports, serve_settings
+from cluster.token import make_token
 from fer.cpus import cpu_count
 from fer.errors import UserError
 
@@ -64,7 +65,7 @@ def start_or_join(
         if os.environ.get("RAY_ADDRESS"):
             _join(set_up)
         else:
-            os.environ.update(fallback_setting())
+            os.environ.update(serve_ports())
             _start(max(cpus, local_cpus), set_up, metrics_port)
     set_up_process()
 
@@ -138,6 +139,8 @@ def _start(cpus: float, set_up: Callable[[], None], metrics_port: int | None) ->
     """Start a local Ray; retry, because a loaded machine can exceed Ray's start-up limit of 30 seconds."""
     # A local Ray enables token authentication by itself, and warns about it.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    if os.environ.get("RAY_AUTH_MODE", "token") == "token":
+        make_token()
     # Ray would start workers ahead, which can't be used: they are not set up by `set_up_process`.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     logical = int(max(cpu_count(), cpus + 0.999))

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,15 +20,16 @@ from urllib.request import urlopen
 import psutil
 from pydantic import Field
 
-from cluster.serve import fallback_setting, serve_settings
-from cluster.submission import TOKEN
+from cluster.ports import free_port
+from cluster.serve import serve_ports, serve_settings
+from cluster.token import TOKEN, make_token
 from fer.errors import UserError
 from fer.options import Options
 
 STATE = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "ferry"
-AGENT_PORT = 52365
-"""Ray's default."""
-START_SECONDS = 90
+PORT, CLIENT_PORT = 6379, 10001
+"""Ray's defaults for the head, and for Ray Client."""
+START_SECONDS = 180
 STOP_SECONDS = 60
 """A node drains for up to 30 seconds."""
 
@@ -42,7 +41,7 @@ class StartConfig(Options):
     host: str = Field(
         "127.0.0.1", description="Address of this machine for the other nodes, and of the dashboard; loopback: none"
     )
-    port: int = Field(6379, ge=1, le=65535, description="Port of the head")
+    port: int = Field(PORT, ge=1, le=65535, description="Port of the head")
     dashboard_port: int = Field(8265, ge=1, le=65535, description="Port of the dashboard and the job server")
     cpus: int | None = Field(None, ge=0, description="CPUs that the node offers; unset: all")
     gpus: int | None = Field(None, ge=0, description="GPUs that the node offers; unset: all")
@@ -100,25 +99,18 @@ def command(config: StartConfig) -> list[str]:
         role += ["--dashboard-host", config.host, "--dashboard-port", str(config.dashboard_port)]
         # A job runs on the cluster that its node's folder names: the last one started with that folder.
         role += ["--temp-dir", f"/tmp/ray-{config.port}"]
+        role += ["--ray-client-server-port", str(CLIENT_PORT if config.port == PORT else free_port())]
     limits = [("--num-cpus", config.cpus), ("--num-gpus", config.gpus)]
     offered = [word for flag, number in limits if number is not None for word in (flag, str(number))]
     if config.labels:
         offered += ["--labels", ",".join(f"{name}={value}" for name, value in config.labels.items())]
     ray = str(Path(sys.executable).with_name("ray"))
+    # Ray's defaults are the same for all clusters of a machine. Without its port, a node takes no jobs.
+    ports = ["--min-worker-port", "0", "--max-worker-port", "0", "--dashboard-agent-listen-port", str(free_port())]
     return [
-        *(ray, "start", *role, "--node-ip-address", config.host, *offered),
-        *("--dashboard-agent-listen-port", str(_free_port(AGENT_PORT)), "--block", "--disable-usage-stats"),
+        *(ray, "start", *role, "--node-ip-address", config.host, *offered, *ports),
+        *("--block", "--disable-usage-stats"),
     ]
-
-
-def _free_port(preferred: int) -> int:
-    """That port, or another one if a second Ray on this machine has it; without its port, a node takes no jobs."""
-    with socket.socket() as probe:
-        try:
-            probe.bind(("", preferred))
-        except OSError:
-            probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def node_environment(config: StartConfig) -> dict[str, str]:
@@ -129,21 +121,9 @@ def node_environment(config: StartConfig) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # jobs run `python`
     # A worker that leaves finishes its requests (Ray's default: 30 s at most). With the head, all of them end.
-    head = {} if config.join else {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"} | fallback_setting()
+    head = {} if config.join else {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"} | serve_ports()
     settings = {"RAY_AUTH_MODE": "token", "RAY_LOGGER_LEVEL": "warning", "PATH": path}
     return own | serve_settings() | head | settings
-
-
-def make_token() -> None:
-    """Make the token that all nodes and clients of the cluster need, unless there is one; only its user can read it."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return
-    TOKEN.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        file = os.open(TOKEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(file, "w") as output:
-            output.write(secrets.token_hex(32))
-    TOKEN.chmod(0o600)
 
 
 def require_token() -> None:

@@ -7,22 +7,20 @@ for processes that Ferry starts; for `serve deploy`, a cluster sets them itself 
 from __future__ import annotations
 
 import os
-import random
-import socket
 import sys
 import tempfile
-from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from cluster.ports import free_port
 from fer.cpus import cpu_count
 
 HAPROXY = Path(__file__).with_name("haproxy.sh")
 RETRIED_BYTES = 128 * 1024
 """Largest request that HAProxy holds until it is answered."""
-FALLBACK_PORTS = range(20_000, 30_000)
-"""Nothing else of Ray is there, and no outgoing connection."""
+REPLICA_PORTS = 1000
+"""How many ports Serve has for replicas."""
 DRAIN_SECONDS = 3
 """How long a replica that stops still takes requests. HAProxy stops sending them after half a second."""
 
@@ -69,17 +67,19 @@ def serve_settings() -> dict[str, str]:
     }
 
 
-def fallback_setting() -> dict[str, str]:
-    """The environment variable for where Serve's own proxy takes requests that HAProxy has no replica for.
+def serve_ports() -> dict[str, str]:
+    """The environment for the ports of one cluster's Serve: of its replicas, and of its own proxy.
 
-    Its default is one port for all clusters on a machine, which would then get each other's requests. The processes of
-    a Ray inherit the variable, so this is for a process that is about to start one.
+    That takes requests which HAProxy has no replica for. By default, all clusters of a machine use the same ports: they
+    would get each other's requests, at once in the proxy, and in a replica with the port of one that has just ended.
+    The processes of a Ray inherit the variables, so this is for a process that is about to start one.
     """
-    while True:
-        port = random.choice(FALLBACK_PORTS)
-        with suppress(OSError), socket.socket() as probe:
-            probe.bind(("", port))
-            return {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(port)}
+    first = free_port()
+    return {
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),  # the next ones follow, if they are free
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + REPLICA_PORTS),
+    }
 
 
 def import_serve() -> None:

@@ -23,21 +23,20 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from cluster.token import TOKEN
 from fer.errors import UserError
 from fer.options import Options
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
-TOKEN = Path.home() / ".ray" / "auth_token"
-"""Where Ray looks for the token of a cluster."""
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 FORWARDED = re.compile(r"(FER|MLFLOW|AWS|GOOGLE|HF|HUGGING_FACE|FSSPEC|NCCL)_\w+")
 """Environment variables that a job gets, on all of its nodes."""
 EXCLUDED = [".git"]
 STOP_SECONDS = 60
 """How long a job that is stopped may take to end: a server finishes its requests first."""
-AGENT_SECONDS = 30
+AGENT_SECONDS = 120
 """How long a cluster that has just started may take until it accepts jobs."""
 MIB = 2**20
 LISTED = 10_000

@@ -52,8 +52,8 @@ def own_server() -> Iterator[tuple[str, Path]]:
     from PIL import Image
     from skimage import data
 
+    from cluster.ports import free_port
     from jobs import serve
-    from jobs.demo import free_port
 
     OUT.mkdir(parents=True, exist_ok=True)
     Image.fromarray(data.astronaut()).save(OUT / "portrait.png")

@@ -93,6 +93,7 @@ def request_prediction(config: DemoConfig, image: Path) -> dict:
     """Start the server, send it one image, stop it; its response."""
     import httpx
 
+    from cluster.ports import free_port
     from jobs import serve
 
     options = serve.Config(
@@ -121,14 +122,6 @@ def predict_portrait(out: Path) -> dict:
     rows = out / "portrait.jsonl"
     predict.main(PredictConfig(paths=[str(out / "portrait.png")], out=str(rows), draw=str(out / "annotated")))
     return json.loads(rows.read_text().splitlines()[0])
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def step(number: int, title: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.ports import free_port
 from fer import mlflow_buffer
 from fer.errors import UserError
 from fer.mlflow_buffer import EntryFile, flush, sync
@@ -17,7 +18,6 @@ from fer.mlflow_client import check_database, filesystem_type
 from fer.mlflow_send import send
 from fer.tracking import FULL_SERIES, Run, TrackingOptions, is_logged, start_run
 from jobs.__main__ import run_job
-from jobs.demo import free_port
 from tests.fixtures.mlflow_server import MlflowServer
 from tests.processes import running
 

@@ -19,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from jobs.demo import free_port
+from cluster.ports import free_port
 from tests.fixtures.object_store import ObjectStore
 
 ROOT = Path(__file__).parents[1]

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import torch
 
+from cluster.ports import free_port
 from fer.classifier.losses import build_loss
 from fer.classifier.model import build_model, load_model, new_spec, save_model
 from fer.classifier.options import LOSSES, LossOptions, ModelOptions, TrainConfig
@@ -29,7 +30,6 @@ from fer.labels import get_space
 from fer.plugins import Registry, load_object
 from jobs.__main__ import main
 from jobs.commands import JOBS, all_commands
-from jobs.demo import free_port
 from jobs.tune import find_space
 from serve_apps.options import APPS, ServeConfig
 from tests.processes import environment, running

@@ -19,7 +19,7 @@ CLIENTS = 16
 def run(machine: Machine, scratch: Path, figures: Figures) -> None:
     import httpx
 
-    from jobs.demo import free_port
+    from cluster.ports import free_port
     from jobs.serve import running
     from serve_apps.options import ServeConfig
 

@@ -26,8 +26,8 @@ from pydantic import Field
 
 from benchmarks.serving import fuzz_images, fuzz_requests, fuzz_websocket
 from benchmarks.serving.registered import RegisteredServer, registry
+from cluster.ports import free_port
 from fer.options import Options, parse
-from jobs.demo import free_port
 
 UPLOAD_SECONDS = 5
 """The server's --max-upload-seconds."""

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import psutil
 
-from jobs.demo import free_port
+from cluster.ports import free_port
 
 HERE = Path(__file__).parents[2]
 START_SECONDS = 120

@@ -23,10 +23,10 @@ from pydantic import Field
 from benchmarks.serving.load import photographs
 from benchmarks.serving.open_loop import OpenLoop, Phase, print_phases, split
 from benchmarks.serving.registered import PROXY, REPLICA, RegisteredServer, registry
+from cluster.ports import free_port
 from fer.options import Options, parse
 from fer.registry import promote, set_canary
 from fer.tracking import TrackingOptions
-from jobs.demo import free_port
 
 CONNECTIONS = 16
 """Connections with which saturation is measured."""

@@ -7,16 +7,16 @@ import pytest
 import ray
 
 from cluster.local import connect, find_interface
-from cluster.persistent import StartConfig, node_environment
-from cluster.serve import FALLBACK_PORTS
+from cluster.persistent import StartConfig, command, node_environment
+from cluster.serve import serve_ports
 from fer.errors import UserError
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 
 def test_a_cluster_that_is_too_small_is_a_user_error() -> None:
-    with pytest.raises(UserError, match=r"has 4 of the 64 CPUs that the job needs .*; use fewer --workers"):
-        connect(cpus=64)
+    with pytest.raises(UserError, match=r"has \d+ of the 4096 CPUs that the job needs .*; use fewer --workers"):
+        connect(cpus=4096)
 
 
 def test_workers_are_set_up_too() -> None:
@@ -32,8 +32,18 @@ def test_collectives_use_the_interface_of_the_nodes_address() -> None:
 
 
 def test_two_clusters_of_a_machine_do_not_get_each_others_requests() -> None:
-    name = "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"
-    own = ray.get(ray.remote(lambda: os.environ[name]).remote())
-    persistent = node_environment(StartConfig())[name]
-    assert own != persistent
-    assert {int(own), int(persistent)} <= set(FALLBACK_PORTS)
+    names = list(serve_ports())
+    own = ray.get(ray.remote(lambda: [os.environ[name] for name in names]).remote())
+    environment = node_environment(StartConfig())
+    persistent = [environment[name] for name in names]
+    assert len(names) == 3
+    assert not set(own) & set(persistent)
+    assert not {"8500", "30000", "31000"} & set(own + persistent), "Ray's defaults, which other programs have"
+
+
+def test_two_clusters_of_a_machine_have_ports_of_their_own() -> None:
+    commands = [command(StartConfig(port=port)) for port in (7001, 7002)]
+    for flag in ("--dashboard-agent-listen-port", "--ray-client-server-port"):
+        ports = {words[words.index(flag) + 1] for words in commands}
+        assert len(ports) == 2
+        assert not {"52365", "10001"} & ports

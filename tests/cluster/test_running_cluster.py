@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from cluster.ports import free_port
 from fer.data.synthetic import write_faces
-from jobs.demo import free_port
 from tests.fixtures.fer_command import Fer
 
 pytestmark = pytest.mark.slow

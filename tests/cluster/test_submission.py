@@ -19,9 +19,9 @@ import pytest
 from ray.job_submission import JobDetails
 
 from cluster.inspection import find_progress, gpus_of
+from cluster.ports import free_port
 from cluster.submission import MIB, SubmitOptions, check_size, environment_variables, is_lost, runtime_env
 from fer.errors import UserError
-from jobs.demo import free_port
 from jobs.jobs import duration
 from jobs.submit import check_job
 

@@ -19,9 +19,9 @@ import psutil
 import pytest
 from PIL import Image
 
+from cluster.ports import free_port
 from fer.errors import UserError
 from fer.options import parse
-from jobs.demo import free_port
 from serve_apps.applications import chosen_apps
 from serve_apps.options import ServeConfig
 from serve_apps.server import use_certificate

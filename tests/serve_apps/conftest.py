@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from cluster.ports import free_port
 from fer.registry import register
 from fer.tracking import TrackingOptions, start_run
-from jobs.demo import free_port
 from serve_apps.access.api_keys import SCOPES, add_key
 from tests.conftest import SHARED_DATA
 

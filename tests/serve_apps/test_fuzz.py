@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from benchmarks.serving import fuzz, fuzz_images
-from jobs.demo import free_port
+from cluster.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -16,13 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cluster.ports import free_port
 from fer.data.manifest import ShardedDataset
 from fer.vlm.chat import ChatFormat
 from fer.vlm.data_loader import row_image, row_turns
 from fer.vlm.deepspeed import CONFIGS
 from fer.vlm.model import load_model, load_processor
 from fer.vlm.options import ImageOptions, VlmModelOptions
-from jobs.demo import free_port
 
 pytestmark = pytest.mark.slow
 

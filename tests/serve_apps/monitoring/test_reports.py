@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from cluster.local import metrics_url
+from cluster.ports import free_port
 from fer.classifier.reference import Reference
 from fer.classifier.spec import ModelSpec
 from fer.data.images import encode_png
@@ -25,7 +26,6 @@ from fer.models.folder import update_spec
 from fer.registry import model_version, register
 from fer.tracking import TrackingOptions, start_run
 from jobs.__main__ import main
-from jobs.demo import free_port
 from jobs.serve import start
 from serve_apps.applications import chosen_apps
 from serve_apps.monitoring.request_log import FILES, log_folder
