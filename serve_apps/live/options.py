@@ -12,4 +12,6 @@ class LiveConfig(KeyOptions):
 
     max_connections: int = Field(32, ge=1, description="Connections to each replica, at most")
     max_frame_bytes: int = Field(2**20, ge=1, description="Largest encoded frame, in bytes")
-    idle_seconds: float = Field(60, gt=0, description="Close a connection without a frame for this long, in seconds")
+    idle_seconds: float = Field(
+        60, gt=0, description="Close a connection that sends no frame and waits for no answer for this long, in seconds"
+    )

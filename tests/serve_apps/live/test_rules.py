@@ -11,7 +11,8 @@ from fastapi import HTTPException, WebSocket
 
 from serve_apps.access.api_keys import ApiKey, digest
 from serve_apps.access.auth import Gate
-from serve_apps.live.app import Live, same_origin
+from serve_apps.live.app import LatestFrame, Live, same_origin
+from serve_apps.live.options import LiveConfig
 
 TOKEN = "a token for the tests"
 
@@ -69,3 +70,31 @@ def test_the_first_message_is_the_token(message: dict[str, object], allowed: boo
     else:
         with pytest.raises(HTTPException, match="401"):
             asyncio.run(main())
+
+
+class Silent:
+    """A connection whose client sends nothing more."""
+
+    def __init__(self) -> None:
+        self.closed: list[tuple[int, str]] = []
+
+    async def receive(self) -> None:
+        await asyncio.sleep(600)
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closed.append((code, reason))
+
+
+def test_a_connection_that_waits_for_an_answer_is_not_idle() -> None:
+    async def main() -> None:
+        socket, frames = Silent(), LatestFrame()
+        frames.put(b"a frame")
+        live = SimpleNamespace(config=LiveConfig(idle_seconds=0.02))
+        receiving = asyncio.create_task(Live.func_or_class.receive(live, socket, frames))  # type: ignore[attr-defined]
+        await asyncio.sleep(0.2)
+        assert not socket.closed
+        frames.answered, _, _ = await frames.take()
+        await receiving
+        assert socket.closed == [(1000, "idle")]
+
+    asyncio.run(main())
