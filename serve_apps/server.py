@@ -19,7 +19,7 @@ from fer.errors import UserError
 from serve_apps.applications import App
 from serve_apps.options import LimitOptions
 
-ROUTES_SECONDS = 60
+ROUTES_SECONDS = 180
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 

@@ -145,13 +145,13 @@ def test_the_slurm_script_returns_the_exit_code_of_its_command(tmp_path: Path) -
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "FERRY_VENV": sys.prefix,
-        "FERRY_NODE_WAIT": "60",
-        "SLURM_JOB_ID": "7",
+        "FERRY_NODE_WAIT": "200",
+        "SLURM_JOB_ID": str(os.getpid()),  # Ray's port follows from it
         "SLURM_JOB_NODELIST": "localhost",
         "SLURM_NNODES": "1",
         "SLURM_CPUS_ON_NODE": "2",
     }
     script = [*ISOLATED, str(CLUSTER / "slurm.sh"), "evaluate", "nonesuch", "--data", "none"]
-    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 2, done.stdout + done.stderr
     assert not list(tmp_path.glob(".ferry-*"))

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cluster.ports import free_port
 from cluster.serve import HAPROXY, serve_settings
 from tests.processes import running
 from tests.waiting import until
@@ -56,7 +57,7 @@ backend replicas
 listen stats
   bind *:8404
 """
-ENVIRONMENT = os.environ | serve_settings() | {"FERRY_UPLOAD_SECONDS": "1"}
+ENVIRONMENT = os.environ | serve_settings() | {"FERRY_UPLOAD_SECONDS": "3"}
 USE_BACKEND = "    use_backend replicas if TRUE\n"
 MANAGER = 'echo $$ >"$2.manager"; "$1" -db -f "$2" & wait; sleep 100'
 RAY = 'echo $$ >"$2.ray"; sh -c "$0" manager "$1" "$2" & wait; sleep 100'
@@ -100,9 +101,7 @@ def replica() -> Iterator[ThreadingHTTPServer]:
 @pytest.fixture
 def config(replica: ThreadingHTTPServer, tmp_path: Path) -> Iterator[Path]:
     """HAProxy's configuration, once it runs; beside it are files with the numbers of the processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     (folder := tmp_path / "node").mkdir()
     config = folder / "haproxy.cfg"
     config.write_text(CONFIG.format(folder=folder, port=port, replica=replica.server_port))
@@ -137,7 +136,7 @@ def test_every_503_of_a_busy_server_is_json(config: Path, replica: ThreadingHTTP
 
 
 def test_a_request_is_sent_to_another_replica_if_its_own_dies(config: Path) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port(config), timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port(config), timeout=60)
     for path in ("/", "/dying"):  # a second request of a connection: HAProxy would close that without an answer
         connection.request("POST", path, b"x" * 10_000)
         response = connection.getresponse()
@@ -155,7 +154,7 @@ def test_slow_requests_and_huge_headers_get_an_answer(config: Path) -> None:
         (head + b"\r\nx", b"408", b'{"detail"'),
         (huge, b"431", b'{"detail"'),
     ):
-        with socket.create_connection(("127.0.0.1", port(config)), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", port(config)), timeout=60) as connection:
             connection.sendall(sent)
             answer = connection.recv(10_000)
         assert answer.split()[1] == status
@@ -166,9 +165,9 @@ def test_the_second_haproxy_takes_over_and_ends_with_ray(config: Path) -> None:
     os.kill(number(config, "first"), signal.SIGKILL)
     until(lambda: listeners(port(config)) == 1)
     assert {get(config, "/")[0] for _ in range(50)} == {200}
-    time.sleep(2.5)  # it waits for Serve, which replaces the manager
+    wait_for_looks(config)  # it waits for Serve, which replaces the manager
     os.kill(number(config, "manager"), signal.SIGKILL)
-    time.sleep(1.5)
+    wait_for_looks(config)
     assert get(config, "/")[0] == 200
     os.kill(number(config, "ray"), signal.SIGKILL)
     until(lambda: not listeners(port(config)))
@@ -179,7 +178,7 @@ def test_a_new_manager_lets_the_second_haproxy_answer_until_it_knows_the_applica
     second, old = number(config, "second"), number(config, "first")
     assert os.getpgid(second) != os.getpgid(old), "Ray ends the process group of the manager"
     os.kill(old, signal.SIGKILL)
-    time.sleep(2.5)
+    wait_for_looks(config)
     os.kill(number(config, "manager"), signal.SIGKILL)
     with manager(config, plain(config).replace(USE_BACKEND, "")):
         until(lambda: number(config, "first") != old)
@@ -252,7 +251,21 @@ def plain(config: Path) -> str:
 def number(config: Path, name: str) -> int:
     """A process: "ray", "manager", or the "first" or "second" HAProxy."""
     file = config.with_name(f"{name}.pid") if name in ("first", "second") else Path(f"{config}.{name}")
+    until(file.read_text)  # while it is written, it is empty
     return int(file.read_text())
+
+
+def wait_for_looks(config: Path) -> None:
+    """Wait until the script with the second HAProxy has looked three times who else runs: it sleeps before each."""
+    script = psutil.Process(number(config, "second")).parent()
+    assert script is not None
+    sleeps: set[int] = set()
+
+    def look() -> bool:
+        sleeps.update(child.pid for child in script.children())
+        return len(sleeps) > 1 + 3 + 1  # HAProxy, and the sleep after the third look
+
+    until(look)
 
 
 def port(config: Path) -> int:
@@ -261,7 +274,7 @@ def port(config: Path) -> int:
 
 def get(config: Path, path: str, *headers: tuple[str, bytes]) -> tuple[int, dict, http.client.HTTPMessage]:
     """The status, the body, and the headers of an answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port(config), timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port(config), timeout=60)
     connection.putrequest("GET", path)
     for name, value in headers:
         connection.putheader(name, value)
@@ -273,7 +286,10 @@ def get(config: Path, path: str, *headers: tuple[str, bytes]) -> tuple[int, dict
 
 
 def runs(process: int) -> bool:
-    return psutil.pid_exists(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def listeners(port: int) -> int:

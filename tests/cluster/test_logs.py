@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from cluster.logs import FILE_ONLY
+from tests.processes import running
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = f"""
 import logging
 import sys
-import time
 from types import ModuleType
 
 import ray
@@ -42,7 +42,7 @@ def main(config):
     connect(cpus=2)
     log("driver")
     ray.get(ray.remote(log).remote("worker"))
-    time.sleep(2)  # until the worker's lines have arrived
+    sys.stdin.readline()  # until the worker's lines have arrived
     raise RuntimeError("the job is broken")
 
 
@@ -56,10 +56,16 @@ jobs.__main__.run_job("broken", [])
 @pytest.mark.slow
 def test_the_console_has_one_line_for_each_warning_that_matters_and_the_file_has_everything() -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}  # not the tests' cluster
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=ROOT, env=env | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
-    console = re.sub(r"\x1b\[\d+m|pid=\d+", "", done.stdout + done.stderr)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    command = [sys.executable, "-c", PROGRAM]
+    with running(command, cwd=ROOT, env=env | {"PYTHONPATH": str(ROOT)}, **pipes) as process:
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if sum("in the worker" in each for each in printed) == 2:
+                break
+        printed += process.communicate("\n")[0]
+    console = re.sub(r"\x1b\[\d+m|pid=\d+", "", "".join(printed))
     lines = [line for line in console.splitlines() if "Ray: " in line]
     assert lines == ["Ray: a warning in the driver"] * 2 + ["(log ) Ray: a warning in the worker"] * 2, console
     assert "second line" not in console

@@ -25,6 +25,7 @@ import pytest
 from cluster.ports import free_port
 from fer.data.synthetic import write_faces
 from tests.fixtures.fer_command import Fer
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +102,7 @@ def waiting_job(cluster: RunningCluster) -> Iterator[tuple[int, str]]:
     with fer.running("submit", "train", "--", "--data", "faces", "--workers", "9", "--name", "waits") as submitted:
         assert any("waiting 600 s at most" in line for line in submitted.stdout)
         submitted.send_signal(signal.SIGINT)
-        _, errors = submitted.communicate(timeout=60)
+        _, errors = submitted.communicate(timeout=200)
     yield submitted.returncode, errors
     assert "checkpoints stay" in fer("jobs", "stop", "waits").stdout
 
@@ -119,7 +120,7 @@ def test_a_lost_connection_leaves_a_job_running(cluster: RunningCluster) -> None
     ):
         assert any("waiting 600 s at most" in line for line in follower.stdout)
         cut()
-        _, errors = follower.communicate(timeout=60)
+        _, errors = follower.communicate(timeout=200)
     assert follower.returncode == 130
     assert errors == "\nlost the connection; waits goes on. Its log, once it is back: fer jobs logs waits\n"
     assert "running" in cluster.fer("jobs", "list").stdout
@@ -128,6 +129,7 @@ def test_a_lost_connection_leaves_a_job_running(cluster: RunningCluster) -> None
 @pytest.mark.usefixtures("waiting_job")  # a worker
 def test_without_the_token_nothing_answers(cluster: RunningCluster) -> None:
     token = (cluster.home / ".ray" / "auth_token").read_text()
+    until(lambda: set(RUN_CODE) <= set(listening_addresses(cluster.home)))
     listening = listening_addresses(cluster.home)
     for process, endpoints in RUN_CODE.items():
         for endpoint in endpoints:
@@ -177,11 +179,12 @@ def listening_addresses(home: Path) -> dict[str, list[tuple[str, int]]]:
     record = json.loads((home / "state" / "ferry" / "cluster.json").read_text())
     found: dict[str, list[tuple[str, int]]] = {}
     for process in psutil.Process(record["pid"]).children(recursive=True):
-        words = process.cmdline()[:4]
-        name = next((name for name in RUN_CODE if any(name in word for word in words)), "others")
-        for each in process.net_connections("tcp"):
-            if each.status == psutil.CONN_LISTEN:
-                found.setdefault(name, []).append((each.laddr.ip, each.laddr.port))
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            words = process.cmdline()[:4]
+            name = next((name for name in RUN_CODE if any(name in word for word in words)), "others")
+            for each in process.net_connections("tcp"):
+                if each.status == psutil.CONN_LISTEN:
+                    found.setdefault(name, []).append((each.laddr.ip, each.laddr.port))
     return found
 
 
@@ -195,7 +198,7 @@ def ask(addresses: list[tuple[str, int]], endpoint: str, token: str | None) -> s
 
 def ask_http(host: str, port: int, endpoint: str, headers: dict[str, str]) -> str:
     method, path = endpoint.split()
-    connection = HTTPConnection(host.removeprefix("::ffff:").replace("::", "127.0.0.1"), port, timeout=10)
+    connection = HTTPConnection(host.removeprefix("::ffff:").replace("::", "127.0.0.1"), port, timeout=60)
     try:
         connection.request(method, path, headers=headers)
         status, body = (response := connection.getresponse()).status, response.read(100)
@@ -216,7 +219,7 @@ def ask_grpc(host: str, port: int, endpoint: str, headers: dict[str, str]) -> st
     with grpc.insecure_channel(f"{address}:{port}") as channel:
         call = channel.unary_unary(f"/{endpoint}")
         try:
-            call(b"", metadata=metadata, timeout=10)
+            call(b"", metadata=metadata, timeout=60)
         except grpc.RpcError as error:
             unknown = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE)
             if error.code() in unknown:

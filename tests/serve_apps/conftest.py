@@ -39,10 +39,10 @@ def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def api_keys(key_file: Path) -> dict[str, str]:
-    """Keys of every server: one for nothing but models and their files, and one for six requests a minute."""
+    """Keys of every server: one for nothing but models and their files, and one for one request a minute."""
     return {
         "metadata": add_key(key_file, "metadata", ["metadata"], None),
-        "slow": add_key(key_file, "slow", SCOPES, 6),
+        "slow": add_key(key_file, "slow", SCOPES, 1),
     }
 
 

@@ -25,4 +25,4 @@ def test_a_killed_process_takes_its_children_with_it() -> None:
     with running([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
         child = psutil.Process(int(parent.stdout.readline()))
         os.kill(parent.pid, signal.SIGKILL)
-        child.wait(timeout=10)
+        child.wait(timeout=60)

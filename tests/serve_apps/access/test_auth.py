@@ -79,7 +79,8 @@ def test_a_key_above_its_rate_is_told_when_to_come_back() -> None:
         gate.admit(request("Bearer other"), "predict")
 
 
-def test_replicas_share_the_rate() -> None:
+def test_replicas_share_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_apps.access.auth.time.monotonic", lambda: 1.0)
     gates = [Gate([key("k", "secret", ["predict"], rate=600)]) for _ in range(4)]
     admitted = 0
     for gate in gates:

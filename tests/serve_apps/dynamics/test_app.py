@@ -26,6 +26,7 @@ from serve_apps.dynamics.inference import load_dynamics_model, predict_frame
 from serve_apps.options import DynamicsServeConfig
 from serve_apps.request_parsing import DynamicsFrame
 from serve_apps.schema import DynamicsResponse
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -173,10 +174,8 @@ def test_without_requests_no_replica_runs_and_the_next_requests_wait_for_one(
     monkeypatch.setattr("serve_apps.deployment.IDLE_SECONDS", 1)
     config = DynamicsServeConfig(**server_options, model=str(model), min_replicas=0, device="cpu")
     start([App("idle", "/idle", build_app, ready_args(config))], config)
-    deadline = time.monotonic() + 60
-    while running("idle"):
-        assert time.monotonic() < deadline, "the last replica has not ended"
-        time.sleep(0.2)
+    until(lambda: not running("idle"))
+    deadline = time.monotonic() + 120
 
     def post(_: int) -> httpx.Response:
         """On a new connection, until it is not with an HAProxy that does not know the application yet."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,12 +14,14 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from tests.waiting import until
+
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def url(start_live: Callable[..., str]) -> str:
-    return start_live(max_connections=2, max_frame_bytes=200_000, idle_seconds=3)
+    return start_live(max_connections=2, max_frame_bytes=200_000, idle_seconds=10)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,8 @@ def stream(url: str, server_options: dict[str, Any]) -> Callable[..., Any]:
         token: str | None = server_options["token"], model: str | None = None, **arguments: Any
     ) -> Iterator[ClientConnection]:
         query = f"?model={model}" if model else ""
-        with connect(url.replace("http", "ws") + "/live/stream" + query, **arguments) as socket:
+        address = url.replace("http", "ws") + "/live/stream" + query
+        with connect(address, open_timeout=60, **arguments) as socket:
             if token:
                 socket.send(json.dumps({"token": token}))
             yield socket
@@ -160,7 +162,4 @@ def closed(socket: ClientConnection, code: int) -> str:
 
 
 def wait_for_connections(url: str, count: int) -> None:
-    deadline = time.monotonic() + 20
-    while httpx.get(f"{url}/live/healthz").json() != {"connections": count}:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: httpx.get(f"{url}/live/healthz", timeout=60).json() == {"connections": count})

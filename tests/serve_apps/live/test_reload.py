@@ -6,7 +6,6 @@ import base64
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
 from tests.processes import running
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -71,17 +71,14 @@ def test_the_page_reconnects_when_the_old_haproxy_ends(
         def __call__(self, request: Any) -> str:
             return "other"
 
-    with connect(url.replace("http", "ws") + "/live/stream") as socket:
+    with connect(url.replace("http", "ws") + "/live/stream", open_timeout=60) as socket:
         socket.send(json.dumps({"token": server_options["token"]}))
         socket.send(frame)
         assert json.loads(socket.recv(timeout=60))["faces"]
         wait_for(page, "answer")
         old = carriers(server_options["port"])
         serve.run(Other.bind(), name="other", route_prefix="/other")  # HAProxy reloads for every change
-        deadline = time.monotonic() + 60
-        while httpx.get(f"{url}/other").status_code != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: httpx.get(f"{url}/other", timeout=60).status_code == 200)
         socket.send(frame)
         assert json.loads(socket.recv(timeout=60))["faces"], "the old HAProxy goes on"
         for process in old:
@@ -97,8 +94,8 @@ def test_the_page_reconnects_when_the_old_haproxy_ends(
 def carriers(port: int) -> list[psutil.Process]:
     """The HAProxy processes that have the server's connections; there are two of them."""
     connections = psutil.net_connections("tcp")
-    numbers = {each.pid for each in connections if each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED}
-    processes = [psutil.Process(number) for number in numbers]
+    found = [each for each in connections if each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED]
+    processes = [psutil.Process(number) for number in {each.pid for each in found} if number]  # else not accepted yet
     assert all("haproxy" in process.name() for process in processes), processes
     return processes
 

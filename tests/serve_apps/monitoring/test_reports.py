@@ -116,8 +116,12 @@ def test_feedback_reaches_the_replica_that_answered(client: httpx.Client, answer
 
 
 def test_the_log_has_a_line_for_each_request(client: httpx.Client, answers: list[httpx.Response]) -> None:
-    lines = "".join(file.read_text() for file in log_folder().glob(FILES)).splitlines()
-    entries = {entry["request_id"]: entry for entry in map(json.loads, lines)}
+    def read() -> dict[str, dict[str, Any]]:
+        lines = "".join(file.read_text() for file in log_folder().glob(FILES)).splitlines(keepends=True)
+        return {entry["request_id"]: entry for entry in (json.loads(line) for line in lines if line.endswith("\n"))}
+
+    until(lambda: {response.headers["X-Request-ID"] for response in answers} <= set(read()))  # written after the answer
+    entries = read()
     for response in answers:
         entry = entries[response.headers["X-Request-ID"]]
         assert (entry["route"], entry["status"], entry["faces"]) == ("/v1/predict", 200, 1)
@@ -139,13 +143,13 @@ def test_prometheus_finds_every_metric(client: httpx.Client, answers: list[httpx
         f"ray_fer_drift_psi{{.*{tags.replace(',.*role', ',.*of=.labels.,.*role')}",
         'ray_fer_drift_psi_chance{.*of="confidence"',
     ]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     missing = expected
     while missing:
         assert time.monotonic() < deadline, missing
         time.sleep(1)
         client.post("/v1/predict", content=IMAGES[0], headers={"Content-Type": "image/png"})
-        text = httpx.get(metrics_url()).text
+        text = httpx.get(metrics_url(), timeout=60).text
         missing = [line for line in expected if not re.search(line, text)]
     counts = re.findall(r'^ray_fer_stage_ms_sum{.*stage="waiting".*} (\S+)$', text, re.MULTILINE)
     assert sum(map(float, counts)) > 0
@@ -164,7 +168,7 @@ def test_every_query_of_the_dashboard_and_the_alerts_finds_data(
     command = ["prometheus", f"--config.file={tmp_path}/prometheus.yaml", f"--storage.tsdb.path={tmp_path}/data"]
     with running([*command, f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL):
         # Values reach Prometheus ten seconds after they were recorded, and a rate needs two of them.
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         empty = queries()
         while empty:
             assert time.monotonic() < deadline, empty
@@ -180,7 +184,7 @@ def result(port: int, query: str) -> list[Any]:
     """The data that a query of the dashboard finds; those of an alert without their limits, and for any error."""
     plain = query.replace("$__rate_interval", "1m").replace("$model", ".*").split(" > ")[0].replace("5..", "...")
     try:
-        answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": plain}).json()
+        answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": plain}, timeout=60).json()
     except httpx.ConnectError:  # it is starting
         return []
     assert answer["status"] == "success", answer

@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from starlette.testclient import TestClient
 from serve_apps.monitoring.request_log import LOGGER, GrowingFile, JsonLine, TextLine, note_response, print_request_logs
 from serve_apps.responses import new_api
 from tests.serve_apps.monitoring.test_observations import answer
+from tests.waiting import until
 
 api = new_api("test", "an application with a log")
 
@@ -91,10 +91,7 @@ def test_lines_of_all_replicas_are_printed_to_the_last(tmp_path: Path) -> None:
     printer = threading.Thread(target=print_request_logs, args=(tmp_path, out, stop))
     printer.start()
     (tmp_path / "requests-1.log").write_text("one\n")
-    deadline = time.monotonic() + 10
-    while "one" not in out.getvalue():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: "one" in out.getvalue())
     (tmp_path / "requests-2.log").write_text("two\n")
     stop.set()
     printer.join()
