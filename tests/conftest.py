@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from fer.tracking import Run
 
 # A worker's report waits for the next poll of its controller, which is a second away by default.
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
+
+# The examples of every run are the same, however slow the machine is: a test fails because of a change, not by chance.
+settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("same")
 
 pytest_plugins = [
     "tests.fixtures.browser",
@@ -38,6 +44,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with long tests come first, so that no test process is left with one at the end."""
     files = {name: {item.path for item in items if item.get_closest_marker(name)} for name in ("vllm", "slow")}
     items.sort(key=lambda item: (item.path not in files["vllm"], item.path not in files["slow"]))
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """torch's random numbers do not depend on the tests that this process has run before, which differ by chance."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 KillWorkerWhen = Callable[[Path, Callable[[dict[str, Any]], bool], list[int]], threading.Thread]
@@ -111,16 +124,15 @@ def kill_worker_when(own_processes: Callable[[str], list[int]]) -> KillWorkerWhe
     """
 
     def watch(run: Path, condition: Callable[[dict[str, Any]], bool], killed: list[int]) -> None:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 400
         while time.monotonic() < deadline:
             states = []
             for file in run.glob("checkpoint_*/trainer_state.json"):
                 with suppress(OSError, ValueError):  # being written or deleted
                     states.append(json.loads(file.read_text()))
-            if any(condition(state) for state in states):
-                worker = own_processes("ray::RayTrainWorker")[0]
-                killed.append(worker)
-                os.kill(worker, signal.SIGKILL)
+            if any(condition(state) for state in states) and (workers := own_processes("ray::RayTrainWorker")):
+                killed.append(workers[0])
+                os.kill(workers[0], signal.SIGKILL)
                 return
             time.sleep(0.02)
 

@@ -100,10 +100,10 @@ def test_a_bucket_is_packed_and_one_is_loaded_while_one_is_on_its_way() -> None:
             events.append(name)
             yield name, weight
 
-    send_weights(communicator, source(), make_specs(weights), Deadline(1), max_bytes=16)
+    send_weights(communicator, source(), make_specs(weights), Deadline(60), max_bytes=16)
     assert events == ["a", "start", "b", "wait", "start", "c", "wait", "start", "wait"]
     events.clear()
-    for [(name, _)] in receive_weights(communicator, make_specs(weights), Deadline(1), max_bytes=16):
+    for [(name, _)] in receive_weights(communicator, make_specs(weights), Deadline(60), max_bytes=16):
         events.append(name)
     assert events == ["start", "wait", "start", "a", "wait", "start", "b", "wait", "c"]
 
@@ -114,19 +114,19 @@ def test_received_weights_equal_sent_weights(max_bytes: int) -> None:
     torch.manual_seed(0)
     weights = {"a": torch.randn(3, 5), "b": torch.randn(7).bfloat16(), "c": torch.randn(())}
     specs = make_specs(weights)
-    store = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
+    store = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=120))
     received: dict[str, torch.Tensor] = {}
 
     def engine() -> None:
-        client = dist.TCPStore("127.0.0.1", store.port, 2, is_master=False, timeout=timedelta(seconds=30))
-        for bucket in receive_weights(Communicator(client, 1, 2, CPU, 30), specs, Deadline(30), max_bytes):
+        client = dist.TCPStore("127.0.0.1", store.port, 2, is_master=False, timeout=timedelta(seconds=120))
+        for bucket in receive_weights(Communicator(client, 1, 2, CPU, 120), specs, Deadline(120), max_bytes):
             received.update((name, weight.clone()) for name, weight in bucket)
 
     thread = threading.Thread(target=engine)
     thread.start()
-    sender = Communicator(store, 0, 2, CPU, 30)
-    sums = send_weights(sender, weights.items(), specs, Deadline(30), max_bytes=max_bytes)
-    thread.join(30)
+    sender = Communicator(store, 0, 2, CPU, 120)
+    sums = send_weights(sender, weights.items(), specs, Deadline(120), max_bytes=max_bytes)
+    thread.join(120)
     assert sums == {name: checksum(weight).item() for name, weight in received.items()}
     assert received.keys() == weights.keys()
     for name, weight in weights.items():

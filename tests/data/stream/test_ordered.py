@@ -1,6 +1,7 @@
 """Parallel maps over a stream: in order, however long each item takes, and no further ahead than they say."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 
@@ -37,9 +38,8 @@ def test_threads_keep_the_order_and_stay_a_few_items_ahead() -> None:
 
 def test_more_than_four_threads_compute() -> None:
     """As many as are asked for: Ray Data's own are at most four."""
-    started = time.perf_counter()
-    list(on_threads(lambda _: time.sleep(0.1), range(12), threads=12))
-    assert time.perf_counter() - started < 0.3
+    all_at_once = threading.Barrier(12)
+    list(on_threads(lambda _: all_at_once.wait(60), range(12), threads=12))
 
 
 def test_an_error_comes_in_its_place() -> None:
