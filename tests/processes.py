@@ -17,7 +17,7 @@ GRACE = 60
 
 @contextmanager
 def running(
-    command: Sequence[str | Path], *, stop: int = signal.SIGKILL, limit: float = 300, **options: Any
+    command: Sequence[str | Path], *, stop: int = signal.SIGKILL, limit: float = 600, **options: Any
 ) -> Iterator[subprocess.Popen[Any]]:
     """A process in a ``with`` block, which gets the signal ``stop`` at the end, and is killed if that does not end it.
 

@@ -42,7 +42,7 @@ def test_several_writers_lose_nothing(running_server: MlflowServer, tmp_path: Pa
         subprocess.Popen([sys.executable, "-c", PROGRAM, str(number), *words], stdout=subprocess.PIPE, text=True)
         for number in range(WRITERS)
     ]
-    own = [writer.communicate(timeout=200)[0].strip() for writer in writers]
+    own = [writer.communicate(timeout=400)[0].strip() for writer in writers]
     client = MlflowClient(running_server.uri)
     for number, run_id in enumerate(own):
         history = client.get_metric_history(run_id, "loss")

@@ -58,7 +58,7 @@ class Machine:
 
     def close(self) -> None:
         if self.shell:
-            self.shell.communicate(timeout=60)
+            self.shell.communicate(timeout=180)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -121,7 +121,7 @@ def serving(machine: Machine, model: str) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(60)
+            process.wait(180)
         finally:
             if process.poll() is None:
                 kill_all(process)
@@ -137,7 +137,7 @@ def machines(s3: ObjectStore, tmp_path: Path) -> Iterator[tuple[Machine, Machine
 
 @pytest.mark.faults
 @pytest.mark.slow
-@pytest.mark.timeout(800)
+@pytest.mark.timeout(1100)
 def test_everything_on_s3(s3: ObjectStore, tmp_path: Path, machines: tuple[Machine, Machine]) -> None:
     from fer.data.synthetic import write_faces
     from fer.storage import upload_folder

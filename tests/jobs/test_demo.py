@@ -19,7 +19,7 @@ def test_the_demo_runs_and_its_output_raises_no_alarm(tmp_path: Path) -> None:
     env |= {"PYTHONPATH": str(ROOT), "RAY_DATA_STARVATION_WARNING_DELAY_S": "0"}  # warn at once, not after a minute
     # Ray's workers have another working directory: a relative path must be the same one for them.
     demo = subprocess.run(
-        COMMAND, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=540
+        COMMAND, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=800
     )
     output = demo.stdout
     assert demo.returncode == 0, output
