@@ -164,7 +164,7 @@ class BatchWorker:
             pixels = decode_rgb(image)
         except BadRow as error:
             return error
-        return encode_for_model(pixels, side)
+        return encode_for_model(pixels, side, compress=self.config.kind == "endpoint")
 
 
 def _second_turn(item: BatchItem, response: Response, image: bytes) -> Request | None:
