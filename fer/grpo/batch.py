@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from fer.grpo.loss import group_advantages, has_signal
 from fer.grpo.prompts import PromptExample
 from fer.grpo.rewards import RewardInput, RewardScore, RewardScorer
 from fer.grpo.rollout import Completion, RolloutOutput
+from fer.grpo.shared_prompts import SharedPrompts, group_by_prompt
 from fer.vlm.shared_images import IMAGE_OF_ROW
 
 
@@ -58,7 +60,7 @@ class RolloutBatch:
     """Completions of one forward pass, padded on the right."""
 
     inputs: dict[str, Tensor]
-    """input_ids (N, T), attention_mask (N, T), and the model's image inputs."""
+    """input_ids (N, T), attention_mask (N, T), and the model's image inputs; or those of `SharedPrompts`."""
     start: int
     """Position of the first completion token of any row; logits are needed from there on."""
     mask: Tensor
@@ -67,14 +69,13 @@ class RolloutBatch:
     """Log-probabilities (N, T - start) of these tokens under the engine that sampled them; 0 elsewhere."""
     advantages: Tensor
     """(N)"""
+    num_tokens: int
+    """Tokens of prompts and completions, without padding."""
+    shared_tokens: Tensor | None = None
+    """With `SharedPrompts`: which tokens of the inputs are the completions', row by row."""
     old_logprobs: Tensor | None = None
     """Log-probabilities at the start of the step, from the first pass over the batch."""
     ref_logprobs: Tensor | None = None
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens without padding."""
-        return int(self.inputs["attention_mask"].sum())
 
 
 def score_group(example: PromptExample, output: RolloutOutput, scorer: RewardScorer, max_tokens: int) -> RolloutGroup:
@@ -96,25 +97,43 @@ def make_rows(groups: Sequence[RolloutGroup], scale_rewards: bool) -> list[Row]:
 
 
 def make_batches(
-    rows: Sequence[Row], batch_size: int, pad_id: int, share_images: bool = False
+    rows: Sequence[Row],
+    batch_size: int,
+    pad_id: int,
+    share_images: bool = False,
+    shared_prompts: SharedPrompts | None = None,
 ) -> Iterator[RolloutBatch]:
     """Batches of rows, sorted by length so that little is padded.
 
     They have ``batch_size`` rows on average, fewer where rows are long: about the same tokens, padding included. Their
     number depends on the number of rows only, so all trainers have equally many, as ZeRO-3 requires.
+
+    With ``shared_prompts``, if that saves work, rows are sorted by prompt, and batches have equally many.
     """
-    rows = sorted(rows, key=lambda row: row.num_tokens, reverse=True)
-    first = 0
-    for size in balanced_sizes([row.num_tokens for row in rows], -(-len(rows) // batch_size)):
-        part = rows[first : first + size]
-        yield pad_batch(
+    number = -(-len(rows) // batch_size)
+    by_prompt = [rows[i] for group in group_by_prompt(rows) for i in group]
+    parts = split(by_prompt, [len(part) for part in torch.arange(len(rows)).tensor_split(number)])
+    if shared_prompts is None or not shared_prompts.saves_work(parts):
+        shared_prompts = None
+        rows = sorted(rows, key=lambda row: row.num_tokens, reverse=True)
+        parts = split(rows, balanced_sizes([row.num_tokens for row in rows], number))
+    for part in parts:
+        batch = pad_batch(
             [row.example for row in part],
             [row.completion for row in part],
             torch.tensor([row.advantage for row in part]),
             pad_id,
             share_images,
         )
-        first += size
+        if shared_prompts is not None:
+            batch.inputs, batch.shared_tokens = shared_prompts.lay_out(part, pad_id)
+        yield batch
+
+
+def split(rows: Sequence[Row], sizes: Sequence[int]) -> list[Sequence[Row]]:
+    """Consecutive parts of the rows, of these sizes."""
+    ends = list(accumulate(sizes))
+    return [rows[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
 def balanced_sizes(lengths: Sequence[int], batches: int) -> list[int]:
@@ -177,4 +196,4 @@ def pad_batch(
         numbers = {id(example): number for number, example in enumerate(distinct)}
         inputs[IMAGE_OF_ROW] = torch.tensor([numbers[id(example)] for example in examples])
     start = int(starts.min())
-    return RolloutBatch(inputs, start, mask[:, start:], logprobs[:, start:], advantages)
+    return RolloutBatch(inputs, start, mask[:, start:], logprobs[:, start:], advantages, int(ends.sum()))

@@ -11,6 +11,7 @@ from torch import Tensor
 from fer.grpo.batch import RolloutBatch, pad_batch
 from fer.grpo.prompts import PromptExample
 from fer.grpo.rollout import Completion
+from fer.grpo.shared_prompts import BRANCHES, branch_mask
 from fer.vlm.scoring import score_tokens
 from fer.vlm.validation import to_device
 
@@ -24,7 +25,11 @@ def batch_logprobs(
     """
     inputs = to_device(batch.inputs, masked_token_ids.device)
     mask = batch.mask.to(masked_token_ids.device)
-    tokens = torch.nn.functional.pad(mask, (batch.start, 0))
+    if batch.shared_tokens is None:
+        tokens = torch.nn.functional.pad(mask, (batch.start, 0))
+    else:
+        tokens = batch.shared_tokens.to(mask.device)
+        inputs["attention_mask"] = branch_mask(inputs.pop(BRANCHES))
     scores = score_tokens(model, inputs, tokens, temperature=temperature, masked_token_ids=masked_token_ids)
     logprobs, entropies = (torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, each) for each in scores)
     return logprobs, entropies

@@ -15,6 +15,7 @@ from fer.grpo.logprobs import batch_logprobs
 from fer.grpo.loss import Totals, importance_weights, policy_loss
 from fer.grpo.options import GrpoConfig
 from fer.grpo.reference import load_reference
+from fer.grpo.shared_prompts import find_shared_prompts
 from fer.grpo.step import Step
 from fer.training.flops import count_flops
 from fer.training.seeding import derive_seed
@@ -41,13 +42,16 @@ class PolicyUpdate:
             temperature=config.temperature,
             masked_token_ids=torch.tensor(masked_token_ids, dtype=torch.long, device=self.device),
         )
+        self.shared_prompts = find_shared_prompts(trainer.engine.module)
         self.flops_per_token: float | None = None
 
     def __call__(self, groups: Sequence[RolloutGroup], step: Step) -> None:
         trainer, config = self.trainer, self.config
         with step.phase("update"):
             rows = balance_rows(make_rows(groups, scale_rewards=config.loss != "dr_grpo"))
-            batches = list(make_batches(rows, config.batch_size, self.pad_token_id, trainer.share_images))
+            batches = list(
+                make_batches(rows, config.batch_size, self.pad_token_id, trainer.share_images, self.shared_prompts)
+            )
             sums = torch.tensor([[len(batch.mask), batch.mask.sum(), batch.num_tokens] for batch in batches]).sum(0)
             completions, tokens, _ = trainer.all_reduce_sum(sums).tolist()
             step.num_tokens = int(sums[2])
