@@ -114,10 +114,11 @@ def table() -> list[str]:
     ]
     for row in found:
         memory: dict[str, Any] = {name: f"{size / 1e9:.0f}" for name, size in row.memory.items()}
+        buffers = (row.memory["buffers"] + row.memory.get("sync buckets", 0)) / 1e9
         activations = (row.memory["activations"] + row.memory["logits"]) / 1e9
         lines.append(
             f"| `{row.recipe}` | {row.gpus} ({row.roles}) | {memory['weights']} | {memory['gradients']} | "
-            f"{memory['optimizer']} | {memory['buffers']} | {activations:.0f} | {memory.get('reference model', '–')} | "
+            f"{memory['optimizer']} | {buffers:.0f} | {activations:.0f} | {memory.get('reference model', '–')} | "
             f"**{memory['total']}** | {row.seconds:.1f} s | {row.hours:.0f} h |"
         )
     return lines

@@ -146,14 +146,18 @@ def estimate_memory(config: GrpoConfig, model: str, longest_prompt: int) -> dict
     trainer = estimate_training_memory(config, model, tokens, completions)
     total = trainer.pop("total")
     trainer["reference model"] = trainer["weights"] if config.beta and config.lora == "off" else 0.0
-    trainer["total"] = total + trainer["reference model"]
     settings = load_config(model, config.trust_remote_code)
     with torch.device("meta"):
-        weights = sum(p.numel() for p in AutoModelForMultimodalLM.from_config(settings).parameters()) * width
+        sizes = [p.numel() * width for p in AutoModelForMultimodalLM.from_config(settings).parameters()]
+    # Two at a time, of a weight each if that is larger; adapters by themselves are small.
+    buckets = min(2 * max(config.sync_bucket_mb * 2**20, *sizes), sum(sizes)) * (config.engine_adapters == "merged")
+    trainer["sync buckets"] = buckets
+    trainer["total"] = total + trainer["reference model"] + trainer["sync buckets"]
     text = settings.get_text_config()
     heads = text.num_key_value_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
     kv_bytes_per_token = 2 * text.num_hidden_layers * heads * width
     return {f"trainer: {name}": size for name, size in trainer.items()} | {
-        "engine: weights": weights,
+        "engine: weights": sum(sizes),
+        "engine: sync buckets": buckets,
         "engine: KV cache per completion": kv_bytes_per_token * (config.max_prompt_tokens + config.max_new_tokens),
     }

@@ -135,6 +135,19 @@ def test_memory_estimate_follows_trainable_weights_and_sharding(tiny_models: Pat
     assert adapters["trainer: optimizer"] < one["trainer: optimizer"] / 2
 
 
+def test_memory_estimate_has_two_buckets_of_a_weight_sync(tiny_models: Path) -> None:
+    folder = str(tiny_models / "qwen2.5-vl")
+
+    def estimate(**options: Any) -> dict[str, float]:
+        return estimate_memory(config(**options), folder, longest_prompt=100)
+
+    whole = estimate()  # both buckets together hold no more than the model
+    assert whole["trainer: sync buckets"] == whole["engine: sync buckets"] == whole["engine: weights"]
+    separate, merged = (estimate(lora="lora", engine_adapters=how) for how in ("separate", "merged"))
+    assert separate["trainer: sync buckets"] == 0
+    assert merged["trainer: total"] - separate["trainer: total"] == merged["trainer: sync buckets"] > 0
+
+
 def test_a_dry_run_starts_nothing(
     tiny_models: Path, question_shards: ShardedDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
