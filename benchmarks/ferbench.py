@@ -2,9 +2,9 @@
 
     python -m benchmarks.ferbench --questions ferplus_qa.json --image-root ferplus_test_images.zip
 
-Both use the same model, questions and maximum length on the same machine: transformers' greedy `generate` in fp32, one
-question after the other, and vLLM on Ray Data. They take turns, round by round. Throughput excludes start-up; the total
-time is printed beside it.
+All use the same model, questions and maximum length on the same machine: transformers' greedy `generate` in fp32, one
+question after the other, and vLLM on Ray Data, with one engine that has all cores, and with two that share them. They
+take turns, round by round. Throughput excludes start-up; the total time is printed beside it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field
@@ -36,7 +38,11 @@ class FerbenchBenchmark(Options):
 
 def main(config: FerbenchBenchmark) -> None:
     questions = json.loads(Path(config.questions).read_text())
-    contenders = {"one at a time, transformers, fp32": one_at_a_time, "fer ferbench run": in_batches}
+    contenders: dict[str, Callable[[FerbenchBenchmark, Path, Path], tuple[int, float, int]]] = {
+        "one at a time, transformers, fp32": one_at_a_time,
+        "fer ferbench run": partial(in_batches, workers=1),
+        "fer ferbench run --workers 2": partial(in_batches, workers=2),
+    }
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(config.rounds):
         for name, run in contenders.items():
@@ -54,8 +60,8 @@ def main(config: FerbenchBenchmark) -> None:
             )
     for name, values in rates.items():
         print(f"{name:<36}{statistics.median(values):7.2f}/s  ({min(values):.2f} to {max(values):.2f})")
-    single, batch = (statistics.median(values) for values in rates.values())
-    print(f"ratio {batch / single:.1f}")
+    single, *batches = (statistics.median(values) for values in rates.values())
+    print("ratios", *(f"{batch / single:.1f}" for batch in batches))
 
 
 def one_at_a_time(config: FerbenchBenchmark, file: Path, scratch: Path) -> tuple[int, float, int]:
@@ -113,8 +119,8 @@ def generate_one_by_one(
     print(json.dumps([len(rows) - 2, time.perf_counter() - started, tokens]))
 
 
-def in_batches(config: FerbenchBenchmark, file: Path, scratch: Path) -> tuple[int, float, int]:
-    """Run the command; responses, engine seconds and tokens are those of its `run.json`."""
+def in_batches(config: FerbenchBenchmark, file: Path, scratch: Path, workers: int) -> tuple[int, float, int]:
+    """Run the command; responses, seconds from the first engine's start to the last response, and tokens."""
     out = scratch / "out"
     command = [sys.executable, "-m", "jobs.ferbench", "run", config.model, "--name", "model", "--out", str(out)]
     command += [
@@ -124,10 +130,16 @@ def in_batches(config: FerbenchBenchmark, file: Path, scratch: Path) -> tuple[in
         config.image_root,
         "--max-new-tokens",
         str(config.max_new_tokens),
+        "--workers",
+        str(workers),
     ]
     subprocess.run([*command, "--storage", str(scratch)], check=True, stdout=subprocess.DEVNULL)
     usage = json.loads((out / "model" / "run.json").read_text())["usage"]
-    return usage["responses"], usage["engine_seconds"], usage["completion_tokens"]
+    journals = [
+        [json.loads(line) for line in file.read_text().splitlines()] for file in out.glob("model/journal/*.jsonl")
+    ]
+    seconds = max(lines[-1]["time"] for lines in journals) - min(lines[0]["started"] for lines in journals)
+    return usage["responses"], seconds, usage["completion_tokens"]
 
 
 if __name__ == "__main__":
