@@ -238,7 +238,8 @@ def find_lost(client: JobSubmissionClient, jobs: Sequence[JobDetails]) -> set[st
 
     if not any(map(is_running, jobs)):
         return set()
-    alive = {node.node_id for node in list_nodes(client.get_address(), [("state", "=", "ALIVE")], limit=LISTED)}
+    nodes = list_nodes(client.get_address(), limit=LISTED)  # with a filter, it raises if a node has ended (Ray 2.60)
+    alive = {node.node_id for node in nodes if node.state == "ALIVE"}
     return {str(job.submission_id) for job in jobs if alive and is_lost(job, alive)}
 
 

@@ -126,6 +126,16 @@ def test_a_lost_connection_leaves_a_job_running(cluster: RunningCluster) -> None
     assert "running" in cluster.fer("jobs", "list").stdout
 
 
+@pytest.mark.usefixtures("waiting_job")
+def test_jobs_are_listed_after_a_node_has_ended(cluster: RunningCluster) -> None:
+    fer = Fer(cluster.home, **cluster.fer.environment | {"XDG_STATE_HOME": str(cluster.home / "state of a worker")})
+    joined = fer("cluster", "start", "--join", f"127.0.0.1:{cluster.port}", "--cpus", "0")
+    assert joined.returncode == 0, joined.stderr
+    assert fer("cluster", "stop").stdout == "Stopped.\n"
+    until(lambda: "dead" in fer("cluster", "status").stdout, seconds=60)
+    assert re.search(r"waits .* train .* running", fer("jobs", "list").stdout)
+
+
 @pytest.mark.usefixtures("waiting_job")  # a worker
 def test_without_the_token_nothing_answers(cluster: RunningCluster) -> None:
     token = (cluster.home / ".ray" / "auth_token").read_text()
