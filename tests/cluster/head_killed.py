@@ -1,9 +1,11 @@
 """The head of a cluster is killed while another host serves: which requests are answered, and what comes back.
 
+Then it is killed while the other host trains, and the job is resumed.
+
     unshare --user --map-root-user --net --mount --pid --fork --kill-child --mount-proc \
         python -m tests.cluster.head_killed redis        # or rocksdb, or memory: Ray's default
 
-The head is started again 20 seconds later. Redis needs Debian's package redis-server. Takes three minutes.
+The head is started again 20 seconds later. Redis needs Debian's package redis-server. Takes five minutes.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.three_hosts import TRAIN, prepare, say, step_losses, wait_for_checkpoint
 from tests.fixtures.hosts import HERE, make_hosts
-from tests.fixtures.hosts_cluster import TOKEN, HostsCluster, wait_for
+from tests.fixtures.hosts_cluster import BUCKET, TOKEN, USER, HostsCluster, start_servers, wait_for
 
 STORES = {
     "memory": {},
@@ -66,7 +69,38 @@ def main(store: str) -> None:
     time.sleep(60)
     print(cluster.fer("jobs", "list"))
     load.run(2)
-    print(f"a minute later: {load.summary(time.monotonic() - 3, 10**9)}")
+    print(f"a minute later: {load.summary(time.monotonic() - 3, 10**9)}", flush=True)
+    if store != "memory":
+        shut_down(cluster)
+        train(cluster)
+
+
+def shut_down(cluster: HostsCluster) -> None:
+    """End the replicas of the job that is lost, which go on without it."""
+    lost = next(job["submission_id"] for job in cluster.ask("jobs") if job["submission_id"])
+    say(resume(cluster, lost))
+    serve = str(Path(sys.executable).with_name("serve"))
+    subprocess.run([serve, "shutdown", "--yes", "--address", cluster.address], env=USER, check=True)
+    say(f"{len(replicas_of(cluster))} replicas")
+
+
+def train(cluster: HostsCluster) -> None:
+    """Train, kill the head in the fourth epoch, start it again, and resume the job."""
+    start_servers()
+    prepare(cluster)
+    say(cluster.fer("submit", "--no-wait", "train", "--", *TRAIN, "--workers", "1", "--name", "face"))
+    wait_for_checkpoint("face")
+    cluster.head.kill_all()
+    say("killed in the fourth epoch")
+    start_again(cluster)
+    say(cluster.fer("jobs", "list") + resume(cluster, "face"))
+    epochs = [entry["epoch"] for entry in json.loads((BUCKET / "runs/face/history.json").read_text())]
+    steps = step_losses("face")
+    say(f"epochs {epochs}; {len(dict(steps))} steps, logged twice: {len(steps) - len(dict(steps))}")
+
+
+def resume(cluster: HostsCluster, job: str) -> str:
+    return cluster.fer("jobs", "resume", job)
 
 
 def start_again(cluster: HostsCluster) -> None:
