@@ -93,13 +93,14 @@ class SftTrainer(BaseTrainer):
             last = number + 1 == len(step_sizes)
             if last:
                 state.epoch, state.batch, state.consumed = state.epoch + 1, 0, []
-            if state.global_step % config.log_every == 0 or last:
+            every = config.checkpoint_every
+            saves = state.epoch < config.epochs and (last or (every and state.global_step % every == 0))
+            if state.global_step % config.log_every == 0 or last or saves:  # a restart goes on after a checkpoint
                 self.log_progress()
             metrics = {}
             if self.has_validation and (last or (config.eval_steps and state.global_step % config.eval_steps == 0)):
                 metrics = self.validate()
-            every = config.checkpoint_every
-            if state.epoch < config.epochs and (last or (every and state.global_step % every == 0)):
+            if saves:
                 self.save_checkpoint(metrics)
 
     def divide_rest_of_epoch(self) -> None:

@@ -146,7 +146,7 @@ def test_a_killed_worker_does_not_change_the_result(
     """No row is repeated or skipped: every step has the same loss, and the final weights are bitwise equal."""
     killed: list[int] = []
     watcher = kill_in_mid_epoch(out / "killed", killed)
-    options = {"checkpoint_every": 2, "max_failures": 1, "lora": "lora"}
+    options = {"checkpoint_every": 2, "log_every": 5, "max_failures": 1, "lora": "lora"}
     survived = fine_tune(question_shards, tiny_models / "qwen2.5-vl", out, "killed", **options)
     watcher.join()
     assert killed, "the run ended before a worker could be killed"
