@@ -149,8 +149,8 @@ def estimate_memory(config: GrpoConfig, model: str, longest_prompt: int) -> dict
     settings = load_config(model, config.trust_remote_code)
     with torch.device("meta"):
         sizes = [p.numel() * width for p in AutoModelForMultimodalLM.from_config(settings).parameters()]
-    # Two at a time, of a weight each if that is larger; adapters by themselves are small.
-    buckets = min(2 * max(config.sync_bucket_mb * 2**20, *sizes), sum(sizes)) * (config.engine_adapters == "merged")
+    # Two at a time, of a weight each if that is larger. Adapters, which are sent alone, are small.
+    buckets = min(2 * max(config.sync_bucket_mb * 2**20, *sizes), sum(sizes)) if config.lora == "off" else 0.0
     trainer["sync buckets"] = buckets
     trainer["total"] = total + trainer["reference model"] + trainer["sync buckets"]
     text = settings.get_text_config()
