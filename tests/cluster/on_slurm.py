@@ -2,9 +2,9 @@
 
     unshare --net --mount --pid --fork --kill-child --mount-proc python -m tests.cluster.on_slurm FOLDER
 
-Run it as root; FOLDER, which is made, stands for the disk that the nodes share. Needs Debian's packages slurmctld,
-slurmd, slurm-client and munge, and the machine's cgroups (v1), which end a job's processes. Takes ten minutes on two
-cores.
+Run it as root; FOLDER, which is made, stands for the disk that the nodes share: not below /tmp, of which each node has
+its own. Needs Debian's packages slurmctld, slurmd, slurm-client and munge, and the machine's cgroups (v1), which end a
+job's processes. Takes ten minutes on two cores.
 """
 
 from __future__ import annotations
