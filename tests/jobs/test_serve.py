@@ -69,37 +69,38 @@ def test_a_killed_server_frees_its_port_and_a_second_one_stops_cleanly(certifica
     image = tmp_path / "face.jpg"
     Image.linear_gradient("L").save(image)
     with server(port, "--tls-certificate", str(certificate)) as process:
-        answer = httpx.get(f"https://localhost:{port}/healthz", verify=str(certificate))  # type: ignore[arg-type]
+        answer = httpx.get(f"https://localhost:{port}/healthz", verify=str(certificate), timeout=60)  # type: ignore[arg-type]
         assert answer.json()["model"]["name"] == "ferry-small"
         with pytest.raises(httpx.HTTPError):
-            httpx.get(f"http://localhost:{port}/healthz")
+            httpx.get(f"http://localhost:{port}/healthz", timeout=60)
         process.send_signal(signal.SIGKILL)
     until_closed(port)
 
     with server(port, "--log-format", "json", "--metrics-port", str(metrics := free_port())) as process:
-        assert "ray_" in httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
+        assert "ray_" in httpx.get(f"http://127.0.0.1:{metrics}/metrics", timeout=60).text
         go_away(port)
         body = image.read_bytes()
         answers = [
-            httpx.post(f"http://localhost:{port}/v1/predict", content=body, headers={"Content-Type": "image/jpeg"})
-            for _ in range(3)
+            httpx.post(url, content=body, headers={"Content-Type": "image/jpeg"}, timeout=60)
+            for url in [f"http://localhost:{port}/v1/predict"] * 3
         ]
         assert [answer.status_code for answer in answers] == [200] * 3
         killed, statuses = haproxies(process), Counter[int]()
+        sockets = [each for haproxy in killed for each in haproxy.net_connections("tcp")]
+        listening = {each.laddr.port for each in sockets if each.status == psutil.CONN_LISTEN}
+        assert listening == {port}, "HAProxy's statistics and metrics are closed"
         for haproxy in killed:
             haproxy.kill()
         until(lambda: all(map(has_ended, killed)))
         replaced = math.inf
         while time.monotonic() < replaced + 3:  # in which the new one learns of the applications
-            statuses[httpx.get(f"http://localhost:{port}/healthz").status_code] += 1
+            statuses[httpx.get(f"http://localhost:{port}/healthz", timeout=60).status_code] += 1
             if replaced == math.inf and haproxies(process) - killed:
                 replaced = time.monotonic()
         assert set(statuses) == {200}, "the second HAProxy takes all"
         assert is_open(port)
-        assert not is_open(8404), "HAProxy's statistics are closed"
-        assert not is_open(9101), "HAProxy's metrics are closed"
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=200)
         assert process.returncode == 0, output
         assert "Traceback" not in output
         entries = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
@@ -133,10 +134,7 @@ def go_away(port: int) -> None:
 
 
 def until_closed(port: int) -> None:
-    deadline = time.monotonic() + 30
-    while is_open(port):
-        assert time.monotonic() < deadline, "HAProxy has survived its server"
-        time.sleep(0.2)
+    until(lambda: not is_open(port))  # HAProxy does not survive its server
 
 
 def is_open(port: int) -> bool:

@@ -106,6 +106,7 @@ steps_file = sys.argv.pop(1)
 
 def train_and_record(settings):
     import time
+    from pathlib import Path
     from fer.classifier.model_state import ModelState
     from fer.classifier.train import train_classifier
     import ray.train
@@ -118,6 +119,8 @@ def train_and_record(settings):
         if ray.train.get_context().get_world_rank() == 0:
             with open(steps_file, "a") as file:
                 print(global_step, file=file)
+        while not Path(steps_file + ".notice").exists():
+            time.sleep(0.05)
 
     ModelState.step = recorded
     train_classifier(settings)
@@ -143,6 +146,7 @@ def test_a_run_on_a_node_that_is_taken_away_repeats_no_step(
         while not steps_file.exists() and driver.poll() is None:
             time.sleep(0.05)
         nodes.drain_oldest(seconds=60)
+        Path(f"{steps_file}.notice").touch()  # the run is not over before
         seen = []
         for line in iter(driver.stdout.readline, ""):
             seen.append(line)
