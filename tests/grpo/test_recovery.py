@@ -33,17 +33,17 @@ from fer.training.worker import Worker
 pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
-SYNC_TIMEOUT = 10.0
-BUCKET_BYTES = 64 * 2**20
+SYNC_TIMEOUT = 20.0
+BUCKET_BYTES = 16 * 2**20
 
 
 class Layers(nn.Module):
-    """Three weights of 80 MB, each a bucket of its own; ``load_weights`` is that of vLLM's models."""
+    """Three weights of 20 MB, each a bucket of its own; ``load_weights`` is that of vLLM's models."""
 
     def __init__(self) -> None:
         super().__init__()
         for name in "abc":
-            self.register_parameter(name, nn.Parameter(torch.zeros(20_000_000), requires_grad=False))
+            self.register_parameter(name, nn.Parameter(torch.zeros(5_000_000), requires_grad=False))
 
     def load_weights(self, weights: Sequence[tuple[str, torch.Tensor]]) -> set[str]:
         for name, weight in weights:
@@ -123,7 +123,7 @@ class Engine:
 
 @pytest.fixture
 def make_pool(ray_cluster: None, process_group: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr(engine_pool, "GRACE_SECONDS", 8.0)
+    monkeypatch.setattr(engine_pool, "GRACE_SECONDS", 12.0)
     actors: list[Any] = []
 
     def make(*failures: str) -> EnginePool:
@@ -133,7 +133,7 @@ def make_pool(ray_cluster: None, process_group: None, tmp_path: Path, monkeypatc
             actor.options(**options).remote(failure, str(tmp_path / f"failed-{number}"))
             for number, failure in enumerate(failures)
         )
-        return EnginePool(actors, Worker(0, 1, CPU), timeout=120, sync_timeout=SYNC_TIMEOUT, bucket_bytes=BUCKET_BYTES)
+        return EnginePool(actors, Worker(0, 1, CPU), timeout=400, sync_timeout=SYNC_TIMEOUT, bucket_bytes=BUCKET_BYTES)
 
     yield make
     for actor in actors:
@@ -159,7 +159,7 @@ def test_an_engine_that_fails_in_mid_transfer(make_pool: Any, failure: str, caps
     assert "weight sync failed" in output
     assert ("restarting engine 1" in output) == (failure == "hangs")
     assert "restarting engine 0" not in output
-    assert seconds < 90
+    assert seconds < 300
     assert pool.sync_weights(PolicyWeights(model, torch.float32), version=8) is not None
     pool.sleep()
     assert ray.get([actor.sleep.remote() for actor in pool.actors]) == [2, 2], "each was sent to sleep once before"

@@ -38,10 +38,10 @@ def disturb(server: MlflowServer, run: Path, find: Callable[[str], list[int]], s
             time.sleep(0.02)
 
     wait_for(1)
+    (worker,) = find("ray::RayTrainWorker")
     server.kill()
     seen["killed"] = finished_epochs(run)
     wait_for(seen["killed"] + 2)
-    (worker,) = find("ray::RayTrainWorker")
     os.kill(worker, signal.SIGSTOP)
     seen["back"] = finished_epochs(run)
     server.start()

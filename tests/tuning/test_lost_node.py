@@ -30,7 +30,7 @@ def test_a_trial_goes_on_from_its_checkpoint_on_another_node(
     with start_nodes() as nodes:
         nodes.add(cpus=2)
         driver = nodes.run(*words)
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 400
         while len(trial()["history"]) < 2:
             assert driver.poll() is None, driver.stdout.read()
             assert time.monotonic() < deadline
@@ -38,7 +38,7 @@ def test_a_trial_goes_on_from_its_checkpoint_on_another_node(
         before = trial()
         nodes.remove_oldest()
         nodes.add(cpus=2)
-        output, _ = driver.communicate(timeout=300)
+        output, _ = driver.communicate(timeout=400)
     after = trial()
     assert "trial-000 was lost (" in output
     assert (driver.returncode, after["state"], after["attempts"]) == (0, "finished", 2), output
