@@ -1,7 +1,7 @@
 """Jobs on a cluster of three hosts that share no folder, only an S3 server, and a host that is cut off in mid-run.
 
     unshare --user --map-root-user --net --mount --pid --fork --kill-child --mount-proc \
-        python -m tests.cluster.three_hosts            # or some of its parts: train sft tune ferbench serve
+        python -m tests.cluster.three_hosts            # or some of its parts: notice train sft tune ferbench serve
 
 The first host is the head, without CPUs for jobs. Takes about ten minutes on two cores, and prints what was seen.
 """
@@ -22,8 +22,8 @@ from urllib.request import Request, urlopen
 
 from fer.registry import BUNDLED, DEFAULT_MODEL
 from fer.storage import upload_folder
-from tests.fixtures.hosts import Host, make_hosts
-from tests.fixtures.hosts_cluster import BUCKET, MLFLOW, USER, HostsCluster, run_on, start_servers
+from tests.fixtures.hosts import Host, make_hosts, run
+from tests.fixtures.hosts_cluster import BUCKET, MLFLOW, NODE, USER, HostsCluster, run_on, start_servers
 
 EPOCHS = 12
 STORAGE = ["--storage", "s3://ferry/runs"]
@@ -32,7 +32,7 @@ TRAIN = [
     *("--epochs", str(EPOCHS), "--batch-size", "16", "--checkpoint-every", "4", "--device", "cpu"),
     *("--workers", "2", "--cpus-per-worker", "1.5"),  # a host of two CPUs has room for one
 ]
-PARTS = ["train", "sft", "tune", "ferbench", "serve"]
+PARTS = ["notice", "train", "sft", "tune", "ferbench", "serve"]
 ROUNDS = 60
 """How often each face is asked about."""
 SERVE_TOKEN = "0123456789abcdef"
@@ -47,8 +47,11 @@ def main(parts: list[str]) -> None:
         cluster.add(host, cpus=2, gpus=gpus)
     say(cluster.fer("cluster", "status"))
     prepare(cluster)
-    if "train" in parts:
+    if {"train", "notice"} & set(parts):
         train(cluster, "two-hosts")
+    if "notice" in parts:
+        give_notice(cluster, second, spare)
+    if "train" in parts:
         lose(cluster, second, spare)
         move(cluster, second)
     else:
@@ -146,6 +149,28 @@ def lose(cluster: HostsCluster, host: Host, spare: Host) -> None:
         say(f"{spare.name} has joined")
 
     train(cluster, "cut-off", disturb)
+
+
+def give_notice(cluster: HostsCluster, second: Host, spare: Host) -> None:
+    """Train, and stop a host's node; once more, and announce that a host will be taken away. Another one joins."""
+
+    def stop() -> None:
+        wait_for_checkpoint("stopped")
+        say(f"{second.name}: {run_on(second, 'cluster', 'stop')}")
+        cluster.add(spare, cpus=2)
+
+    def announce() -> None:
+        wait_for_checkpoint("announced")
+        words = ["drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        words += ["--deadline-remaining-seconds", "100"]
+        run(*spare.command([str(Path(sys.executable).with_name("ray")), *words], NODE))
+        say(f"{spare.name} is announced to be taken away")
+        time.sleep(30)
+        spare.kill_all()
+        cluster.add(second, cpus=2)
+
+    train(cluster, "stopped", stop)
+    train(cluster, "announced", announce)
 
 
 def move(cluster: HostsCluster, host: Host) -> None:
