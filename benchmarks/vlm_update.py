@@ -97,7 +97,8 @@ def compare_images(config: UpdateBenchmark, scratch: Path) -> None:
     import torch
 
     from fer.data.vqa.questions import Turn
-    from fer.grpo.batch import Row, make_batches
+    from fer.grpo.batch import make_batches
+    from fer.grpo.groups import Row
     from fer.grpo.logprobs import batch_logprobs
     from fer.grpo.prompts import PromptExample
     from fer.grpo.rollout import Completion, Prompt

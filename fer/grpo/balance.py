@@ -11,7 +11,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from fer.grpo.batch import Row
+from fer.grpo.groups import Row
 
 TOLERANCE = 0.01
 """Difference of the largest from the smallest number of tokens, relative to the mean, that is left as it is."""

@@ -1,4 +1,4 @@
-"""Rollout groups and training batches: completions are scored, and padded into the batches of an optimizer step."""
+"""Training batches: the rows of an optimizer step, padded into the batches of its passes."""
 
 from __future__ import annotations
 
@@ -11,48 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from fer.grpo.loss import group_advantages, has_signal
+from fer.grpo.groups import Row
 from fer.grpo.prompts import PromptExample
-from fer.grpo.rewards import RewardInput, RewardScore, RewardScorer
-from fer.grpo.rollout import Completion, RolloutOutput
+from fer.grpo.rollout import Completion
 from fer.grpo.shared_prompts import SharedPrompts, group_by_prompt
 from fer.vlm.shared_images import IMAGE_OF_ROW
-
-
-@dataclass(frozen=True)
-class RolloutGroup:
-    """A prompt, all its completions, and the score of each."""
-
-    example: PromptExample
-    output: RolloutOutput
-    scores: list[RewardScore]
-
-    @property
-    def completions(self) -> list[Completion]:
-        return self.output.completions
-
-    @property
-    def rewards(self) -> list[float]:
-        return [score.total for score in self.scores]
-
-    @property
-    def has_signal(self) -> bool:
-        """Whether its rewards are not all equal."""
-        return bool(has_signal(torch.tensor([self.rewards], dtype=torch.float64))[0])
-
-
-@dataclass(frozen=True)
-class Row:
-    """A completion to train on."""
-
-    example: PromptExample
-    completion: Completion
-    advantage: float
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of prompt and completion."""
-        return self.example.inputs["input_ids"].shape[1] + len(self.completion.token_ids)
 
 
 @dataclass
@@ -76,24 +39,6 @@ class RolloutBatch:
     old_logprobs: Tensor | None = None
     """Log-probabilities at the start of the step, from the first pass over the batch."""
     ref_logprobs: Tensor | None = None
-
-
-def score_group(example: PromptExample, output: RolloutOutput, scorer: RewardScorer, max_tokens: int) -> RolloutGroup:
-    """Score all completions of a prompt."""
-    scores = [
-        scorer(RewardInput(each.text, example.answer, len(each.token_ids), max_tokens)) for each in output.completions
-    ]
-    return RolloutGroup(example, output, scores)
-
-
-def make_rows(groups: Sequence[RolloutGroup], scale_rewards: bool) -> list[Row]:
-    """The completions of the groups with their advantages."""
-    advantages = group_advantages(torch.tensor([group.rewards for group in groups]), scale_rewards)
-    return [
-        Row(group.example, completion, advantage.item())
-        for group, row in zip(groups, advantages, strict=True)
-        for completion, advantage in zip(group.completions, row, strict=True)
-    ]
 
 
 def make_batches(

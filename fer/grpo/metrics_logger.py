@@ -16,7 +16,7 @@ import torch.distributed as dist
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from fer.grpo.batch import RolloutGroup
+from fer.grpo.groups import RolloutGroup
 from fer.grpo.options import GrpoConfig
 from fer.grpo.rewards import RewardScore
 from fer.grpo.step import Step

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fer.grpo.balance import balance_rows
-from fer.grpo.batch import RolloutBatch, RolloutGroup, make_batches, make_rows
+from fer.grpo.batch import RolloutBatch, make_batches
+from fer.grpo.groups import RolloutGroup, make_rows
 from fer.grpo.logprobs import batch_logprobs
 from fer.grpo.loss import Totals, importance_weights, policy_loss
 from fer.grpo.options import GrpoConfig

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fer.vlm.shared_images import base_model
 
 if TYPE_CHECKING:
-    from fer.grpo.batch import Row
+    from fer.grpo.groups import Row
 
 ARCHITECTURES = frozenset({"qwen2_5_vl", "qwen3_vl"})
 """Model types of transformers that take positions and a mask for each pair of tokens, and whose positions are known."""

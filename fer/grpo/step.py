@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from fer.grpo.batch import RolloutBatch, RolloutGroup
+from fer.grpo.batch import RolloutBatch
+from fer.grpo.groups import RolloutGroup
 from fer.grpo.loss import PolicyLoss
 from fer.grpo.rollout import EngineStats
 

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from ray.exceptions import GetTimeoutError, RayActorError
 from torch import Tensor
 
-from fer.grpo.batch import RolloutGroup
 from fer.grpo.engine_pool import EnginePool
+from fer.grpo.groups import RolloutGroup
 from fer.grpo.logprobs import completion_logprobs
 from fer.grpo.rollout import Prompt
 

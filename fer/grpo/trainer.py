@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from fer.data.manifest import ShardedDataset
-from fer.grpo.batch import RolloutGroup, score_group
 from fer.grpo.engine_pool import EnginePool
 from fer.grpo.evaluation import SCORE, Evaluation
+from fer.grpo.groups import RolloutGroup, score_group
 from fer.grpo.metrics_logger import MetricsLogger
 from fer.grpo.options import GrpoConfig
 from fer.grpo.policy_update import PolicyUpdate

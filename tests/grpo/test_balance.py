@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fer.grpo.balance import TOLERANCE, balance_rows, plan_exchange
-from fer.grpo.batch import Row, make_batches, make_rows, score_group
+from fer.grpo.batch import make_batches
+from fer.grpo.groups import Row, make_rows, score_group
 from fer.grpo.loss import Totals, policy_loss
 from fer.grpo.rewards import RewardScorer
 from tests.fixtures.grpo import make_example, make_output

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer.grpo.batch import balanced_sizes, make_batches, make_rows, score_group
+from fer.grpo.batch import balanced_sizes, make_batches
+from fer.grpo.groups import make_rows, score_group
 from fer.grpo.rewards import RewardScorer
 from tests.fixtures.grpo import make_example, make_output
 

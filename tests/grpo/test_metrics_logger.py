@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from fer.grpo.batch import make_batches, make_rows, score_group
+from fer.grpo.batch import make_batches
+from fer.grpo.groups import make_rows, score_group
 from fer.grpo.loss import PolicyLoss
 from fer.grpo.metrics_logger import MetricsLogger
 from fer.grpo.options import GrpoConfig

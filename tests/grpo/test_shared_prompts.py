@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fer.data.vqa.questions import Turn
-from fer.grpo.batch import Row, make_batches
+from fer.grpo.batch import make_batches
+from fer.grpo.groups import Row
 from fer.grpo.logprobs import batch_logprobs
 from fer.grpo.prompts import PromptExample
 from fer.grpo.rollout import Completion, Prompt

@@ -65,7 +65,8 @@ def session(rank: int, workers: int, folder: str, loads: str | None, name: str) 
 def take_step(engine: Any, model: str, number: int) -> float:
     """An optimizer step on four completions about two images, whatever the number of workers; the loss."""
     from fer.data.vqa.questions import Turn
-    from fer.grpo.batch import Row, make_batches
+    from fer.grpo.batch import make_batches
+    from fer.grpo.groups import Row
     from fer.grpo.logprobs import batch_logprobs
     from fer.grpo.prompts import PromptExample
     from fer.grpo.rollout import Completion, Prompt
