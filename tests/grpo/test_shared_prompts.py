@@ -5,23 +5,20 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fer.data.vqa.questions import Turn
 from fer.grpo.batch import make_batches
 from fer.grpo.groups import Row
 from fer.grpo.logprobs import batch_logprobs
-from fer.grpo.prompts import PromptExample
-from fer.grpo.rollout import Completion, Prompt
+from fer.grpo.rollout import Completion
 from fer.grpo.shared_prompts import SharedPrompts, branch_mask, find_shared_prompts
-from fer.vlm.chat import ChatFormat
-from fer.vlm.model import load_model, load_processor
-from fer.vlm.options import ImageOptions, VlmModelOptions
+from fer.vlm.model import load_model
+from fer.vlm.options import VlmModelOptions
 from fer.vlm.shared_images import share_images
 from fer.vlm.tiny import build_tiny
+from tests.fixtures.prompts import two_prompts
 
 COMPLETIONS = [[300, 301, 302], [310, 311], [320], [330, 331, 332, 333], [340, 341], [350]]
 EXAMPLE_OF_ROW = [1, 0, 0, 1, 0, 2]
@@ -34,12 +31,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def make_rows(folder: str) -> list[Row]:
     """Six rows of two prompts with images of their own; the last came from another trainer."""
-    image = np.random.default_rng(0).integers(0, 255, (112, 112, 3), dtype=np.uint8)
-    chat = ChatFormat(load_processor(folder), ImageOptions(image_size=112), max_tokens=256)
-    examples = []
-    for question, shown in (("Which expression?", image), ("Which expression does this face show now?", 255 - image)):
-        text = chat.render_prompt([Turn(question)])
-        examples.append(PromptExample(Prompt(text, shown), chat.collate_prompts([text], [shown]), "", question, ""))
+    _, examples = two_prompts(folder)
     examples.append(copy.deepcopy(examples[0]))
     return [
         Row(examples[example], Completion("", ids, [0.0] * len(ids), truncated=False), float(number))

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fer.data.vqa.questions import Turn
 from fer.grpo.batch import pad_batch
 from fer.grpo.logprobs import batch_logprobs
-from fer.grpo.prompts import PromptExample
-from fer.grpo.rollout import Completion, Prompt
-from fer.vlm.chat import ChatFormat
-from fer.vlm.model import load_model, load_processor, part_of, set_trainable
-from fer.vlm.options import ImageOptions, LoraOptions, VlmModelOptions
+from fer.grpo.rollout import Completion
+from fer.vlm.model import load_model, part_of, set_trainable
+from fer.vlm.options import LoraOptions, VlmModelOptions
 from fer.vlm.shared_images import IMAGE_OF_ROW, share_images
 from fer.vlm.tiny import build_tiny
+from tests.fixtures.prompts import two_prompts
 
 NAMES = ["qwen2.5-vl", "qwen3-vl", "smolvlm", "gemma3"]
 COMPLETIONS = [[300, 301, 302], [310, 311], [320], [330, 331, 332, 333], [340, 341]]
@@ -32,12 +29,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def run(model: nn.Module, folder: str, share: bool) -> tuple[Tensor, dict[str, Tensor], list[int]]:
     """Log-probabilities of five rows about two images, gradients, and images in each call of the vision encoder."""
-    image = np.random.default_rng(0).integers(0, 255, (112, 112, 3), dtype=np.uint8)
-    chat = ChatFormat(load_processor(folder), ImageOptions(image_size=112), max_tokens=256)
-    examples = []
-    for question, shown in (("Which expression?", image), ("Which expression does this face show now?", 255 - image)):
-        text = chat.render_prompt([Turn(question)])
-        examples.append(PromptExample(Prompt(text, shown), chat.collate_prompts([text], [shown]), "", question, ""))
+    chat, examples = two_prompts(folder)
     completions = [Completion("", ids, [0.0] * len(ids), truncated=False) for ids in COMPLETIONS]
     batch = pad_batch(
         [examples[i] for i in EXAMPLE_OF_ROW], completions, torch.ones(len(completions)), chat.pad_token_id, share

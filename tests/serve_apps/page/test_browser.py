@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fer.data.synthetic import PRESETS, Person, render
-from tests.fixtures.browser import CHROMIUM, PATIENCE, SECONDS, SWAY, WIDTH, Cable
+from tests.fixtures.browser import CHROMIUM, SECONDS, SWAY, TIMEOUT_MS, WIDTH, Cable
 from tests.serve_apps.conftest import YUNET
 from tests.waiting import until
 
@@ -48,7 +48,7 @@ def page(browser: Browser, cable: Cable, server_options: dict[str, Any]) -> Iter
     """The page, with the token, in a fresh context. Afterwards: nothing went elsewhere, and nothing went wrong."""
     cable.reconnect()
     context = browser.new_context(permissions=["camera"], viewport={"width": 1280, "height": 860}, base_url=cable.url)
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIMEOUT_MS)
     context.add_init_script(f"sessionStorage.setItem('ferry-token', {server_options['token']!r})")
     page = context.new_page()
     requests, mistakes = [], []
@@ -293,7 +293,7 @@ def test_axe_finds_no_barrier(page: Page, portrait: np.ndarray, scheme: Any) -> 
 def test_the_token_is_asked_for(browser: Browser, cable: Cable, server_options: dict[str, Any]) -> None:
     cable.reconnect()
     context = browser.new_context(base_url=cable.url)
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIMEOUT_MS)
     page = context.new_page()
     page.goto("/")
     page.locator("#token").fill("a wrong token, long enough")
@@ -310,7 +310,7 @@ def test_the_token_is_asked_for(browser: Browser, cable: Cable, server_options: 
 def test_the_page_fits_a_phone_and_prefers_dark(browser: Browser, cable: Cable) -> None:
     cable.reconnect()
     context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme="dark", base_url=cable.url)
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIMEOUT_MS)
     page = context.new_page()
     page.goto("/")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
