@@ -1,13 +1,16 @@
-"""CPUs are counted within a container's limits. The files of its control groups are written by the test."""
+"""CPUs are counted within a container's limits, of which the test writes the files; some are slow in bf16."""
 
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import pytest
 
-from fer.cpus import cpu_count
+import fer.inference.vllm
+from fer.cpus import cpu_count, has_fast_bf16
+from fer.inference.vllm import cpu_dtype
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +55,15 @@ def test_a_container_with_cgroups_v1(quota: str, cpus: int, tmp_path: Path) -> N
         f"{folder}/cpu.cfs_period_us": "100000",
     }
     assert cpu_count(write(tmp_path, groups)) == cpus
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(), reason="Linux on x86 only")
+def test_bf16_is_fast_on_cpus_with_avx512() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    assert has_fast_bf16() == ({"avx512bw", "avx512dq", "avx512vl"} <= flags)
+
+
+@pytest.mark.parametrize(("fast", "dtype"), [(True, "auto"), (False, "float32")])
+def test_vllm_computes_in_float32_where_bf16_is_slow(monkeypatch: pytest.MonkeyPatch, fast: bool, dtype: str) -> None:
+    monkeypatch.setattr(fer.inference.vllm, "has_fast_bf16", lambda: fast)
+    assert cpu_dtype() == dtype

@@ -81,4 +81,4 @@ def describe_generation(path: str, config: FerbenchRunConfig) -> str:
     if config.protocol == "unifer":
         return text + f"in fp32, with the model's repetition penalty ({penalty:g})"
     unused = f"; the model's penalty of {penalty:g} is for --protocol unifer" if penalty != 1 else ""
-    return text + "in the model's data type, without a repetition penalty" + unused
+    return text + "in the model's data type (fp32 on CPUs without fast bf16), without a repetition penalty" + unused

@@ -41,8 +41,8 @@ class GenerationOptions(Options):
     max_new_tokens: int = Field(1024, ge=1, description="Maximum length of a response in tokens; decoding is greedy")
     protocol: Literal["ferry", "unifer"] = Field(
         "ferry",
-        description="ferry: in the model's own data type, without the repetition penalty of its generation config; "
-        "unifer: in fp32 with that penalty, as in UniFER's script",
+        description="ferry: in the model's own data type (fp32 on CPUs without fast bf16), without the repetition "
+        "penalty of its generation config; unifer: in fp32 with that penalty, as in UniFER's script",
     )
     guided: bool = Field(
         False,

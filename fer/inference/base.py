@@ -55,6 +55,9 @@ class Response:
 class InferenceClient(ABC):
     """Sends requests to one model."""
 
+    max_running: int
+    """Requests that run at a time. A caller keeps as many pending, so that all of them can be replaced at once."""
+
     @abstractmethod
     def stream(self, pending: deque[tuple[int, Request]], sampling: SamplingParams) -> Iterator[tuple[int, Response]]:
         """Take numbered requests from ``pending`` and yield each one's response as soon as it is complete.

@@ -30,8 +30,6 @@ from fer.models.ray_device import cluster_gpus
 from fer.registry import resolve_model
 from fer.tracking import TrackingOptions
 
-PREFETCH = 64
-"""Requests with loaded images that wait for the client."""
 BLOCK_SIZE = 512
 """Items per Ray Data block; within a block the client never idles."""
 
@@ -117,7 +115,7 @@ class BatchWorker:
         def fill() -> int:
             """Top up ``pending``; returns the number of items that failed because of their image."""
             failed = 0
-            while len(pending) < PREFETCH and (entry := next(loaded, None)):
+            while len(pending) < client.max_running and (entry := next(loaded, None)):
                 number, (item, image) = entry
                 if isinstance(image, BadRow):
                     journal.write_error(item.key, str(image))

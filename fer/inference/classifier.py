@@ -14,8 +14,6 @@ from fer.errors import BadRow, UserError
 from fer.inference.base import InferenceClient, Request, Response, SamplingParams
 from fer.labels import LabelSpace
 
-BATCH_SIZE = 64
-
 
 class ClassifierClient(InferenceClient):
     """Ignores the prompt: it uses a request's image and candidate labels only.
@@ -23,6 +21,8 @@ class ClassifierClient(InferenceClient):
     Candidate labels are matched to the classifier's own labels by name or by emotion; one without a match is never
     the response.
     """
+
+    max_running = 64
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
         self.predictor = Predictor([folder], device)
@@ -32,7 +32,7 @@ class ClassifierClient(InferenceClient):
     def stream(self, pending: deque[tuple[int, Request]], sampling: SamplingParams) -> Iterator[tuple[int, Response]]:
         """Raises UserError if the classifier knows none of a request's candidate labels."""
         while pending:
-            batch = [pending.popleft() for _ in range(min(len(pending), BATCH_SIZE))]
+            batch = [pending.popleft() for _ in range(min(len(pending), self.max_running))]
             requests, images = [], []
             for number, request in batch:
                 try:

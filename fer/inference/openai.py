@@ -31,7 +31,7 @@ class OpenAIClient(InferenceClient):
     """
 
     def __init__(self, url: str, model: str, concurrency: int, requests_per_minute: float = 0) -> None:
-        self.url, self.model, self.concurrency = url, model, concurrency
+        self.url, self.model, self.max_running = url, model, concurrency
         self._rate_limiter = RateLimiter(requests_per_minute)
 
     def stream(self, pending: deque[tuple[int, Request]], sampling: SamplingParams) -> Iterator[tuple[int, Response]]:
@@ -46,11 +46,11 @@ class OpenAIClient(InferenceClient):
         succeeded = rejected = 0
         with (
             OpenAI(base_url=self.url, api_key=key, max_retries=MAX_RETRIES) as client,
-            ThreadPoolExecutor(self.concurrency, thread_name_prefix="openai") as pool,
+            ThreadPoolExecutor(self.max_running, thread_name_prefix="openai") as pool,
         ):
             running: dict[Future[Response], int] = {}
             while running or (pending and not failure):
-                while pending and not failure and len(running) < self.concurrency:
+                while pending and not failure and len(running) < self.max_running:
                     number, request = pending.popleft()
                     running[pool.submit(self._send, client, number, request, sampling)] = number
                 for done in wait(running, return_when=FIRST_COMPLETED).done:

@@ -12,10 +12,8 @@ from typing import Any
 
 from PIL import Image
 
+from fer.cpus import has_fast_bf16
 from fer.inference.base import InferenceClient, Request, Response, SamplingParams
-
-MAX_RUNNING = 256
-"""Requests in the engine at a time; it batches as many of them as fit its memory."""
 
 CPU_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -36,19 +34,23 @@ CPU_ARGUMENTS = {"enforce_eager": True, "skip_mm_profiling": True}
 class VllmClient(InferenceClient):
     """A model that vLLM runs in this process, on its GPUs or CPUs."""
 
-    def __init__(self, model: str, *, trust_remote_code: bool = False, **arguments: Any) -> None:
-        """``arguments`` are those of vLLM's LLM."""
+    max_running = 256  # it batches as many of them as fit its memory
+
+    def __init__(self, model: str, *, trust_remote_code: bool = False, dtype: str = "auto", **arguments: Any) -> None:
+        """``dtype`` and ``arguments`` are those of vLLM's LLM."""
         import torch
 
         if not torch.cuda.is_available():
             set_cpu_environment()
             arguments = CPU_ARGUMENTS | arguments
+            dtype = cpu_dtype() if dtype == "auto" else dtype
         from vllm import LLM
 
         # Its CPU build warns twice per image that it leaves torch's threads alone.
         logging.getLogger("vllm.v1.worker.cpu_worker").setLevel(logging.ERROR)
         self.llm = LLM(
             model=model,
+            dtype=dtype,  # type: ignore[arg-type]
             limit_mm_per_prompt={"image": 1, "video": 0},
             trust_remote_code=trust_remote_code,
             disable_log_stats=True,
@@ -63,7 +65,7 @@ class VllmClient(InferenceClient):
         running: dict[str, int] = {}
         try:
             while pending or running:
-                while pending and len(running) < MAX_RUNNING:
+                while pending and len(running) < self.max_running:
                     number, request = pending.popleft()
                     params = self._vllm_params(request, sampling, number)
                     try:
@@ -109,3 +111,8 @@ def set_cpu_environment() -> None:
     """Set `CPU_ENVIRONMENT` in this process. Call it before importing vllm."""
     for name, value in CPU_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def cpu_dtype() -> str:
+    """vLLM's data type for a model on CPUs: the model's own, but float32 where bfloat16 is slow."""
+    return "auto" if has_fast_bf16() else "float32"

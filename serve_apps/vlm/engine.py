@@ -20,7 +20,7 @@ from vllm.model_executor.models import ModelRegistry
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from fer.errors import UserError
-from fer.inference.vllm import CPU_ARGUMENTS, CPU_ENVIRONMENT, QUIET
+from fer.inference.vllm import CPU_ARGUMENTS, CPU_ENVIRONMENT, QUIET, cpu_dtype
 from fer.vlm.model import load_config
 from serve_apps.child_processes import end_children_with_this_process
 from serve_apps.deployment import autoscaling
@@ -113,7 +113,7 @@ def engine_config(config: VlmServeConfig, models: ServedModels, use_gpu: bool) -
         }
     return LLMConfig(
         model_loading_config={"model_id": config.name, "model_source": models.base},
-        engine_kwargs=arguments if use_gpu else arguments | CPU_ARGUMENTS,
+        engine_kwargs=arguments if use_gpu else arguments | CPU_ARGUMENTS | {"dtype": cpu_dtype()},
         callback_config={"callback_class": LocalFiles},
         # On CPUs, the engine works on those of its replica and needs no others.
         placement_group_config=None if use_gpu else {"bundles": [{"CPU": 0}]},

@@ -6,7 +6,7 @@ import base64
 import io
 import shutil
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from fer.data.vqa.questions import Turn
 from fer.errors import UserError
 from fer.ferbench.models import resolve_kind
 from fer.ferbench.options import BenchmarkModel
-from fer.inference.base import Request, SamplingParams
+from fer.inference.base import InferenceClient, Request, Response, SamplingParams
 from fer.inference.batch import BatchItem, BatchWorker, InferenceConfig, run_batch
 from fer.inference.journal import JournalWriter, read_journal
 from fer.labels import get_space
@@ -72,6 +72,29 @@ def test_an_image_is_decoded_at_most_once_before_the_client(
     worker = BatchWorker(inference_config(images, "", kind=kind, image_size=image_size))
     assert isinstance(worker._load(items()[0]), bytes)
     assert count_decodes() == decodes
+
+
+class FullBatches(InferenceClient):
+    """Responds to all requests that it runs at the same time, like an engine whose responses are equally long."""
+
+    max_running = 4
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def stream(self, pending: deque[tuple[int, Request]], sampling: SamplingParams) -> Iterator[tuple[int, Response]]:
+        while pending:
+            batch = [pending.popleft() for _ in range(min(len(pending), self.max_running))]
+            self.batches.append(len(batch))
+            yield from ((number, Response("fear")) for number, _ in batch)
+
+
+def test_a_model_always_has_as_many_requests_as_it_runs_at_a_time(images: Path) -> None:
+    config = inference_config(images, "")
+    worker, client = BatchWorker(config), FullBatches()
+    worker.opened = client, JournalWriter(config.journal, "cpu")
+    assert sum(worker.process(items())) == 13
+    assert client.batches == [4, 4, 3]  # eleven have an image
 
 
 def test_responses_and_errors_are_all_journalled(images: Path, chat_server) -> None:  # type: ignore[no-untyped-def]

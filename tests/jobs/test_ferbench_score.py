@@ -62,7 +62,8 @@ def test_how_responses_are_generated_is_said(tiny_models: Path) -> None:
     config = FerbenchRunConfig(model=folder, questions=["q.json"], image_root=".", out="out", max_new_tokens=1024)
     unifer = config.model_copy(update={"protocol": "unifer"})
     assert describe_generation(folder, config) == (
-        "greedy, up to 1,024 tokens, in the model's data type, without a repetition penalty"
+        "greedy, up to 1,024 tokens, in the model's data type (fp32 on CPUs without fast bf16), "
+        "without a repetition penalty"
     )
     with tempfile.TemporaryDirectory() as scratch:
         GenerationConfig(repetition_penalty=1.05).save_pretrained(scratch)
