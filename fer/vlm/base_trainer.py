@@ -15,6 +15,7 @@ import torch.distributed as dist
 from ray.train import Checkpoint, CheckpointUploadMode
 from torch import Tensor
 
+from fer.cpus import has_fast_bf16
 from fer.errors import UserError
 from fer.registry import MODEL
 from fer.tracking import Run
@@ -87,6 +88,9 @@ class BaseTrainer:
 
     def _init_engine(self, model: str, batch_size: int, grad_accum_steps: int) -> None:
         config = self.options
+        slow = config.precision == "bf16" and self.worker.device.type == "cpu" and not has_fast_bf16()
+        if slow and self.worker.is_rank_zero:
+            print("this CPU is slow in bf16: --precision fp32 is several times as fast", flush=True)
         settings = load_deepspeed_config(
             config.deepspeed,
             batch_size=batch_size,
