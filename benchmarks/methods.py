@@ -1,10 +1,11 @@
 """Training methods on FER2013 at equal CPU time: what helps, and what does not.
 
-    python -m benchmarks.methods --data fer2013.zip --minutes 20
+    python -m benchmarks.methods --data fer2013.zip --epochs 20
 
-Trains the recipe `fer2013-cpu` with each method from scratch for as many epochs as fit into the CPU time (measured on a
-few batches first), in this process, and evaluates it once on the test images. The learning rate follows the epochs. CPU
-time is little disturbed by other work. Results are appended to a file; the same command continues after what it has.
+Trains the recipe `fer2013-cpu` with each method from scratch, in this process, and evaluates it once on the test
+images. A method has the CPU time of the recipe's epochs (both are measured on a few batches first), and as many epochs
+as fit into it. The learning rate follows the epochs. CPU time is little disturbed by other work, and the epochs do not
+depend on the machine. Results are appended to a file; the same command continues after what it has.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class MethodsBenchmark(Options):
     """Compare training methods at equal CPU time."""
 
     data: str = Field(description="FER2013 as a zip of images in train/CLASS and test/CLASS")
-    minutes: float = Field(20, gt=0, description="CPU minutes of training for each method")
+    epochs: int = Field(20, ge=1, description="Epochs of the recipe; a method has their CPU time")
     methods: list[str] = Field([], description="Names of methods; none: all")
     seeds: list[int] = Field([0], description="Seeds of each method")
     img_size: int = Field(96, ge=32, description="Side of the input, in pixels")
@@ -59,13 +60,16 @@ class MethodsBenchmark(Options):
 
 def main(options: MethodsBenchmark) -> None:
     out = Path(options.out)
-    results = out / f"{options.minutes:g}min-{options.img_size}px.jsonl"
+    results = out / f"{options.epochs}epochs-{options.img_size}px.jsonl"
     parts = prepare_parts(options, out)
+    with_recipe = seconds_per_image(config_of(options, {}, 0, 2), parts["few"], {})
+    seconds = options.epochs * with_recipe * parts["all"].split("train").rows
+    print(f"{seconds / 60:.1f} CPU minutes for each method", flush=True)
     for seed in options.seeds:
         for name in options.methods or METHODS:
             if any(known["method"] == name and known["seed"] == seed for known in read(results)):
                 continue
-            found = run(options, name, seed, parts, out)
+            found = run(options, name, seed, parts, seconds, out)
             with results.open("a") as file:
                 file.write(json.dumps(found) + "\n")
             print(found, flush=True)
@@ -107,17 +111,16 @@ def prepare_parts(options: MethodsBenchmark, out: Path) -> dict[str, ShardedData
 
 
 def run(
-    options: MethodsBenchmark, name: str, seed: int, parts: Mapping[str, ShardedDataset], out: Path
+    options: MethodsBenchmark, name: str, seed: int, parts: Mapping[str, ShardedDataset], seconds: float, out: Path
 ) -> dict[str, Any]:
-    """Train with a method, and evaluate."""
+    """Train with a method for so many CPU seconds, and evaluate."""
     chosen = dict(METHODS[name])
     dataset = parts[chosen.pop("part", "all")]
     unlabelled = parts[chosen["unlabelled"]].root if "unlabelled" in chosen else None
     teachers = [str(out / "models" / f"recipe-{seed}")] if "teacher" in chosen else []
     others = {"teachers": teachers, "unlabelled": unlabelled}
-    per_image = seconds_per_image(config_of(options, chosen, seed, 1), parts["few"], others)
-    rows = dataset.split("train").rows
-    epochs = max(1, round(60 * options.minutes / per_image / rows))
+    per_image = seconds_per_image(config_of(options, chosen, seed, 2), parts["few"], others)
+    epochs = max(1, round(seconds / per_image / dataset.split("train").rows))
     started = time.process_time()
     with in_process():
         trainer = make_trainer(config_of(options, chosen, seed, epochs), dataset, lambda *_, **__: None, **others)
@@ -150,10 +153,9 @@ def config_of(options: MethodsBenchmark, chosen: Mapping[str, Any], seed: int, e
 
 
 def seconds_per_image(config: TrainConfig, few: ShardedDataset, others: Mapping[str, Any]) -> float:
-    """CPU seconds of training for an image, of the second epoch of a few batches."""
+    """CPU seconds of training for an image, of the second of two epochs of a few batches."""
     clock: list[float] = []
     with in_process():
-        config = config.model_copy(update={"epochs": 2})
         trainer = make_trainer(config, few, lambda *_, **__: clock.append(time.process_time()), **others)
         trainer.has_validation = False
         trainer.fit()

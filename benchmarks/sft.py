@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -41,6 +41,7 @@ class SftBenchmark(ModelSizeOptions):
     median_words: int = Field(60, ge=5, description="Median length of a response's reasoning in words")
     rounds: int = Field(3, ge=1, description="Repetitions of each measurement")
     threads: int = Field(2, ge=1, description="Compute threads of all workers together")
+    precision: Literal["bf16", "fp32"] = Field("fp32", description="Data type; few CPUs compute in bf16")
 
 
 def main(config: SftBenchmark) -> None:
@@ -141,6 +142,7 @@ def run_ferry(config: SftBenchmark, root: Path, name: str, workers: int, buckets
         epochs=1,
         lr=1e-4,
         image_size=config.image_size,
+        precision=config.precision,
         bucket_batches=buckets,
         grad_checkpointing=False,
         eval_rows=0,
@@ -211,14 +213,14 @@ def trl_worker(settings: dict[str, Any]) -> None:
             per_device_train_batch_size=settings["batch_size"],
             num_train_epochs=1,
             learning_rate=1e-4,
-            bf16=True,
+            bf16=settings["precision"] == "bf16",
             use_cpu=True,
             gradient_checkpointing=False,
             max_length=None,
             report_to=[],
             save_strategy="no",
             logging_steps=10_000,
-            model_init_kwargs={"dtype": "bfloat16"},
+            model_init_kwargs={"dtype": {"bf16": "bfloat16", "fp32": "float32"}[settings["precision"]]},
         ),
         train_dataset=data,
         processing_class=load_processor(str(root / "model")),
