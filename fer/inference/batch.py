@@ -25,7 +25,7 @@ from fer.inference.base import InferenceClient, Request, Response, SamplingParam
 from fer.inference.images import encode_for_model
 from fer.inference.journal import JournalWriter
 from fer.inference.openai import OpenAIClient
-from fer.inference.vllm import VllmClient
+from fer.inference.vllm import QUIET, VllmClient
 from fer.models.ray_device import cluster_gpus
 from fer.registry import resolve_model
 from fer.tracking import TrackingOptions
@@ -209,9 +209,11 @@ def _run_on_ray(items: Sequence[BatchItem], config: InferenceConfig, workers: in
         BatchWorker,
         fn_constructor_args=(config,),
         batch_size=block_size,
-        compute=ray.data.ActorPoolStrategy(size=workers),
+        # One block at a time: otherwise the replica that has started first is given the blocks of the others.
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=1 if gpus else _cpus_per_worker(workers),
         num_gpus=1 if gpus else 0,
+        runtime_env={"env_vars": QUIET},
     )
     try:
         for row in counts.iter_rows():

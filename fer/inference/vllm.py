@@ -54,6 +54,7 @@ class VllmClient(InferenceClient):
             limit_mm_per_prompt={"image": 1, "video": 0},
             trust_remote_code=trust_remote_code,
             disable_log_stats=True,
+            use_tqdm_on_load=False,
             **arguments,
         )
 
