@@ -58,6 +58,8 @@ def test_every_form_predicts_nearly_the_same(
 ) -> None:
     out = tmp_path / "out"
     arguments = ["--format", form, "--precision", precision, "--data", str(trained / "shards")]
+    if precision == "int8":
+        arguments += ["--max-loss", "1"]  # on CPUs without instructions for int8, one or two of 199 labels differ
     assert main(["export", str(trained / "run"), *arguments, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "validation images)" in printed
