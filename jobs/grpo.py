@@ -34,7 +34,7 @@ def main(config: GrpoConfig) -> None:
         print(dry_run_summary(config, model, dataset, longest_prompt))
         return
     connect_for(config, also=[config.engine_bundle])
-    gpus = use_gpu(config, engines=0 if config.colocate else config.engines)
+    gpus = use_gpu(config, engine_gpus=0 if config.colocate else config.engines * config.tensor_parallel)
 
     run, tracking = open_run(config, "grpo", default_name="grpo", data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}

@@ -28,6 +28,20 @@ def run(machine: Machine, scratch: Path, figures: Figures) -> None:
             sleep(setup, figures)
 
 
+def run_split(machine: Machine, scratch: Path, figures: Figures) -> None:
+    """The same with an engine over two GPUs."""
+    if 0 < machine.gpus < 3:
+        figures["not run"] = (
+            f"two GPUs for the engine and one for the trainer are needed; this machine has {machine.gpus}"
+        )
+        return
+    prompts = 32 if machine.gpus else 4
+    with trainer_and_engine(shape_for(machine), machine, scratch, figures, prompts, tensor_parallel=2) as setup:
+        for name in ("first batch", "second batch"):
+            sample(name, setup, figures)
+        sync(setup, figures)
+
+
 def sample(name: str, setup: Setup, figures: Figures) -> None:
     """Sample all prompts' groups: tokens per second, and how far engine and trainer are apart."""
     started = time.perf_counter()

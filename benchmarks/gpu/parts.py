@@ -26,6 +26,7 @@ PARTS = {
     "sft-3b": Part("sft:run_3b", "SFT steps of a 3B-shaped Qwen2.5-VL"),
     "sft-7b": Part("sft:run_7b", "SFT steps of a 7B-shaped Qwen2.5-VL"),
     "engine": Part("engine:run", "a rollout engine of vLLM, image encoder included; weight sync with checksums"),
+    "tensor-parallel": Part("engine:run_split", "a rollout engine over two GPUs; weight sync with checksums"),
     "recovery": Part("recovery:run", "the engine is killed while it samples, and in the middle of a weight transfer"),
     "grpo": Part("grpo:run", "20 steps of GRPO"),
     "ferbench": Part("ferbench:run", "FERBench in vLLM's own process"),

@@ -61,6 +61,7 @@ def trainer_and_engine(
     figures: Figures,
     prompts: int,
     engine: type[RolloutEngine] = RolloutEngine,
+    tensor_parallel: int = 1,
 ) -> Iterator[Setup]:
     """They are connected, and the engine has the trainer's weights."""
     from cluster.local import connect
@@ -80,6 +81,7 @@ def trainer_and_engine(
         precision="bf16" if machine.gpus else "fp32",
         colocate=machine.shares_gpu,
         gpu_memory_utilization=0.5 if machine.shares_gpu else 0.85,
+        tensor_parallel=tensor_parallel,
         num_generations=8,
         image_size=side,
         max_prompt_tokens=512,
@@ -105,7 +107,12 @@ def trainer_and_engine(
         figures["weights, GB"] = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9
         weights = PolicyWeights(model, next(model.parameters()).dtype)
         pool = EnginePool(
-            actors, Worker(0, 1, device), config.engine_timeout, config.sync_timeout, colocated=config.colocate
+            actors,
+            Worker(0, 1, device),
+            config.engine_timeout,
+            config.sync_timeout,
+            colocated=config.colocate,
+            ranks_per_engine=tensor_parallel,
         )
         write_faces(scratch / "faces", per_class=-(-prompts // 7), size=side)
         chat = ChatFormat(load_processor(folder), config, max_tokens=config.max_prompt_tokens)

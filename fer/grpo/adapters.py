@@ -6,7 +6,6 @@ A sync then moves the adapters only. Merging them into the weights is the other 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,16 @@ def engine_arguments(rank: int, parts: Iterable[str]) -> dict[str, Any]:
     }
 
 
+def save_adapters(folder: Path, adapters: Mapping[str, Tensor], rank: int, alpha: int) -> None:
+    """Write adapters, named as in the model that was trained, as PEFT does."""
+    from safetensors.torch import save_file
+
+    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": []}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    tensors = {f"base_model.model.{name}": weight.contiguous() for name, weight in adapters.items()}
+    save_file(tensors, folder / "adapter_model.safetensors")
+
+
 def lora_request(folder: str = "in vLLM's memory", load_inplace: bool = False) -> Any:
     """What vLLM calls the adapters; ``folder`` is read to load them, and never again."""
     from vllm.lora.request import LoRARequest
@@ -34,17 +43,10 @@ def lora_request(folder: str = "in vLLM's memory", load_inplace: bool = False) -
     return LoRARequest("policy", ADAPTER_ID, folder, load_inplace=load_inplace)
 
 
-def load_adapters(llm: Any, adapters: Mapping[str, Tensor], rank: int, alpha: int) -> list[str]:
-    """Replace the engine's adapters by these, named as in the model that was trained; what is wrong with them."""
-    from safetensors.torch import save_file
-
-    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": []}
-    tensors = {f"base_model.model.{name}": weight.contiguous() for name, weight in adapters.items()}
-    with tempfile.TemporaryDirectory(prefix="ferry-adapters-") as folder:
-        (Path(folder) / "adapter_config.json").write_text(json.dumps(settings))
-        save_file(tensors, f"{folder}/adapter_model.safetensors")
-        llm.llm_engine.add_lora(lora_request(folder, load_inplace=True))
-    [unused] = llm.collective_rpc(_unused_adapters)
+def load_adapters(llm: Any, folder: Path) -> list[str]:
+    """Replace the engine's adapters by those in a folder; what is wrong with them."""
+    llm.llm_engine.add_lora(lora_request(str(folder), load_inplace=True))
+    unused, *_ = llm.collective_rpc(_unused_adapters)  # the same on all ranks
     return [f"vLLM does not compute adapters of {', '.join(unused)}: use --engine-adapters merged"] if unused else []
 
 

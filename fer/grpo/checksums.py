@@ -32,6 +32,19 @@ def to_ints(checksums: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 @dataclass
+class RankReport:
+    """What one rank of an engine received and holds after a weight update. Weights are (elements, checksum)."""
+
+    received: dict[str, int]
+    """Checksum of each weight that arrived."""
+    loaded: dict[str, list[tuple[int, int]]]
+    """The weights that were loaded into each parameter: several if vLLM fuses them, and whole, whatever it keeps."""
+    held: dict[str, tuple[int, int]]
+    """Each of these parameters, after vLLM has fused and split them."""
+    problems: list[str]
+
+
+@dataclass
 class SyncReport:
     """What an engine received and holds after a weight update."""
 
@@ -86,23 +99,58 @@ class WeightLoader:
             for parameter in self.targets[name]:
                 self._loaded.setdefault(parameter, []).append((weight.numel(), checksum(weight)))
 
-    def report(self, received: Mapping[str, Tensor], whole: bool) -> SyncReport:
+    def report(self, received: Mapping[str, Tensor], whole: bool) -> RankReport:
         """What the model holds, after vLLM has fused its weights. ``whole``: the update had all of the model."""
         parameters = dict(self.model.named_parameters())
-        expected: dict[str, Tensor] = {}
-        for name, parts in self._loaded.items():
-            # More elements than were loaded are padding, which is zero; fewer: it has another form.
-            if name in parameters and parameters[name].numel() >= sum(numel for numel, _ in parts):
-                expected[name] = torch.stack([each for _, each in parts]).sum()
-        held, wanted = to_ints({name: checksum(parameters[name]) for name in expected}), to_ints(expected)
-        changed = [name for name in expected if held[name] != wanted[name]]
         missing = [name for name in parameters if name not in self._loaded] if whole else []
-        total = len(parameters)
-        return SyncReport(
+        held = {name: parameters[name] for name in self._loaded if name in parameters}
+        sums = to_ints({name: checksum(parameter) for name, parameter in held.items()})
+        checksums = [each for parts in self._loaded.values() for _, each in parts]
+        values = iter(torch.stack(checksums).tolist() if checksums else [])
+        return RankReport(
             to_ints(received),
-            len(expected),
-            len(self._loaded) - len(expected),
-            _problem(changed, total, "of the engine differ from what was loaded into them")
-            + _problem(missing, total, "of the engine were not in the update")
+            {name: [(numel, next(values)) for numel, _ in parts] for name, parts in self._loaded.items()},
+            {name: (parameter.numel(), sums[name]) for name, parameter in held.items()},
+            _problem(missing, len(parameters), "of the engine were not in the update")
             + _problem(self._unused, len(self.targets), "were not used by the engine"),
         )
+
+
+def compare_ranks(reports: Sequence[RankReport]) -> SyncReport:
+    """What an engine holds on all its ranks, compared with what was loaded.
+
+    With tensor parallelism a rank holds a part of most weights, and all of some. Elements and checksums are sums over
+    the ranks.
+    """
+    first = reports[0]
+    changed, compared = [], 0
+    for name, parts in first.loaded.items():
+        held = [report.held[name] for report in reports if name in report.held]
+        expected = _possible_sums(parts, sum(numel for numel, _ in held))
+        compared += bool(expected)
+        if expected and sum(total for _, total in held) % 2**64 not in expected:
+            changed.append(name)
+    problems = _problem(changed, len(first.loaded), "of the engine differ from what was loaded into them")
+    for rank, report in enumerate(reports[1:], 1):
+        others = [name for name in first.received if report.received.get(name) != first.received[name]]
+        problems += _problem(others, len(first.received), f"did not arrive on rank {rank} as on rank 0")
+    problems += dict.fromkeys(problem for report in reports for problem in report.problems)
+    return SyncReport(first.received, compared, len(first.loaded) - compared, problems)
+
+
+def _possible_sums(parts: Sequence[tuple[int, int]], held: int) -> set[int]:
+    """The checksums (modulo 2^64) that a parameter can have into which ``parts`` were loaded, if it has ``held``
+    elements; none if it has another form.
+
+    With fewer elements than were loaded, it has. Otherwise it is whole, split among the ranks, or there are copies of
+    it; what is left is padding, which is zero. Of query, key and value, only the last two have copies if there are more
+    ranks than heads of them.
+    """
+    numel, total = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    if held < numel:
+        return set()
+    sums = {held // numel * total}
+    largest, its_sum = max(parts)
+    if numel > largest and (held - largest) % (numel - largest) == 0:
+        sums.add(its_sum + (held - largest) // (numel - largest) * (total - its_sum))
+    return {each % 2**64 for each in sums}

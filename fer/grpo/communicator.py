@@ -4,7 +4,8 @@ NCCL refuses two processes on one GPU. If a trainer and an engine share one, ten
 over gloo.
 
 An engine can die or hang in the middle of a broadcast, and NCCL does not tell the others. So every broadcast has a
-deadline. After it the communicator is aborted, without waiting for its peers, and a new one takes its place.
+deadline. After it the communicator is aborted, without waiting for its peers, and a new one takes its place. An abort
+leaves a key in the group's store, at which the others look while they wait.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from torch import Tensor
 
 POLL_SECONDS = 1.0
 """How often a broadcast that is waited for looks whether its peers have failed."""
+ABORTED = "aborted"
+"""The store's key of an abort."""
 ABORT_SECONDS = 30.0
 """Longest wait for an abort; what is left of it ends with the process."""
 
@@ -57,6 +60,8 @@ class Communicator:
         through_host: bool = False,
     ) -> None:
         """``seconds``: after which gloo and NCCL give up by themselves; at least a broadcast's deadline."""
+        self.store = store.clone()
+        """A connection of its own: the group's may be busy."""
         store, timeout = dist.PrefixStore("weights", store), timedelta(seconds=seconds)
         self.rank, self.device, self.through_host = rank, device, through_host
         self.aborted = threading.Event()
@@ -90,12 +95,13 @@ class Communicator:
     def wait(self, future: Future[Any], deadline: Deadline, check: Callable[[], None] = lambda: None) -> None:
         """Wait for a broadcast. ``check`` may raise; it is called every second meanwhile.
 
-        Raises TransferError, or what ``check`` raised, and aborts the communicator. Another thread may abort it, too.
+        Raises TransferError, or what ``check`` raised, and aborts the communicator. Another thread or process of the
+        group may abort it, too.
         """
         try:
             while not _is_done(future, min(POLL_SECONDS, deadline.remaining)):
                 check()
-                if self.aborted.is_set():
+                if self.aborted.is_set() or self._is_aborted_elsewhere():
                     raise TransferError("a weight transfer was aborted")
                 if not deadline.remaining:
                     raise TransferError(f"a weight transfer was not finished within {deadline.seconds:g} s")
@@ -123,8 +129,20 @@ class Communicator:
         """A tensor in the host's memory: with the values of rank 0's, for those of the others."""
         return torch.empty_like(tensor, device="cpu") if self.rank else tensor.cpu()
 
+    def _is_aborted_elsewhere(self) -> bool:
+        try:
+            return bool(self.store.check([ABORTED]))
+        except dist.DistError as error:
+            raise TransferError("the trainer that sends the weights is gone") from error
+
     def abort(self) -> None:
-        """End all operations, without waiting for the peers. (`shutdown` would wait: PyTorch PR 119250.)"""
+        """End all operations, here and at the peers, without waiting for these."""
+        if not self.aborted.is_set():
+            _start(self.store.set, ABORTED, "")
+            self.close()
+
+    def close(self) -> None:
+        """End all operations here, without waiting for the peers. (`shutdown` would wait: PyTorch PR 119250.)"""
         if self.aborted.is_set():
             return
         self.aborted.set()

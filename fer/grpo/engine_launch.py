@@ -39,6 +39,7 @@ def start_engines(
         "dtype": {"bf16": "bfloat16", "fp32": "float32"}[config.precision],
         "max_model_len": config.max_prompt_tokens + config.max_new_tokens,
         "max_num_seqs": config.max_num_seqs,
+        "tensor_parallel_size": config.tensor_parallel,
     }
     if config.partial_rollouts:  # between two steps, when the weights are updated, no tokens are on their way
         engine_args["async_scheduling"] = False

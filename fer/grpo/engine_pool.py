@@ -16,7 +16,7 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from torch import nn
 
 from fer.errors import UserError
@@ -54,12 +54,14 @@ class EnginePool:
         capacity: int = 256,
         group_size: int = 8,
         bucket_bytes: int = BUCKET_BYTES,
+        ranks_per_engine: int = 1,
     ) -> None:
         """``timeout``, ``sync_timeout``: seconds after which an engine that does not respond counts as stuck, in
         general and in a weight transfer. ``colocated``: trainers and engines are on the same GPUs. ``capacity``,
-        ``group_size``: see `Router`. ``bucket_bytes``: of the buckets that weights are sent in."""
+        ``group_size``: see `Router`. ``bucket_bytes``: of the buckets that weights are sent in. ``ranks_per_engine``:
+        processes of an engine that receive them."""
         self.actors, self.worker, self.timeout, self.sync_timeout = list(actors), worker, timeout, sync_timeout
-        self.colocated, self.bucket_bytes = colocated, bucket_bytes
+        self.colocated, self.bucket_bytes, self.ranks_per_engine = colocated, bucket_bytes, ranks_per_engine
         first = worker.rank * len(self.actors) // worker.world_size
         self.router = Router(self.actors, capacity, group_size, first)
         self.communicator: Communicator | None = None
@@ -247,14 +249,14 @@ class EnginePool:
                 ray.get(refs, timeout=deadline.remaining)
             refs = [actor.pause.remote() for actor in self.actors]  # then a transfer's time is its own
             ray.get(refs, timeout=deadline.remaining)
-            host, world_size = ray.util.get_node_ip_address(), 1 + len(self.actors)
+            host, world_size = ray.util.get_node_ip_address(), 1 + len(self.actors) * self.ranks_per_engine
             wait = timedelta(seconds=self.sync_timeout)
             self.store = dist.TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False, timeout=wait)
             refs = [
                 actor.init_process_group.remote(
                     host, self.store.port, rank, world_size, self.sync_timeout, self.colocated
                 )
-                for rank, actor in enumerate(self.actors, 1)
+                for rank, actor in zip(range(1, world_size, self.ranks_per_engine), self.actors, strict=True)
             ]
             self.communicator = Communicator(
                 self.store, 0, world_size, self.worker.device, self.sync_timeout, self.colocated
@@ -265,13 +267,16 @@ class EnginePool:
         return None
 
     def _failure(self, error: Exception, refs: Sequence[Any]) -> str:
-        """First line of an error. The engines that do not end their calls ``refs`` now count as stuck."""
-        if refs:
-            for actor in self.actors:
-                actor.abort_transfer.remote()
-            _, unfinished = ray.wait(list(refs), num_returns=len(refs), timeout=GRACE_SECONDS)
-            self.stuck |= {engine for engine, ref in enumerate(refs) if ref in unfinished}
-        return str(error).splitlines()[0]
+        """What has failed, as a line. The engines that do not end their calls ``refs`` now count as stuck."""
+        if self.communicator is not None:
+            self.communicator.abort()
+        finished, unfinished = ray.wait(list(refs), num_returns=len(refs), timeout=GRACE_SECONDS) if refs else ([], [])
+        self.stuck |= {engine for engine, ref in enumerate(refs) if ref in unfinished}
+        try:
+            ray.get(finished)
+        except ENGINE_ERRORS as first:  # an engine's own error says more than that the transfer was aborted
+            error = first
+        return _summary(error)
 
     def _on_all_trainers(self, condition: bool) -> bool:
         """Whether ``condition`` holds on every trainer. Collective."""
@@ -285,6 +290,13 @@ class EnginePool:
 
     def log(self, text: str) -> None:
         print(f"[trainer {self.worker.rank}] {text}", flush=True)
+
+
+def _summary(error: Exception) -> str:
+    """An error as a line; of an error in an engine, the last line of what was raised there."""
+    if isinstance(error, RayTaskError):
+        return str(error.cause).strip().splitlines()[-1]
+    return str(error).splitlines()[0]
 
 
 def _raise_failure(refs: Sequence[Any]) -> None:

@@ -54,7 +54,10 @@ REWARDS = Registry(
 class RolloutOptions(Options):
     """Rollout engines and sampling."""
 
-    engines: int = Field(1, ge=1, description="vLLM engines that generate completions (one GPU each, if there are any)")
+    engines: int = Field(1, ge=1, description="vLLM engines that generate completions (on GPUs, if there are any)")
+    tensor_parallel: int = Field(
+        1, ge=1, description="GPUs of each engine, all on one node, over which vLLM splits the weights"
+    )
     cpus_per_engine: float = Field(1, gt=0, description="CPUs reserved for each engine")
     engine_labels: dict[str, str] = Field(
         {}, description="Labels of the nodes that engines run on, such as role=rollout; unset: any node"
@@ -243,6 +246,8 @@ class GrpoConfig(
                 f"--colocate puts a trainer and an engine on each GPU, but there are --workers {self.workers} and "
                 f"--engines {self.engines}: make them equal"
             )
+        if self.colocate and self.tensor_parallel > 1:
+            raise ValueError("--colocate: an engine shares the GPU of one trainer: --tensor-parallel 1")
         if self.colocate and self.async_level:
             raise ValueError(
                 "--colocate: engines on the trainers' GPUs can't sample during the update: --async-level 0"
@@ -294,7 +299,8 @@ class GrpoConfig(
         """The engines, as processes beside the trainers."""
         gpu = {"GPU": self.gpus_per_engine} if self.device == "gpu" else {}
         resources = {"CPU": self.cpus_per_engine, **gpu}
-        return Bundle("engine", self.engines, resources, "--engines or --cpus-per-engine", self.engine_labels)
+        smaller = "--engines, --tensor-parallel or --cpus-per-engine"
+        return Bundle("engine", self.engines, resources, smaller, self.engine_labels)
 
     @property
     def gpus_per_worker(self) -> float:
@@ -302,7 +308,7 @@ class GrpoConfig(
 
     @property
     def gpus_per_engine(self) -> float:
-        return 1 - TRAINER_GPU if self.colocate else 1.0
+        return 1 - TRAINER_GPU if self.colocate else float(self.tensor_parallel)
 
     @property
     def completions_per_engine(self) -> int:

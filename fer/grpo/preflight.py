@@ -20,6 +20,7 @@ from fer.grpo.options import GrpoConfig
 from fer.grpo.prompts import batches_per_epoch
 from fer.grpo.rewards import RewardScorer
 from fer.training.checkpoint import check_resume
+from fer.training.placement import describe
 from fer.vlm.chat import ChatFormat
 from fer.vlm.data_loader import expected_answer, row_turns
 from fer.vlm.deepspeed import load_deepspeed_config
@@ -37,10 +38,21 @@ def preflight_check(config: GrpoConfig, model: str, dataset: ShardedDataset) -> 
     RewardScorer(config.rewards)
     load_deepspeed_config(config.deepspeed)
     check_resume(config)
+    _check_tensor_parallel(config, model)
     if not batches_per_epoch(dataset, config):
         rows = dataset.split("train").rows
         raise UserError(f"{rows} training rows do not fill a batch of --prompts-per-step {config.prompts_per_step}")
     return check_prompts(config, model, dataset, "train", config.data)
+
+
+def _check_tensor_parallel(config: GrpoConfig, model: str) -> None:
+    heads = load_config(model, config.trust_remote_code).get_text_config().num_attention_heads
+    if heads % config.tensor_parallel:
+        fit = [n for n in range(1, heads + 1) if heads % n == 0]
+        raise UserError(
+            f"--tensor-parallel {config.tensor_parallel}: {model} has {heads} attention heads, which can't be split "
+            f"evenly: use one of {', '.join(map(str, fit))}"
+        )
 
 
 def check_prompts(config: GrpoConfig, model: str, dataset: ShardedDataset, split: str, name: str) -> int:
@@ -106,15 +118,17 @@ def visual_token_ids(config: GrpoConfig, model: str) -> list[int]:
 
 def dry_run_summary(config: GrpoConfig, model: str, dataset: ShardedDataset, longest_prompt: int) -> str:
     """Placement, batches and a memory estimate, as text."""
-    gpu = {"cpu": "", "gpu": " and 1 GPU", "auto": " and, if the cluster has enough, 1 GPU"}[config.device]
+    gpu = {"cpu": "", "gpu": " and {}", "auto": " and, if the cluster has enough, {}"}[config.device]
+    engine_gpus = describe({"GPU": config.tensor_parallel})
     batches = batches_per_epoch(dataset, config)
     rows = dataset.split("train").rows
     steps = batches * config.num_iterations * config.epochs
     passes = config.completions_per_worker // config.batch_size
     lines = [
         "Placement",
-        f"  {config.workers} trainer(s) with {config.cpus_per_worker:g} CPU{gpu} each, {config.deepspeed}",
-        f"  {config.engines} vLLM engine(s) with {config.cpus_per_engine:g} CPU{gpu} each",
+        f"  {config.workers} trainer(s) with {config.cpus_per_worker:g} CPU{gpu.format('1 GPU')} each, "
+        f"{config.deepspeed}",
+        f"  {config.engines} vLLM engine(s) with {config.cpus_per_engine:g} CPU{gpu.format(engine_gpus)} each",
         *(["  one of each on every GPU"] if config.colocate else []),
         "Batches",
         f"  {config.prompts_per_step} prompts x {config.num_generations} completions = "
@@ -137,7 +151,7 @@ def _format_bytes(size: float) -> str:
 
 
 def estimate_memory(config: GrpoConfig, model: str, longest_prompt: int) -> dict[str, float]:
-    """Estimated bytes on a trainer, if all prompts and completions have their greatest lengths, and on an engine."""
+    """Estimated bytes on a trainer, with prompts and completions of the greatest lengths, and on an engine's GPU."""
     from transformers import AutoModelForMultimodalLM
 
     completions = config.batch_size * config.max_new_tokens
@@ -157,7 +171,7 @@ def estimate_memory(config: GrpoConfig, model: str, longest_prompt: int) -> dict
     heads = text.num_key_value_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
     kv_bytes_per_token = 2 * text.num_hidden_layers * heads * width
     return {f"trainer: {name}": size for name, size in trainer.items()} | {
-        "engine: weights": sum(sizes),
+        "engine: weights": sum(sizes) / config.tensor_parallel,
         "engine: sync buckets": buckets,
         "engine: KV cache per completion": kv_bytes_per_token * (config.max_prompt_tokens + config.max_new_tokens),
     }

@@ -54,6 +54,7 @@ def train_grpo(settings: dict[str, Any]) -> None:
         config.completions_per_engine,
         config.num_generations,
         config.sync_bucket_mb * 2**20,
+        config.tensor_parallel,
     )
     dataset, run = ShardedDataset(settings["data"]), Run(**settings["tracking"])
     model = resolve_vlm(settings["model"], config)

@@ -5,28 +5,29 @@ of vLLM's work, so its steps and weight updates never overlap.
 
 Before a weight update, requests that run are finished, and others wait. With partial rollouts nothing is finished: vLLM
 drops the keys and values of what runs, computes them again with the new weights, and samples the next tokens from them.
+
+With tensor parallelism, vLLM runs a process for each GPU (a rank), and this one schedules.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fer.grpo.adapters import load_adapters, lora_request
-from fer.grpo.checksums import SyncReport
+from fer.grpo.checksums import SyncReport, compare_ranks
 from fer.grpo.engine_requests import EngineRequest, image_inputs, rollout_output
 from fer.grpo.options import GrpoConfig
 from fer.grpo.reload_warnings import without_cache_warning
 from fer.grpo.rollout import EngineStats, Prompt, RolloutOutput
 from fer.grpo.weight_sync import TensorSpec
-
-TRANSFER_BACKEND = "ferry"
-"""Name of our backend among vLLM's weight-transfer backends."""
 
 
 class RolloutEngine:
@@ -37,7 +38,6 @@ class RolloutEngine:
         self._thread = ThreadPoolExecutor(1)
         # vLLM is made on the thread that steps it: device, streams and numbers of threads are properties of a thread.
         self.llm = self._thread.submit(self._start, model, engine_args, config).result()
-        [self._transfer] = self.llm.collective_rpc(lambda worker: worker.weight_transfer_engine)
         self.sampling = sampling
         self.version = -1
         self.stats = EngineStats()
@@ -60,19 +60,21 @@ class RolloutEngine:
 
         if not torch.cuda.is_available():
             set_cpu_environment()
-        from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+        from fer.grpo.vllm_weight_transfer import BACKEND, TransferWorker
 
-        WeightTransferEngineFactory.register_engine(
-            TRANSFER_BACKEND, "fer.grpo.vllm_weight_transfer", "ProcessGroupTransfer"
-        )
-        return VllmClient(
+        llm = VllmClient(
             resolve_vlm(model, config),
             trust_remote_code=config.trust_remote_code,
-            weight_transfer_config={"backend": TRANSFER_BACKEND},
+            worker_extension_cls=f"{TransferWorker.__module__}.{TransferWorker.__qualname__}",
+            weight_transfer_config={"backend": BACKEND},
             logprobs_mode="processed_logprobs",
             enable_prefix_caching=True,  # a group's completions share the prompt's prefix, and its image
             **engine_args,
         ).llm
+        core: Any = llm.llm_engine.engine_core
+        self._executor = core.engine_core.model_executor
+        self._executor.register_failure_callback(partial(os._exit, 1))  # a rank has died: Ray restarts the engine
+        return llm
 
     async def ready(self) -> int:
         """The process id, once the engine has started."""
@@ -119,13 +121,13 @@ class RolloutEngine:
     async def init_process_group(
         self, host: str, port: int, rank: int, world_size: int, timeout: float, through_host: bool
     ) -> None:
-        """Join the trainers' process group for weight sync; ``timeout``: seconds that an update may take.
+        """Join the trainers' process group for weight sync, with the ranks from ``rank`` on.
 
-        ``through_host``: the trainers are on the engines' GPUs.
+        ``timeout``: seconds that an update may take. ``through_host``: the trainers are on the engines' GPUs.
         """
         info = {"host": host, "port": port, "rank": rank, "world_size": world_size, "timeout": timeout}
         info["through_host"] = through_host
-        await self._on_vllm_thread(partial(self.llm.init_weight_transfer_engine, {"init_info": info}))
+        await self._on_vllm_thread(partial(self._call_ranks, "join_trainers", info))
 
     async def cancel(self) -> None:
         """Cancel all requests: the trainers that sent them are gone."""
@@ -159,10 +161,6 @@ class RolloutEngine:
         await self._wait_idle()
         if self._can_sleep:
             await self._on_vllm_thread(self._sleep)
-
-    async def abort_transfer(self) -> None:
-        """End a weight update that is under way: one of the others has failed."""
-        self._transfer.abort()
 
     # -- the loop of vLLM's steps --------------------------------------------------------------------------------------
 
@@ -203,7 +201,12 @@ class RolloutEngine:
                     request.output.set_result(output)
 
     async def _on_vllm_thread(self, call: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except Exception:
+            if getattr(self._executor, "is_failed", False):
+                await asyncio.get_running_loop().create_future()  # never: vLLM ends the other ranks, then this process
+            raise
 
     # -- on vLLM's thread ----------------------------------------------------------------------------------------------
 
@@ -237,13 +240,12 @@ class RolloutEngine:
     def _update_weights(self, version: int, info: dict[str, Any]) -> SyncReport:
         self._wake_up()
         if self._has_adapters:
-            adapters = self._transfer.receive_adapters(info)
-            problems = load_adapters(self.llm, adapters, self._lora_rank, self._lora_alpha)
-            self._transfer.report.problems += problems
+            with tempfile.TemporaryDirectory(prefix="ferry-adapters-") as name:
+                settings = Path(name), self._lora_rank, self._lora_alpha
+                report = compare_ranks(self._call_ranks("receive_adapters", info, *settings))
+                report.problems += load_adapters(self.llm, Path(name))
         else:
-            self.llm.start_weight_update()
-            self.llm.update_weights({"update_info": info})
-            self.llm.finish_weight_update()
+            report = compare_ranks(self._call_ranks("receive_weights", info))
         # Both caches were computed with the old weights: attention's keys and values, and the encoded images.
         if not self.llm.reset_prefix_cache(reset_running_requests=self._partial):
             raise RuntimeError("vLLM kept keys and values of the old weights: requests still hold some of its blocks")
@@ -251,7 +253,15 @@ class RolloutEngine:
             self.llm.llm_engine.reset_encoder_cache()
         for name, tokens in self._tokens_so_far().items():
             self._running[name].history.append((version, tokens))
-        return self._transfer.report
+        return report
+
+    def _call_ranks(self, method: str, *arguments: Any) -> list[Any]:
+        """Call a method of `TransferWorker` on all ranks. Raises the first error, which they return as text."""
+        results = self.llm.collective_rpc(method, args=arguments)
+        for result in results:
+            if isinstance(result, str):
+                raise RuntimeError(result)
+        return results
 
     def _tokens_so_far(self) -> dict[str, dict[int, int]]:
         """Tokens of each unfinished completion (by its number), of each running request (by its name)."""

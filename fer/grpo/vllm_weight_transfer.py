@@ -2,13 +2,19 @@
 
 vLLM's own transfer backends need GPUs; this one runs on gloo and on NCCL alike. Start and finish make vLLM rebuild its
 fused and prepacked weights; then they are compared with what arrived.
+
+With tensor parallelism, each rank of an engine is a process with a part of the weights. All of them join the process
+group and receive all weights, and vLLM loads the part of each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,17 +25,22 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from fer.grpo.checksums import SyncReport, WeightLoader, checksum, to_ints
+from fer.grpo.adapters import save_adapters
+from fer.grpo.checksums import RankReport, WeightLoader, checksum, to_ints
 from fer.grpo.communicator import Communicator, Deadline, TransferError
 from fer.grpo.reload_warnings import without_expected_warnings
 from fer.grpo.weight_sync import TensorSpec, merge_adapters, receive_weights
 
+BACKEND = "ferry"
+"""Name of this backend among vLLM's."""
+
 
 @dataclass
 class ProcessGroupInfo(WeightTransferInitInfo):
-    """Address of the trainers' store, and this engine's rank in the process group."""
+    """Address of the trainers' store, and the rank in the process group."""
 
     host: str
     port: int
@@ -66,8 +77,6 @@ class ProcessGroupTransfer(WeightTransferEngine[ProcessGroupInfo, UpdateInfo]):
         self.timeout = 0.0
         self.base: dict[str, Tensor] = {}
         self.loader = WeightLoader(self.model)
-        self.report = SyncReport()
-        """Of the last update."""
 
     def init_transfer_engine(self, init_info: ProcessGroupInfo) -> None:
         self.shutdown()
@@ -106,9 +115,7 @@ class ProcessGroupTransfer(WeightTransferEngine[ProcessGroupInfo, UpdateInfo]):
 
     def receive_adapters(self, update_info: dict[str, Any]) -> dict[str, Tensor]:
         """The adapters of an update, which are not merged into the model."""
-        adapters = dict(pair for bucket in self._receive(self.parse_update_info(update_info)) for pair in bucket)
-        self.report = SyncReport(to_ints({name: checksum(weight) for name, weight in adapters.items()}))
-        return adapters
+        return dict(pair for bucket in self._receive(self.parse_update_info(update_info)) for pair in bucket)
 
     def _receive(self, info: UpdateInfo) -> Iterator[list[tuple[str, Tensor]]]:
         if self.communicator is None:
@@ -118,16 +125,62 @@ class ProcessGroupTransfer(WeightTransferEngine[ProcessGroupInfo, UpdateInfo]):
     def finish_weight_update(self) -> None:
         with without_expected_warnings(self.model, self.whole):
             finalize_layerwise_reload(self.model, self.model_config)
-        self.report = self.loader.report(self.received, self.whole)
 
     def abort(self) -> None:
-        """End a transfer that is under way; called on another thread."""
+        """End a transfer that is under way, here and in all other processes."""
         if self.communicator is not None:
             self.communicator.abort()
 
     def shutdown(self) -> None:
-        self.abort()
+        if self.communicator is not None:
+            self.communicator.close()
         self.communicator = self.store = None
+
+
+WeightTransferEngineFactory.register_engine(BACKEND, ProcessGroupTransfer)
+
+
+def _errors_returned(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an error as text instead of raising it, and end the transfer for all others.
+
+    Of a call that fails, vLLM reads the first rank's result alone, and takes those of the others for the next call's.
+    """
+
+    @wraps(method)
+    def call(worker: Any, *arguments: Any) -> Any:
+        try:
+            return method(worker, *arguments)
+        except Exception as error:
+            worker.weight_transfer_engine.abort()
+            return str(error) if isinstance(error, TransferError) else traceback.format_exc()
+
+    return call
+
+
+class TransferWorker:
+    """Methods that vLLM adds to its worker, of which each rank has one (``worker_extension_cls``)."""
+
+    @_errors_returned
+    def join_trainers(self: Any, info: dict[str, Any]) -> None:
+        """Join the trainers' process group. ``info``: fields of `ProcessGroupInfo`, with the engine's first rank."""
+        self.init_weight_transfer_engine(info | {"rank": info["rank"] + self.rank})
+
+    @_errors_returned
+    def receive_weights(self: Any, info: dict[str, Any]) -> RankReport:
+        """Receive weights into the model. ``info``: the fields of `UpdateInfo`."""
+        self.start_weight_update()
+        self.update_weights(info)
+        self.finish_weight_update()
+        transfer = self.weight_transfer_engine
+        return transfer.loader.report(transfer.received, transfer.whole)
+
+    @_errors_returned
+    def receive_adapters(self: Any, info: dict[str, Any], folder: Path, lora_rank: int, lora_alpha: int) -> RankReport:
+        """Receive adapters, and save them in a folder that all ranks can load."""
+        adapters = self.weight_transfer_engine.receive_adapters(info)
+        if self.rank == 0:
+            save_adapters(folder, adapters, lora_rank, lora_alpha)
+        return RankReport(to_ints({name: checksum(weight) for name, weight in adapters.items()}), {}, {}, [])
 
 
 def _to_host(weight: Tensor) -> Tensor:

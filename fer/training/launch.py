@@ -40,14 +40,14 @@ USER_ERROR = "user_error.txt"
 """File in the run's folder: the message of the UserError that ended it, which no restart would fix."""
 
 
-def use_gpu(options: LaunchOptions, engines: int = 0) -> bool:
-    """Whether each worker and each of ``engines`` gets a GPU. Raises UserError if the cluster has some, but too few."""
+def use_gpu(options: LaunchOptions, engine_gpus: int = 0) -> bool:
+    """Whether each worker gets a GPU, beside those of the engines. Raises UserError if the cluster has too few."""
     gpus = int(ray.cluster_resources().get("GPU", 0))
     if options.device == "cpu" or (options.device == "auto" and not gpus):
         return False
-    if gpus < options.least_workers + engines:
-        also = f" and {engines} engines" if engines else ""
-        fit = f"--workers {gpus - engines}, or " if gpus > engines else ""
+    if gpus < options.least_workers + engine_gpus:
+        also = f" and {engine_gpus} for engines" if engine_gpus else ""
+        fit = f"--workers {gpus - engine_gpus}, or " if gpus > engine_gpus else ""
         raise UserError(
             f"the cluster has {gpus} GPUs for {options.least_workers} workers{also}: use {fit}--device cpu to do "
             "without"

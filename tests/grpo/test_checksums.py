@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fer.grpo.checksums import WeightLoader, checksum, to_ints, transfer_problems
+from fer.grpo.checksums import WeightLoader, checksum, compare_ranks, to_ints, transfer_problems
 from fer.grpo.reload_warnings import LOAD_LOGGER, without_expected_warnings
 
 WIDTH = 256
@@ -71,7 +71,8 @@ def test_fused_and_padded_parameters_hold_what_was_loaded(dtype: torch.dtype) ->
         weights = make_weights(dtype)
         loader.start()
         loader.load(weights.items())
-        report = loader.report({name: checksum(weight) for name, weight in weights.items()}, whole=True)
+        received = {name: checksum(weight) for name, weight in weights.items()}
+        report = compare_ranks([loader.report(received, whole=True)])
         assert report.problems == []
         assert transfer_problems(sums(weights), report.received) == []
         assert (report.compared, report.not_compared) == (3, 1), (
@@ -94,12 +95,12 @@ def test_a_skipped_sync_is_found_at_a_learning_rate_of_1e_6_in_bf16(seed: int, s
 
     loader, model = make_loader()
     loader.load(before.items())
-    assert loader.report({}, whole=True).problems == []
+    assert compare_ranks([loader.report({}, whole=True)]).problems == []
     # The engine receives the new weights, and vLLM keeps the old ones.
     model.skipped = {name for name in after if name.endswith("weight")}
     loader.start()
     loader.load(after.items())
-    [problem] = loader.report({}, whole=True).problems
+    [problem] = compare_ranks([loader.report({}, whole=True)]).problems
     assert problem.startswith(
         "2 of 4 weights of the engine differ from what was loaded into them (qkv.weight, embedding"
     )
@@ -113,11 +114,13 @@ def test_weights_that_are_missing_or_unused_are_named() -> None:
     weights = make_weights()
     del weights["embedding.weight"]
     loader.load([*weights.items(), ("nowhere.weight", torch.ones(2))])
-    assert loader.report({}, whole=True).problems == [
+    assert compare_ranks([loader.report({}, whole=True)]).problems == [
         "1 of 4 weights of the engine were not in the update (embedding.weight)",
         "1 of 8 weights were not used by the engine (nowhere.weight)",
     ]
-    assert len(loader.report({}, whole=False).problems) == 1, "adapters belong to some of the parameters only"
+    assert len(compare_ranks([loader.report({}, whole=False)]).problems) == 1, (
+        "adapters belong to some of the parameters only"
+    )
     assert transfer_problems({"a": 1, "b": 2, "c": 3, "d": 4}, {}) == ["4 of 4 weights did not arrive (a, b, c, ...)"]
 
 
@@ -135,3 +138,78 @@ def test_a_layer_that_got_no_weights_is_warned_about(
     with without_expected_warnings(model, whole):
         logging.getLogger(LOAD_LOGGER).warning("something else")
     assert caplog.messages[-1] == "something else"
+
+
+RANKS, HEADS, HEAD = 4, 8, 16
+"""Of a model that is split: ranks, query heads, width of a head. It has two heads of keys, each on two ranks."""
+
+
+class SplitModel(nn.Module):
+    """What one of four ranks holds of a layer, loaded as vLLM's models do with tensor parallelism."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+        self.qkv = nn.Parameter(torch.zeros((HEADS // RANKS + 2) * HEAD, WIDTH, dtype=torch.bfloat16))
+        self.output = nn.Parameter(torch.zeros(WIDTH, WIDTH // RANKS, dtype=torch.bfloat16))
+        self.norm = nn.Parameter(torch.zeros(WIDTH, dtype=torch.bfloat16))
+        self.embedding = nn.Parameter(torch.zeros(128 // RANKS, WIDTH, dtype=torch.bfloat16))
+
+    @torch.no_grad()
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        queries = HEADS // RANKS * HEAD
+        for name, weight in weights:
+            if name == "q":
+                self.qkv[:queries] = weight.chunk(RANKS)[self.rank]
+            elif name in "kv":
+                start = queries + "kv".index(name) * HEAD
+                self.qkv[start : start + HEAD] = weight.chunk(2)[self.rank // 2]
+            elif name == "output":
+                self.output[:] = weight.chunk(RANKS, dim=1)[self.rank]
+            elif name == "embedding":
+                rows = weight[self.rank * 32 : (self.rank + 1) * 32]
+                self.embedding[: len(rows)] = rows
+            else:
+                self.norm[:] = weight
+        return {"qkv" if name in "qkv" else name for name, _ in weights}
+
+
+def test_ranks_together_hold_what_was_loaded() -> None:
+    torch.manual_seed(0)
+    loaders = [WeightLoader(SplitModel(rank)) for rank in range(RANKS)]
+    shapes = {"q": (HEADS * HEAD, WIDTH), "k": (2 * HEAD, WIDTH), "v": (2 * HEAD, WIDTH), "output": (WIDTH, WIDTH)}
+    shapes |= {"norm": (WIDTH,), "embedding": (100, WIDTH)}
+
+    def update(*, skip: dict[int, str]) -> list[str]:
+        """Problems of an update in which the ranks miss these weights."""
+        weights = {name: torch.randn(shape).bfloat16() for name, shape in shapes.items()}
+        reports = []
+        for rank, loader in enumerate(loaders):
+            loader.start()
+            before = {name: parameter.clone() for name, parameter in loader.model.named_parameters()}
+            loader.load(list(weights.items()))
+            if rank in skip:
+                loader.model.get_parameter(skip[rank]).data.copy_(before[skip[rank]])
+            reports.append(loader.report({name: checksum(weight) for name, weight in weights.items()}, whole=True))
+        report = compare_ranks(reports)
+        assert (report.compared, report.not_compared) == (4, 0)
+        return report.problems
+
+    assert update(skip={}) == []
+    assert update(skip={0: "qkv", 2: "norm", 3: "output"}) == [
+        "3 of 4 weights of the engine differ from what was loaded into them (qkv, output, norm)"
+    ]
+    assert update(skip={1: "embedding"}) == [
+        "1 of 4 weights of the engine differ from what was loaded into them (embedding)"
+    ]
+    assert update(skip={}) == []
+
+
+def test_a_rank_that_received_other_weights_is_named() -> None:
+    loader, _ = make_loader()
+    weights = make_weights()
+    loader.load(weights.items())
+    received = {name: checksum(weight) for name, weight in weights.items()}
+    reports = [loader.report(received, True), loader.report(received | {"q.bias": torch.tensor(1)}, True)]
+    [problem] = compare_ranks(reports).problems
+    assert problem == "1 of 8 weights did not arrive on rank 1 as on rank 0 (q.bias)"

@@ -97,6 +97,7 @@ def blocking() -> Communicator:
     communicator.device, communicator.aborted, communicator.group = CPU, threading.Event(), Blocking()
     communicator.through_host = communicator.is_nccl = False
     communicator.backend, communicator.stream = torch.cpu, torch.cpu.Stream()
+    communicator.store = dist.HashStore()
     return communicator
 
 
@@ -122,6 +123,24 @@ def test_another_thread_ends_a_broadcast(blocking: Communicator) -> None:
     with pytest.raises(TransferError, match="aborted"):
         blocking.broadcast(torch.ones(1), Deadline(60))
     assert time.monotonic() - started < 30
+
+
+def test_a_process_that_aborts_ends_the_broadcast_of_the_others(blocking: Communicator) -> None:
+    other = Communicator.__new__(Communicator)
+    other.store, other.aborted, other.is_nccl = blocking.store, threading.Event(), False
+    threading.Timer(0.1, other.abort).start()
+    started = time.monotonic()
+    with pytest.raises(TransferError, match="aborted"):
+        blocking.broadcast(torch.ones(1), Deadline(60))
+    assert time.monotonic() - started < 30
+
+
+def test_a_trainer_that_is_gone_ends_the_broadcast(blocking: Communicator) -> None:
+    server = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
+    blocking.store = dist.TCPStore("127.0.0.1", server.port, 2, is_master=False)
+    del server
+    with pytest.raises(TransferError, match="the trainer that sends the weights is gone"):
+        blocking.broadcast(torch.ones(1), Deadline(60))
 
 
 def test_nccl_is_made_without_a_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import ray
 import torch
@@ -32,6 +35,7 @@ from fer.vlm.chat import ChatFormat
 from fer.vlm.model import load_model, load_processor, set_trainable
 from fer.vlm.options import ImageOptions, LoraOptions, VlmModelOptions
 from fer.vlm.scoring import token_logprobs
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
@@ -63,6 +67,9 @@ class CountingEngine(RolloutEngine):
         if counts and max(counts) == getattr(self, "frozen_at", 0):
             self._paused = True
         return finished
+
+    async def rank_pids(self) -> list[int]:
+        return await self._on_vllm_thread(lambda: self.llm.collective_rpc(lambda worker: os.getpid()))
 
     async def start_counting(self) -> None:
         self.encodings = 0
@@ -145,7 +152,8 @@ def running_setup(folder: str, **options: Any) -> Iterator[Setup]:
     masked_token_ids = visual_token_ids(config, folder)
     actors = start_engines(config, folder, masked_token_ids, use_gpu=False, engine=CountingEngine)
     wait_until_ready(0, actors[0], Deadline(240))
-    pool = EnginePool(actors, Worker(0, 1, CPU), timeout=240, sync_timeout=120)
+    ranks = config.tensor_parallel
+    pool = EnginePool(actors, Worker(0, 1, CPU), timeout=240, sync_timeout=120, ranks_per_engine=ranks)
     try:
         yield Setup(pool, config, folder, chat, prompt, masked_token_ids)
     finally:
@@ -171,9 +179,8 @@ def test_after_a_sync_the_engine_has_the_trainer_s_weights(setup: Setup) -> None
     assert ray.get(setup.pool.actors[0].is_stepped_where_it_was_made.remote())
 
 
-def test_each_sync_is_compared_with_what_the_engine_holds(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = setup.load()
-    weights = PolicyWeights(model, torch.float32)
+def record_reports(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> list[SyncReport]:
+    """A list that every sync from now on adds its reports to."""
     reports: list[SyncReport] = []
     check = setup.pool._check_reports
 
@@ -182,6 +189,13 @@ def test_each_sync_is_compared_with_what_the_engine_holds(setup: Setup, monkeypa
         return check(sent, found)
 
     monkeypatch.setattr(setup.pool, "_check_reports", record)
+    return reports
+
+
+def test_each_sync_is_compared_with_what_the_engine_holds(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = setup.load()
+    weights = PolicyWeights(model, torch.float32)
+    reports = record_reports(setup, monkeypatch)
     setup.pool.connect(weights, version=1)
     [report] = reports
     print(f"{len(report.received)} weights, {report.compared} compared, {report.not_compared} not")
@@ -233,7 +247,6 @@ def test_connect_recovers_from_a_broken_transfer(setup: Setup) -> None:
     assert setup.pool.communicator is not None
     setup.pool.communicator.abort()
     setup.pool.communicator = None
-    actor.abort_transfer.remote()
     with pytest.raises(ray.exceptions.RayTaskError):
         ray.get(broken, timeout=200)
     for parameter in model.parameters():
@@ -287,9 +300,10 @@ def test_an_engine_that_was_restarted_refuses_weights() -> None:
         transfer.receive_weights(UpdateInfo([], bucket_bytes=1))
 
 
-def test_vllm_computes_the_adapters(tiny_models: Path, ray_cluster: None, process_group: None) -> None:
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_vllm_computes_the_adapters(tiny_models: Path, ray_cluster: None, process_group: None, ranks: int) -> None:
     """Those of the image encoder, too. A sync moves the adapters alone."""
-    options = {"lora": "lora", "lora_rank": 4, "engine_adapters": "separate"}
+    options = {"lora": "lora", "lora_rank": 4, "engine_adapters": "separate", "tensor_parallel": ranks}
     parts = ["vision", "projector", "language"]
     with running_setup(str(tiny_models / "qwen2.5-vl"), train=parts, **options) as setup:
         torch.manual_seed(4)
@@ -309,3 +323,54 @@ def test_vllm_computes_the_adapters(tiny_models: Path, ray_cluster: None, proces
         for completion in output.completions:
             logprobs = setup.logprobs(model, completion.token_ids, setup.config.temperature, setup.masked_token_ids)
             torch.testing.assert_close(logprobs, torch.tensor(completion.logprobs), rtol=0, atol=1e-4)
+
+
+def test_an_engine_of_two_ranks(
+    tiny_models: Path, ray_cluster: None, process_group: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is a process with a part of the weights. They receive all of them, also after a broken transfer."""
+    with running_setup(str(tiny_models / "qwen2.5-vl"), tensor_parallel=2) as setup:
+        model = setup.load()
+        weights = PolicyWeights(model, torch.float32)
+        reports = record_reports(setup, monkeypatch)
+        setup.pool.connect(weights, version=0)
+        assert setup.difference(model) < 1e-4
+        [report] = reports
+        print(f"{len(report.received)} weights, {report.compared} compared, {report.not_compared} not")
+        assert report.received.keys() == dict(model.named_parameters()).keys()
+        assert report.compared >= 20
+
+        torch.manual_seed(5)
+        for parameter in model.parameters():
+            parameter.data.add_(0.02 * torch.randn_like(parameter))
+        assert setup.difference(model) > 0.05
+        broken = setup.pool.actors[0].update_weights.remote(1, weights.specs(weights.synced), bucket_bytes=2**20)
+        assert setup.pool.communicator is not None
+        setup.pool.communicator.abort()
+        with pytest.raises(RuntimeError, match="weight transfer"):
+            ray.get(broken, timeout=100)
+        setup.pool.connect(weights, version=1)
+        assert setup.difference(model) < 1e-4
+        [output] = setup.pool.collect(setup.pool.submit([setup.prompt]), weights)
+        for completion in output.completions:
+            logprobs = setup.logprobs(model, completion.token_ids, setup.config.temperature, setup.masked_token_ids)
+            torch.testing.assert_close(logprobs, torch.tensor(completion.logprobs), rtol=0, atol=1e-4)
+
+
+@pytest.mark.faults
+def test_a_rank_that_dies_takes_its_engine_along(tiny_models: Path, ray_cluster: None, process_group: None) -> None:
+    """It is restarted, also if the first process dies and leaves its ranks alone."""
+    with running_setup(str(tiny_models / "qwen2.5-vl"), tensor_parallel=2) as setup:
+        model = setup.load()
+        weights = PolicyWeights(model, torch.float32)
+        setup.pool.connect(weights, version=0)
+        [actor] = setup.pool.actors
+        for restarts, victim in enumerate(["rank", "engine"], 1):
+            ranks, engine = ray.get([actor.rank_pids.remote(), actor.ready.remote()])
+            pending = setup.pool.submit([setup.prompt] * 4)
+            os.kill(ranks[1] if victim == "rank" else engine, signal.SIGKILL)
+            outputs = setup.pool.collect(pending, weights)
+            assert [len(output.completions) for output in outputs] == [setup.config.num_generations] * 4
+            assert setup.pool.restarts == restarts
+            assert setup.difference(model) < 1e-4
+            until(lambda old=ranks: not any(map(psutil.pid_exists, old)))

@@ -26,6 +26,7 @@ def test_a_loss_sets_the_options_that_are_not_given() -> None:
         ({"overlong_buffer": 1024}, "--overlong-buffer"),
         ({"colocate": True, "workers": 2, "engines": 1}, "make them equal"),
         ({"colocate": True, "async_level": 1}, "--async-level 0"),
+        ({"colocate": True, "tensor_parallel": 2}, "--tensor-parallel 1"),
         ({"partial_rollouts": True}, "use 1 or more"),
         ({"engine_adapters": "separate"}, "--lora lora"),
         ({"engine_adapters": "separate", "lora": "dora"}, "not DoRA"),
@@ -36,6 +37,11 @@ def test_a_loss_sets_the_options_that_are_not_given() -> None:
 def test_an_error_names_values_that_would_work(options: dict[str, int], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         GrpoConfig(data="x", **options)  # type: ignore[arg-type]
+
+
+def test_an_engine_reserves_the_gpus_that_its_weights_are_split_over() -> None:
+    config = GrpoConfig(data="x", device="gpu", engines=2, tensor_parallel=4)
+    assert (config.engine_bundle.number, config.engine_bundle.resources) == (2, {"CPU": 1, "GPU": 4})
 
 
 def test_a_trainer_and_an_engine_share_a_gpu_and_two_engines_do_not() -> None:

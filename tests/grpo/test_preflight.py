@@ -105,6 +105,11 @@ def test_rows_without_an_answer_are_refused(tiny_models: Path, face_folder: Path
         preflight_check(config(), str(tiny_models / "qwen2.5-vl"), shards)
 
 
+def test_heads_are_split_evenly(tiny_models: Path, question_shards: ShardedDataset) -> None:
+    with pytest.raises(UserError, match=r"--tensor-parallel 3: .* has 2 attention heads, .* use one of 1, 2$"):
+        preflight_check(config(tensor_parallel=3), str(tiny_models / "qwen2.5-vl"), question_shards)
+
+
 def test_visual_tokens_are_the_placeholders_of_images(tiny_model: str) -> None:
     tokenizer = load_processor(tiny_model).tokenizer
     tokens = tokenizer.convert_ids_to_tokens(visual_token_ids(config(), tiny_model))
@@ -120,6 +125,10 @@ def test_summary_of_unifer_s_recipe(tiny_models: Path, question_shards: ShardedD
     assert "28 prompts x 8 completions = 224 completions per step" in summary
     assert "4 x 8 of them per trainer, in 4 pass(es) of 8" in summary
     assert "7 trainer(s) with 4 CPU and 1 GPU each, zero3" in summary
+    assert "1 vLLM engine(s) with 4 CPU and 1 GPU each" in summary
+    split = recipe.model_copy(update={"tensor_parallel": 4})
+    summary = dry_run_summary(split, str(tiny_models / "qwen2.5-vl"), question_shards, longest_prompt=700)
+    assert "1 vLLM engine(s) with 4 CPU and 4 GPUs each" in summary
 
 
 def test_memory_estimate_follows_trainable_weights_and_sharding(tiny_models: Path) -> None:
@@ -127,6 +136,8 @@ def test_memory_estimate_follows_trainable_weights_and_sharding(tiny_models: Pat
     one, two = (estimate_memory(config(workers=n), folder, longest_prompt=100) for n in (1, 2))
     assert two["trainer: optimizer"] == one["trainer: optimizer"] / 2
     assert two["trainer: weights"] == one["trainer: weights"]
+    split = estimate_memory(config(tensor_parallel=2), folder, longest_prompt=100)
+    assert split["engine: weights"] == one["engine: weights"] / 2
     sharded = estimate_memory(config(workers=2, deepspeed="zero3"), folder, longest_prompt=100)
     assert sharded["trainer: weights"] == one["trainer: weights"] / 2
     assert estimate_memory(config(beta=0.0), folder, longest_prompt=100)["trainer: reference model"] == 0

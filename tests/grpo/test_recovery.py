@@ -23,7 +23,7 @@ from torch import nn
 
 from fer.errors import UserError
 from fer.grpo import engine_pool
-from fer.grpo.checksums import SyncReport, WeightLoader, checksum
+from fer.grpo.checksums import SyncReport, WeightLoader, checksum, compare_ranks
 from fer.grpo.communicator import Communicator, Deadline, TransferError
 from fer.grpo.engine_pool import EnginePool
 from fer.grpo.rollout import EngineStats, Prompt, RolloutOutput
@@ -85,10 +85,6 @@ class Engine:
         self.slept += 1
         return self.slept
 
-    async def abort_transfer(self) -> None:
-        if self.communicator is not None:
-            self.communicator.abort()
-
     async def init_process_group(
         self, host: str, port: int, rank: int, world_size: int, timeout: float, through_host: bool
     ) -> None:
@@ -115,7 +111,7 @@ class Engine:
                     os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(600)
             self.loader.load(bucket)
-        return self.loader.report(received, whole=True)
+        return compare_ranks([self.loader.report(received, whole=True)])
 
     async def values(self) -> list[float]:
         return [parameter[0].item() for parameter in self.model.parameters()]

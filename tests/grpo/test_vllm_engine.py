@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fer.grpo.checksums import RankReport, SyncReport
 from fer.grpo.rollout import Prompt, token_versions
 from fer.grpo.vllm_engine import RolloutEngine
 
@@ -22,6 +23,8 @@ class RecordingLLM:
         self.calls: list[str] = []
         self.sampled: list[dict[str, Any]] = []
         self.has_reset = has_reset
+        self.results: list[Any] = [RankReport({"weight": 7}, {}, {}, [])]
+        """Of the ranks."""
         self.llm_engine = self
         self.output_processor = SimpleNamespace(request_states={})
         self.steps_left: dict[str, int] = {}
@@ -36,6 +39,10 @@ class RecordingLLM:
         self.calls.append("step")
         self.steps_left = {name: steps - 1 for name, steps in self.steps_left.items() if steps}
         return [SimpleNamespace(request_id=name, finished=not steps) for name, steps in self.steps_left.items()]
+
+    def collective_rpc(self, method: str, args: Any) -> list[Any]:
+        self.calls.append(method)
+        return self.results
 
     def __getattr__(self, name: str) -> Any:
         def record(*args: Any, **kwargs: Any) -> Any:
@@ -53,7 +60,7 @@ def make_engine(monkeypatch: pytest.MonkeyPatch) -> Any:
         engine = RolloutEngine.__new__(RolloutEngine)
         engine._thread = ThreadPoolExecutor(1)
         engine.llm = RecordingLLM(has_reset)
-        engine._transfer, engine._has_adapters = SimpleNamespace(report="report"), False
+        engine._executor, engine._has_adapters = SimpleNamespace(), False
         engine._can_sleep, engine._asleep, engine._loop, engine.version = can_sleep, False, None, 3
         engine._queued, engine._running, engine._paused, engine._partial = [], {}, False, partial_rollouts
         engine.stats = SimpleNamespace(seconds=0.0, tokens=0)
@@ -65,11 +72,28 @@ def make_engine(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_an_update_drops_what_was_computed_with_the_old_weights(make_engine: Any) -> None:
     engine = make_engine(can_sleep=False)
     _, report = asyncio.run(engine.update_weights(4, []))
-    assert (report, engine.version) == ("report", 4)
-    assert engine.llm.calls == [
-        *("start_weight_update", "update_weights", "finish_weight_update"),
-        *("reset_prefix_cache", "reset_encoder_cache"),
-    ]
+    assert (report, engine.version) == (SyncReport({"weight": 7}), 4)
+    assert engine.llm.calls == ["receive_weights", "reset_prefix_cache", "reset_encoder_cache"]
+
+
+def test_an_error_of_any_rank_is_the_engine_s(make_engine: Any) -> None:
+    engine = make_engine(can_sleep=False)
+    engine.llm.results.append("a weight transfer was aborted")
+    with pytest.raises(RuntimeError, match="a weight transfer was aborted"):
+        asyncio.run(engine.update_weights(4, []))
+    assert engine.version == 3
+
+
+def test_an_engine_with_a_dead_rank_answers_nothing(make_engine: Any) -> None:
+    """Its process ends once vLLM has ended the other ranks; until then an error would count as the request's own."""
+    engine = make_engine(can_sleep=False, has_reset=False)
+    engine._executor.is_failed = True
+
+    async def update() -> None:
+        await asyncio.wait_for(engine.update_weights(4, []), 0.5)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(update())
 
 
 def test_an_engine_that_keeps_old_keys_and_values_fails(make_engine: Any) -> None:
@@ -83,7 +107,7 @@ def test_a_sleeping_engine_wakes_up_before_anything_else(make_engine: Any) -> No
     engine = make_engine(can_sleep=True)
     asyncio.run(engine.sleep())
     asyncio.run(engine.update_weights(4, []))
-    assert engine.llm.calls[:3] == ["sleep", "wake_up", "start_weight_update"]
+    assert engine.llm.calls[:3] == ["sleep", "wake_up", "receive_weights"]
     asyncio.run(engine.sleep())
     engine._engine_step([])
     engine._engine_step([])
@@ -131,18 +155,18 @@ async def update_between(engine: RolloutEngine) -> tuple[list[str], list[tuple[i
     await asyncio.sleep(0.05)
     await engine.update_weights(4, [])
     await asyncio.gather(first.output, second.output)
-    return [call for call in engine.llm.calls if call in ("step", "start_weight_update")], second.history
+    return [call for call in engine.llm.calls if call in ("step", "receive_weights")], second.history
 
 
 def test_an_update_comes_between_what_runs_and_what_waits(make_engine: Any) -> None:
     calls, versions = asyncio.run(update_between(make_engine(can_sleep=False)))
-    assert calls == ["step", "step", "start_weight_update", "step", "step"]
+    assert calls == ["step", "step", "receive_weights", "step", "step"]
     assert versions == [(4, {})]
 
 
 def test_with_partial_rollouts_nothing_is_finished_before_an_update(make_engine: Any) -> None:
     calls, _ = asyncio.run(update_between(make_engine(can_sleep=False, partial_rollouts=True)))
-    assert calls == ["step", "start_weight_update", "step", "step"]
+    assert calls == ["step", "receive_weights", "step", "step"]
 
 
 def test_nothing_is_sampled_between_base_weights_and_adapters(make_engine: Any) -> None:
@@ -154,9 +178,9 @@ def test_nothing_is_sampled_between_base_weights_and_adapters(make_engine: Any) 
         await asyncio.sleep(0.05)
         await engine.update_weights(4, [], adapters=True)
         await request.output
-        return [call for call in engine.llm.calls if call in ("step", "start_weight_update")]
+        return [call for call in engine.llm.calls if call in ("step", "receive_weights")]
 
-    assert asyncio.run(update()) == ["start_weight_update", "start_weight_update", "step", "step"]
+    assert asyncio.run(update()) == ["receive_weights", "receive_weights", "step", "step"]
 
 
 def test_versions_of_tokens() -> None:

@@ -61,6 +61,13 @@ def test_too_few_gpus_are_never_replaced_by_cpus(words: list[str], monkeypatch: 
         use_gpu(parsed("--workers", "8", *words))
 
 
+def test_engines_have_gpus_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 64.0, "GPU": 8.0})
+    assert use_gpu(parsed("--workers", "4"), engine_gpus=4)
+    with pytest.raises(UserError, match="8 GPUs for 6 workers and 4 for engines: use --workers 4, or --device cpu"):
+        use_gpu(parsed("--workers", "6"), engine_gpus=4)
+
+
 def test_a_run_does_not_go_on_without_its_gpus(tmp_path: Path) -> None:
     config = parsed("--storage", str(tmp_path), "--name", "run")
     keep_device(RunFolder(config, "train", "x"), "cpu")
