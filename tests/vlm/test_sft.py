@@ -17,9 +17,13 @@ from safetensors.torch import load_file
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
 from fer.tracking import Run, TrackingOptions
+from fer.vlm import sft
+from fer.vlm.data_loader import SftBatch
 from fer.vlm.options import MergeConfig, SftConfig
+from fer.vlm.sft import SftTrainer, train_sft
 from jobs import merge as merge_job
 from jobs import sft as job
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
@@ -94,6 +98,38 @@ def test_checkpoints_of_weights_alone(
     rates = [client.get_metric_history(each.run_id, "lr") for each in (full_model[1], run)]
     [whole, rest] = [{point.step: point.value for point in rate} for rate in rates]
     assert rest == pytest.approx({step: whole[step] for step in rest})
+
+
+def test_training_goes_on_while_a_checkpoint_is_uploaded(
+    question_shards: ShardedDataset, tiny_models: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upload of step 2's checkpoint is held until step 3 is done."""
+    step_3_is_done = out / "step-3-is-done"
+
+    def train_with_slow_storage(settings: dict[str, Any]) -> None:
+        from ray.train.v2._internal.execution.storage import StorageContext
+
+        upload, train_step = StorageContext.persist_current_checkpoint, SftTrainer.train_step
+
+        def slow_upload(*arguments: Any, **options: Any) -> Any:
+            until(step_3_is_done.exists)
+            return upload(*arguments, **options)
+
+        def record_step(trainer: SftTrainer, step: list[SftBatch]) -> None:
+            train_step(trainer, step)
+            if trainer.state.global_step == 3:
+                step_3_is_done.touch()
+
+        StorageContext.persist_current_checkpoint, SftTrainer.train_step = slow_upload, record_step  # type: ignore[method-assign]
+        train_sft(settings)
+
+    monkeypatch.setattr(sft, "train_sft", train_with_slow_storage)
+    fine_tune(
+        question_shards, tiny_models / "smolvlm", out, "slow-storage", workers=1, image_size=112, epochs=1, lora="off",
+        checkpoint_every=2, save_total_limit=9,
+    )  # fmt: skip
+    saved = [json.loads(file.read_text()) for file in (out / "slow-storage").glob("checkpoint_*/trainer_state.json")]
+    assert 2 in [state["global_step"] for state in saved]
 
 
 def test_a_profile_of_three_steps_is_an_artifact(full_model: tuple[Path, Run], out: Path) -> None:
