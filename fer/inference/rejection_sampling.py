@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,15 +30,18 @@ def sample_from_teacher(config: QuestionsConfig, space: LabelSpace, rows: Iterat
     Returns how many were accepted and rejected, including those of earlier runs of the same command.
     """
     accepted, rejected = (_completed(Path(path)) for path in (config.out, config.rejected))
-    remaining = (row for row in rows if row.path not in accepted and row.path not in rejected)
+    remaining: Iterator[FaceRow] = (row for row in rows if row.path not in accepted and row.path not in rejected)
     if accepted or rejected:
         print(f"continuing after {len(accepted):,} accepted and {len(rejected):,} rejected faces", flush=True)
     counts = [len(accepted), len(rejected)]
-    client: InferenceClient | None = None
+    first = next(remaining, None)
+    if first is None:
+        return counts[0], counts[1]
+    client = _open_teacher(config)
+    remaining = chain([first], remaining)
     prompt = ferbench_prompt(space.labels)
     with open(config.out, "a", encoding="utf-8") as good, open(config.rejected, "a", encoding="utf-8") as bad:
-        while chunk := list(islice(remaining, config.concurrency)):
-            client = client or _open_teacher(config)
+        while chunk := list(islice(remaining, client.max_running)):
             for row, response, reason in sample_chunk(chunk, client, config, prompt):
                 counts[response is None] += 1
                 if response is None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from fer.data.images import check_header
 from fer.data.vqa.build import load_faces
 from fer.data.vqa.options import QuestionsConfig
 from fer.errors import UserError
+from fer.inference import rejection_sampling
+from fer.inference.base import InferenceClient, Request, Response, SamplingParams
 from fer.inference.rejection_sampling import sample_from_teacher
 from jobs import questions as job
 
@@ -82,6 +85,29 @@ def test_a_stopped_run_continues_with_the_remaining_faces(teacher: Any, face_fol
     assert sum(sample_from_teacher(config, space, rows)) == 28
     paths = [row["image_path"] for name in ("cot", "cot.rejected") for row in lines(tmp_path / f"{name}.jsonl")]
     assert len(paths) == len(set(paths)) == 28
+
+
+def test_a_chunk_fills_the_teacher(face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever --concurrency says about an endpoint: an engine in this process batches as many as it can."""
+    waiting = []
+
+    class Engine(InferenceClient):
+        max_running = 20
+
+        def stream(
+            self, pending: deque[tuple[int, Request]], sampling: SamplingParams
+        ) -> Iterator[tuple[int, Response]]:
+            waiting.append(len(pending))
+            for number, _ in pending:
+                yield number, Response("<think>Wide eyes.</think><answer>fear</answer>")
+
+    monkeypatch.setattr(rejection_sampling, "_open_teacher", lambda config: Engine())
+    config = QuestionsConfig(
+        data=str(face_folder), out=str(tmp_path / "cot.jsonl"), split="all", val_split=0, limit=28,
+        teacher="seer", attempts=1, concurrency=4,
+    )  # fmt: skip
+    job.main(config)
+    assert waiting == [20, 8]
 
 
 def test_an_unreachable_endpoint_is_a_one_line_error(face_folder: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]

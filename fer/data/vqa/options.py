@@ -32,7 +32,7 @@ class QuestionsConfig(DataOptions):
     attempts: int = Field(4, ge=1, description="Maximum number of responses sampled per face, until one is correct")
     temperature: float = Field(0.7, ge=0, description="Sampling temperature of the teacher")
     max_new_tokens: int = Field(1024, ge=16, description="Maximum length of a response of the teacher in tokens")
-    concurrency: int = Field(16, ge=1, description="Concurrent requests to the teacher")
+    concurrency: int = Field(16, ge=1, description="Concurrent requests to --endpoint")
     trust_remote_code: bool = Field(False, description="Run the Python code that comes with a hub model")
 
     @property
