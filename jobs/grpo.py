@@ -46,8 +46,15 @@ def main(config: GrpoConfig) -> None:
 
     masked_token_ids = visual_token_ids(config, model)
     name = for_workers(config.model, model)
-    own = {"model": name, "masked_token_ids": masked_token_ids, "evaluation": evaluation}
-    settings = loop_settings(config, dataset.root, tracking, **own)
+    settings = loop_settings(
+        config,
+        dataset.root,
+        tracking,
+        model=name,
+        masked_token_ids=masked_token_ids,
+        longest_prompt=longest_prompt,
+        evaluation=evaluation,
+    )
     with running_engines(config, name, masked_token_ids, gpus) as engines:
         same_device = config.model_copy(update={"device": "gpu" if gpus else "cpu"})  # as the engines'
         checkpoints = CheckpointConfig(

@@ -21,6 +21,7 @@ from fer.grpo.groups import RolloutGroup, score_group
 from fer.grpo.metrics_logger import MetricsLogger
 from fer.grpo.options import GrpoConfig
 from fer.grpo.policy_update import PolicyUpdate
+from fer.grpo.preflight import estimate_memory
 from fer.grpo.prompts import PromptExample, PromptLoader, batches_of
 from fer.grpo.rewards import RewardScorer
 from fer.grpo.rollout import RolloutOutput
@@ -41,7 +42,8 @@ LOGGED_GROUPS = 4
 def train_grpo(settings: dict[str, Any]) -> None:
     """The loop that Ray Train runs on each trainer.
 
-    ``settings``: config, model, data, tracking, resume, engines (actor handles), masked_token_ids and evaluation.
+    ``settings``: config, model, data, tracking, resume, engines (actor handles), masked_token_ids,
+    longest_prompt and evaluation.
     """
     config = GrpoConfig.model_validate(settings["config"])
     worker = Worker.start(config)
@@ -66,6 +68,7 @@ def train_grpo(settings: dict[str, Any]) -> None:
         run,
         pool,
         settings["masked_token_ids"],
+        settings["longest_prompt"],
         settings["resume"],
         settings["evaluation"],
     )
@@ -84,12 +87,13 @@ class GrpoTrainer(BaseTrainer):
         run: Run,
         pool: EnginePool,
         masked_token_ids: list[int],
+        longest_prompt: int,
         resume: str | None,
         evaluation: tuple[str, str] | None,
     ) -> None:
-        """``evaluation``: the questions, see `evaluation_questions`."""
+        """``longest_prompt``: in tokens. ``evaluation``: the questions, see `evaluation_questions`."""
         super().__init__(config, model, worker, run, resume)
-        self.config, self.pool = config, pool
+        self.config, self.pool, self.longest_prompt = config, pool, longest_prompt
         self.chat = ChatFormat(self.processor, config, max_tokens=config.max_prompt_tokens)
         self.prompts = PromptLoader(dataset, config, self.chat, worker.rank)
         self.total_batches = self.prompts.per_epoch * config.epochs
@@ -116,6 +120,9 @@ class GrpoTrainer(BaseTrainer):
             total_batches=self.total_batches,
             peak_flops=self.peak_flops,
         )
+
+    def estimate_memory(self, options: GrpoConfig) -> float:
+        return estimate_memory(options, self.model, self.longest_prompt)["trainer: total"]
 
     # -- loop ----------------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from fer.vlm.deepspeed import (
     load_engine_state,
     save_engine_state,
 )
+from fer.vlm.memory import needs_checkpointing
 from fer.vlm.model import count_parameters, load_model, load_processor, prepare_for_training, set_trainable
 from fer.vlm.options import VlmTrainingOptions
 from fer.vlm.reshard import load_other_workers_state
@@ -105,12 +106,23 @@ class BaseTrainer:
         install_head(network)
         self.parameter_counts = count_parameters(network)
         self.engine = init_engine(
-            prepare_for_training(network, config.grad_checkpointing),
+            prepare_for_training(network, self._grad_checkpointing()),
             settings,
             self._schedule,
             self.worker.device,
         )
         self.peak_flops = peak_flops(self.worker.device, config.peak_tflops)
+
+    def _grad_checkpointing(self) -> bool:
+        config = self.options
+        if config.grad_checkpointing is not None:
+            return config.grad_checkpointing
+        without = config.model_copy(update={"grad_checkpointing": False})
+        return needs_checkpointing(self.estimate_memory(without), self.worker)
+
+    def estimate_memory(self, options: Any) -> float:
+        """Estimated peak bytes of this worker under these options of the trainer's kind."""
+        raise NotImplementedError
 
     def _schedule(self, optimizer: torch.optim.Optimizer) -> Any:
         """The learning-rate schedule over all steps of the run."""

@@ -1,15 +1,19 @@
 """Estimated memory of training: `fer grpo --dry-run` prints it, and docs/vlm.md has it for the recipes.
 
 Weights, gradients and optimizer are exact; activations and logits are an estimate (tests/vlm/test_memory.py measures
-both). What DeepSpeed and PyTorch need besides is not in it: leave a tenth of the device free.
+both). What DeepSpeed and PyTorch need besides is not in it: leave a tenth of the device free. The estimate also decides
+whether activations are recomputed (gradient checkpointing).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import psutil
 import torch
+import torch.distributed as dist
 
+from fer.training.worker import Worker
 from fer.vlm.deepspeed import load_deepspeed_config
 from fer.vlm.model import DTYPES, load_config, set_trainable
 from fer.vlm.options import VlmTrainingOptions
@@ -25,6 +29,9 @@ MAX_GATHERED = 1_000_000_000
 """DeepSpeed's default: ZeRO-3 gathers at most so many weights at a time."""
 LOGIT = 12
 """Bytes per logit that is in memory, with its copies and its gradient in fp32."""
+USABLE = 0.8
+"""Share of a device's memory that training without gradient checkpointing may fill by the estimate, which leaves out
+the image encoder's activations."""
 LAYER_WIDTHS, LAYER_MLPS = 12, 4
 """Activations of a layer for the backward pass, per token: so many of the hidden and of the MLP's size."""
 
@@ -35,8 +42,8 @@ def estimate_training_memory(
     """Peak bytes on one worker by purpose, and their ``total``.
 
     ``tokens``: of one forward pass, padding and images included; ``loss_tokens``: those whose logits are computed, some
-    at a time. Weights, gradients and optimizer follow Rajbhandari et al. (ZeRO, 2020): ZeRO-2 shards the last two among
-    the workers, ZeRO-3 all three.
+    at a time. Gradient checkpointing is assumed unless it is off. Weights, gradients and optimizer follow Rajbhandari
+    et al. (ZeRO, 2020): ZeRO-2 shards the last two among the workers, ZeRO-3 all three.
     """
     from transformers import AutoModelForMultimodalLM
 
@@ -62,9 +69,25 @@ def estimate_training_memory(
         "buffers": (buckets * BUCKET_NUMEL + (MAX_GATHERED if stage == 3 else 0)) * width,
     }
     activations = {
-        "activations": tokens * (layers * checkpoint + layer if options.grad_checkpointing else layers * layer),
+        "activations": tokens
+        * (layers * layer if options.grad_checkpointing is False else layers * checkpoint + layer),
         "logits": min(loss_tokens * text.vocab_size, LOGITS_AT_ONCE) * LOGIT,
     }
     # Activations are freed before the optimizer step, which needs the gradients in fp32.
     step = on_device * trainable * STEP / shards
     return memory | activations | {"total": sum(memory.values()) + max(step, sum(activations.values()))}
+
+
+def needs_checkpointing(estimate: float, worker: Worker) -> bool:
+    """Whether activations have to be recomputed, if training without that is estimated at so many bytes. Collective."""
+    if worker.device.type == "cuda":
+        memory = float(torch.cuda.get_device_properties(worker.device).total_memory)
+    else:
+        memory = psutil.virtual_memory().available / worker.world_size
+    least = torch.tensor(memory, dtype=torch.float64, device=worker.device)
+    dist.all_reduce(least, op=dist.ReduceOp.MIN)
+    needed = estimate > USABLE * least.item()
+    if worker.is_rank_zero:
+        sizes = f"{estimate / 1e9:.1f} of {least.item() / 1e9:.1f} GB"
+        print(f"gradient checkpointing is {'on' if needed else 'off'}: without, about {sizes} are needed", flush=True)
+    return needed

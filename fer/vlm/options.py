@@ -30,7 +30,11 @@ class VlmModelOptions(Options):
     train: list[ModelPart] = Field(
         ["projector", "language"], min_length=1, description="Parts of the model to train; the others are frozen"
     )
-    grad_checkpointing: bool = Field(True, description="Recompute activations in the backward pass, to save memory")
+    grad_checkpointing: bool | None = Field(
+        None,
+        description="Recompute activations in the backward pass, to save memory at the cost of another forward pass; "
+        "unset: if the estimated memory does not fit the device without it",
+    )
 
 
 class ImageOptions(Options):

@@ -21,6 +21,7 @@ from fer.vlm.base_trainer import BaseTrainer
 from fer.vlm.chat import ChatFormat
 from fer.vlm.data_loader import ChatDataLoader, SftBatch
 from fer.vlm.loss import token_loss
+from fer.vlm.memory import estimate_training_memory
 from fer.vlm.model import resolve_vlm
 from fer.vlm.options import SftConfig
 from fer.vlm.validation import Sample, count_samples, generate_samples, sum_losses, to_device
@@ -63,6 +64,10 @@ class SftTrainer(BaseTrainer):
         )
         self.flops_per_token: float | None = None
         self.log = TrainingLog()
+
+    def estimate_memory(self, options: SftConfig) -> float:
+        tokens = options.batch_size * options.max_tokens
+        return estimate_training_memory(options, self.model, tokens, tokens)["total"]
 
     # -- training ------------------------------------------------------------------------------------------------------
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import get_scheduler
 
+from fer.training.worker import Worker
 from fer.vlm.deepspeed import init_engine, load_deepspeed_config
-from fer.vlm.memory import LAYER_MLPS, LAYER_WIDTHS, estimate_training_memory
+from fer.vlm.memory import LAYER_MLPS, LAYER_WIDTHS, estimate_training_memory, needs_checkpointing
 from fer.vlm.model import load_config, load_model, prepare_for_training, set_trainable
 from fer.vlm.options import SftConfig
 
@@ -52,6 +55,30 @@ def test_weights_gradients_and_optimizer_are_exact(
     assert estimate["gradients"] == gradients
     assert estimate["optimizer"] == nbytes([*master, *moments])
     engine.destroy()
+
+
+@pytest.mark.parametrize(("memory", "needed"), [(100e9, True), (130e9, False)])
+def test_activations_are_recomputed_where_they_would_not_fit(
+    process_group: None,
+    monkeypatch: pytest.MonkeyPatch,
+    memory: float,
+    needed: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=memory))
+    assert needs_checkpointing(100e9, Worker(0, 1, torch.device("cpu"))) is needed
+    expected = f"checkpointing is {'on' if needed else 'off'}: without, about 100.0 of {memory / 1e9:.1f} GB are needed"
+    assert expected in capsys.readouterr().out
+
+
+def test_without_checkpointing_all_layers_keep_their_activations(tiny_models: Path) -> None:
+    folder = str(tiny_models / "qwen2.5-vl")
+    estimates = {
+        choice: estimate_training_memory(SftConfig(data="x", grad_checkpointing=choice), folder, 1000, 10)
+        for choice in (None, True, False)
+    }
+    assert estimates[None] == estimates[True]
+    assert estimates[False]["activations"] > 1.5 * estimates[True]["activations"]
 
 
 def saved_bytes(model: nn.Module, ids: Tensor) -> int:
