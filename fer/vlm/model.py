@@ -104,6 +104,9 @@ def load_config(name: str, trust_remote_code: bool = False) -> Any:
     """A model's configuration, without weights. Raises UserError if it can't be loaded."""
     from transformers import AutoConfig
 
+    config, adapter = (Path(name, file).is_file() for file in CONFIG_FILES)
+    if adapter and not config:
+        raise UserError(f"{name} is an adapter: merge it into its model with `fer merge --adapter {name} --out FOLDER`")
     return _load(AutoConfig, name, trust_remote_code=trust_remote_code)
 
 

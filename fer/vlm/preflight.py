@@ -11,13 +11,14 @@ from fer.training.checkpoint import check_resume
 from fer.vlm.chat import ChatFormat
 from fer.vlm.data_loader import row_image, row_turns
 from fer.vlm.deepspeed import load_deepspeed_config
-from fer.vlm.model import load_processor
+from fer.vlm.model import load_config, load_processor
 from fer.vlm.options import SftConfig
 
 
 def preflight_check(config: SftConfig, model: str, dataset: ShardedDataset) -> None:
-    """Raise UserError for a model without a processor, data without responses, or a first row that is too long."""
+    """Raise UserError for an adapter, a model without a processor, data without responses, or a first row too long."""
     load_deepspeed_config(config.deepspeed)
+    load_config(model, config.trust_remote_code)
     rows = dataset.split("train").rows
     if rows < config.workers:
         raise UserError(f"{rows} training rows for {config.workers} workers: lower --workers")

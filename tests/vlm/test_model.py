@@ -8,7 +8,7 @@ import torch
 from fer.errors import UserError
 from fer.storage import upload_folder
 from fer.tracking import TrackingOptions
-from fer.vlm.model import for_workers, load_model, load_processor, part_of, resolve_vlm, set_trainable
+from fer.vlm.model import for_workers, load_config, load_model, load_processor, part_of, resolve_vlm, set_trainable
 from fer.vlm.options import LoraOptions, VlmModelOptions
 from tests.fixtures.object_store import BUCKET, ObjectStore
 
@@ -85,3 +85,9 @@ def test_another_host_gets_the_model_by_its_name_from_the_storage(
     assert for_workers(str(tmp_path), folder) == folder, "every host has to see this folder"
     with pytest.raises(UserError, match="no model at s3://bucket/nowhere"):
         resolve_vlm("s3://bucket/nowhere", tracking)
+
+
+def test_an_adapter_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is an adapter: merge it into its model with `fer merge --adapter"):
+        load_config(str(tmp_path))
