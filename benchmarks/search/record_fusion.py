@@ -35,11 +35,11 @@ class FusionRecordOptions(Options):
     """Record the stages of random configurations."""
 
     table: str = Field(str(SPACES["fusion"].file), description="File to append to")
-    configurations: int = Field(120, ge=1, description="Stop when the table has so many")
+    configurations: int = Field(100, ge=1, description="Stop when the table has so many")
     minutes: float = Field(60, gt=0, description="Stop after so many minutes, when the configuration in work is done")
     videos: int = Field(40, ge=2, description="Drawn sequences, of another person each")
-    frames: int = Field(8, ge=1, description="Frames of each")
-    epochs: int = Field(4, ge=1, description="Epochs of each stage")
+    frames: int = Field(6, ge=1, description="Frames of each")
+    epochs: int = Field(3, ge=1, description="Epochs of each stage")
 
 
 def main(options: FusionRecordOptions) -> None:

@@ -54,6 +54,16 @@ def test_sft_of_tiny_models(tmp_path: Path, ray_cluster: None) -> None:
     assert saved["estimate for adapters, GB"] < saved["estimate for all weights, GB"]
 
 
+@pytest.mark.faults
+@pytest.mark.slow
+@pytest.mark.vllm
+@pytest.mark.parametrize("part", ["classifier", "engine", "tensor-parallel", "recovery", "grpo", "ferbench", "serve"])
+def test_a_part_with_tiny_models(part: str, tmp_path: Path) -> None:
+    outcome = script.run_part(part, tmp_path, seconds=550)
+    print(outcome.figures)
+    assert outcome.error is None, (tmp_path / f"{part}.log").read_text()[-3000:]
+
+
 @pytest.mark.parametrize(("shape", "parameters"), [(QWEN_3B, 3_754_622_976), (QWEN_7B, 8_292_166_656)])
 def test_shapes_have_the_published_numbers_of_weights(shape: Shape, parameters: int, tiny_models: Path) -> None:
     from transformers import AutoModelForMultimodalLM
