@@ -15,6 +15,7 @@ from fer.grpo.adapters import engine_arguments
 from fer.grpo.communicator import Deadline
 from fer.grpo.options import GrpoConfig
 from fer.grpo.vllm_engine import RolloutEngine
+from fer.inference.vllm import QUIET
 
 LOG_INTERVAL = 30.0
 """Seconds between two log lines about an engine that is waited for."""
@@ -52,6 +53,7 @@ def start_engines(
         num_cpus=config.cpus_per_engine,
         num_gpus=config.gpus_per_engine * use_gpu,
         label_selector=config.engine_labels,
+        runtime_env={} if use_gpu else {"env_vars": QUIET},
         max_restarts=-1,
     )
     return [

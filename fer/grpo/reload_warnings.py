@@ -1,4 +1,4 @@
-"""Warnings of vLLM at a weight update that say nothing here."""
+"""Warnings of vLLM: those at a weight update are shown, but for some that say nothing here."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ LOAD_LOGGER = "vllm.model_executor.model_loader.reload.layerwise"
 LOAD_MESSAGE = "Failed to load weights"
 CACHE_LOGGER = "vllm.v1.engine.core"
 CACHE_MESSAGE = "Resetting the encoder cache when requests are in progress"
+
+
+def show_warnings() -> None:
+    """Show vLLM's warnings from now on: an engine on CPUs starts without them, see `QUIET`."""
+    logger = logging.getLogger("vllm")
+    logger.setLevel(min(logger.level, logging.WARNING))
+    for handler in logger.handlers:
+        handler.setLevel(min(handler.level, logging.WARNING))
 
 
 @contextmanager

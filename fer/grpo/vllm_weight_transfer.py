@@ -31,7 +31,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from fer.grpo.adapters import save_adapters
 from fer.grpo.checksums import RankReport, WeightLoader, checksum, to_ints
 from fer.grpo.communicator import Communicator, Deadline, TransferError
-from fer.grpo.reload_warnings import without_expected_warnings
+from fer.grpo.reload_warnings import show_warnings, without_expected_warnings
 from fer.grpo.weight_sync import TensorSpec, merge_adapters, receive_weights
 
 BACKEND = "ferry"
@@ -163,6 +163,7 @@ class TransferWorker:
     @_errors_returned
     def join_trainers(self: Any, info: dict[str, Any]) -> None:
         """Join the trainers' process group. ``info``: fields of `ProcessGroupInfo`, with the engine's first rank."""
+        show_warnings()
         self.init_weight_transfer_engine(info | {"rank": info["rank"] + self.rank})
 
     @_errors_returned

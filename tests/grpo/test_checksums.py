@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fer.grpo.checksums import WeightLoader, checksum, compare_ranks, to_ints, transfer_problems
-from fer.grpo.reload_warnings import LOAD_LOGGER, without_expected_warnings
+from fer.grpo.reload_warnings import LOAD_LOGGER, show_warnings, without_expected_warnings
 
 WIDTH = 256
 
@@ -138,6 +138,16 @@ def test_a_layer_that_got_no_weights_is_warned_about(
     with without_expected_warnings(model, whole):
         logging.getLogger(LOAD_LOGGER).warning("something else")
     assert caplog.messages[-1] == "something else"
+
+
+@pytest.mark.parametrize(("level", "after"), [(logging.ERROR, logging.WARNING), (logging.INFO, logging.INFO)])
+def test_warnings_are_shown_after_an_engine_s_start(level: int, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger, handler = logging.Logger("vllm", level), logging.StreamHandler()
+    handler.setLevel(level)
+    logger.addHandler(handler)
+    monkeypatch.setitem(logging.Logger.manager.loggerDict, "vllm", logger)
+    show_warnings()
+    assert (logger.level, handler.level) == (after, after)
 
 
 RANKS, HEADS, HEAD = 4, 8, 16
