@@ -13,7 +13,7 @@ def main(config: GrpoConfig) -> None:
     """Train with the options in ``config``; a stopped run of the same name is resumed."""
     from ray.train import CheckpointConfig
 
-    from cluster.preflight import connect_for
+    from cluster.preflight import connect_for, wait_for_room
     from fer.data.vqa.prepare import open_questions
     from fer.grpo.engine_launch import running_engines
     from fer.grpo.evaluation import SCORE, evaluation_questions
@@ -35,6 +35,8 @@ def main(config: GrpoConfig) -> None:
         return
     connect_for(config, also=[config.engine_bundle])
     gpus = use_gpu(config, engine_gpus=0 if config.colocate else config.engines * config.tensor_parallel)
+    same_device = config.model_copy(update={"device": "gpu" if gpus else "cpu"})  # as the engines'
+    wait_for_room(0, [same_device.worker_bundle, same_device.engine_bundle], seconds=0)
 
     run, tracking = open_run(config, "grpo", default_name="grpo", data_hash=dataset.manifest.content_hash)
     rows = {name: split.rows for name, split in dataset.manifest.splits.items()}
@@ -56,7 +58,6 @@ def main(config: GrpoConfig) -> None:
         evaluation=evaluation,
     )
     with running_engines(config, name, masked_token_ids, gpus) as engines:
-        same_device = config.model_copy(update={"device": "gpu" if gpus else "cpu"})  # as the engines'
         checkpoints = CheckpointConfig(
             num_to_keep=config.save_total_limit, checkpoint_score_attribute=SCORE if evaluation else None
         )

@@ -43,10 +43,10 @@ def lora_request(folder: str = "in vLLM's memory", load_inplace: bool = False) -
     return LoRARequest("policy", ADAPTER_ID, folder, load_inplace=load_inplace)
 
 
-def load_adapters(llm: Any, folder: Path) -> list[str]:
-    """Replace the engine's adapters by those in a folder; what is wrong with them."""
-    llm.llm_engine.add_lora(lora_request(str(folder), load_inplace=True))
-    unused, *_ = llm.collective_rpc(_unused_adapters)  # the same on all ranks
+def load_adapters(worker: Any, folder: Path) -> list[str]:
+    """Replace the adapters of an engine's rank by those in a folder; what is wrong with them."""
+    worker.add_lora(lora_request(str(folder), load_inplace=True))
+    unused = _unused_adapters(worker)
     return [f"vLLM does not compute adapters of {', '.join(unused)}: use --engine-adapters merged"] if unused else []
 
 

@@ -5,7 +5,7 @@ over gloo.
 
 An engine can die or hang in the middle of a broadcast, and NCCL does not tell the others. So every broadcast has a
 deadline. After it the communicator is aborted, without waiting for its peers, and a new one takes its place. An abort
-leaves a key in the group's store, at which the others look while they wait.
+leaves a key in the group's store, which the others check while they wait.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ POLL_SECONDS = 1.0
 """How often a broadcast that is waited for looks whether its peers have failed."""
 ABORTED = "aborted"
 """The store's key of an abort."""
+WAS_ABORTED = "a weight transfer was aborted"
 ABORT_SECONDS = 30.0
 """Longest wait for an abort; what is left of it ends with the process."""
 
@@ -102,7 +103,7 @@ class Communicator:
             while not _is_done(future, min(POLL_SECONDS, deadline.remaining)):
                 check()
                 if self.aborted.is_set() or self._is_aborted_elsewhere():
-                    raise TransferError("a weight transfer was aborted")
+                    raise TransferError(WAS_ABORTED)
                 if not deadline.remaining:
                     raise TransferError(f"a weight transfer was not finished within {deadline.seconds:g} s")
             future.result()
@@ -116,6 +117,7 @@ class Communicator:
         self.backend.current_stream().wait_stream(self.stream)
 
     def _broadcast(self, tensor: Tensor, deadline: Deadline) -> None:
+        self.backend.set_device(self.device)  # this thread's own would be the first GPU
         options = dist.BroadcastOptions()
         options.rootRank, options.rootTensor = 0, 0
         options.timeout = timedelta(seconds=max(deadline.remaining, 0.001))

@@ -20,6 +20,8 @@ from fer.inference.vllm import QUIET
 LOG_INTERVAL = 30.0
 """Seconds between two log lines about an engine that is waited for."""
 
+SHUTDOWN_SECONDS = 20.0
+
 
 def start_engines(
     config: GrpoConfig,
@@ -42,6 +44,8 @@ def start_engines(
         "max_num_seqs": config.max_num_seqs,
         "tensor_parallel_size": config.tensor_parallel,
     }
+    if config.tensor_parallel > 1:
+        engine_args["distributed_executor_backend"] = "mp"  # in a placement group, vLLM would start Ray actors
     if config.partial_rollouts:  # between two steps, when the weights are updated, no tokens are on their way
         engine_args["async_scheduling"] = False
     if config.engine_adapters == "separate":
@@ -76,6 +80,8 @@ def running_engines(
             ray.get([engine.sleep.remote() for engine in engines], timeout=config.engine_timeout)
         yield engines
     finally:
+        if config.tensor_parallel > 1:
+            ray.wait([each.shutdown.remote() for each in engines], num_returns=len(engines), timeout=SHUTDOWN_SECONDS)
         for engine in engines:
             ray.kill(engine)
 

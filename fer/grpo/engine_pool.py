@@ -16,12 +16,13 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError
 from torch import nn
 
 from fer.errors import UserError
 from fer.grpo.checksums import SyncReport, transfer_problems
 from fer.grpo.communicator import Communicator, Deadline
+from fer.grpo.engine_errors import ENGINE_ERRORS, find_cause, raise_failure
 from fer.grpo.engine_launch import LOG_INTERVAL, wait_until_ready
 from fer.grpo.rollout import EngineStats, Prompt, RolloutOutput
 from fer.grpo.router import Router
@@ -31,8 +32,6 @@ from fer.training.worker import Worker
 MAX_ATTEMPTS = 3
 """Attempts to send all weights to all engines before the job fails."""
 
-ENGINE_ERRORS = (RayActorError, GetTimeoutError, RuntimeError)
-"""Raised when an engine is dead or stuck, or failed itself."""
 WRONG, FAILED, ARRIVED = -1, 0, 1
 """Outcomes of a weight transfer: other weights than those sent, an engine that failed, and success."""
 GRACE_SECONDS = 10.0
@@ -161,7 +160,7 @@ class EnginePool:
                 assert self.communicator is not None
                 deadline = Deadline(self.sync_timeout)
                 sent = send_weights(
-                    self.communicator, tensors, specs, deadline, lambda: _raise_failure(refs), self.bucket_bytes
+                    self.communicator, tensors, specs, deadline, lambda: raise_failure(refs), self.bucket_bytes
                 )
                 results = ray.get(refs, timeout=deadline.remaining + GRACE_SECONDS)
                 done = [stats for stats, _ in results]
@@ -272,11 +271,7 @@ class EnginePool:
             self.communicator.abort()
         finished, unfinished = ray.wait(list(refs), num_returns=len(refs), timeout=GRACE_SECONDS) if refs else ([], [])
         self.stuck |= {engine for engine, ref in enumerate(refs) if ref in unfinished}
-        try:
-            ray.get(finished)
-        except ENGINE_ERRORS as first:  # an engine's own error says more than that the transfer was aborted
-            error = first
-        return _summary(error)
+        return find_cause(error, finished)
 
     def _on_all_trainers(self, condition: bool) -> bool:
         """Whether ``condition`` holds on every trainer. Collective."""
@@ -290,16 +285,3 @@ class EnginePool:
 
     def log(self, text: str) -> None:
         print(f"[trainer {self.worker.rank}] {text}", flush=True)
-
-
-def _summary(error: Exception) -> str:
-    """An error as a line; of an error in an engine, the last line of what was raised there."""
-    if isinstance(error, RayTaskError):
-        return str(error.cause).strip().splitlines()[-1]
-    return str(error).splitlines()[0]
-
-
-def _raise_failure(refs: Sequence[Any]) -> None:
-    """Raise the error of a call that has failed, if there is one."""
-    failed, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
-    ray.get(failed)

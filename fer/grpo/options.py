@@ -62,9 +62,7 @@ class RolloutOptions(Options):
     engine_labels: dict[str, str] = Field(
         {}, description="Labels of the nodes that engines run on, such as role=rollout; unset: any node"
     )
-    gpu_memory_utilization: float = Field(
-        0.9, gt=0, lt=1, description="Fraction of its GPU's memory that an engine uses"
-    )
+    gpu_memory_utilization: float = Field(0.9, gt=0, lt=1, description="Fraction of a GPU's memory that an engine uses")
     colocate: bool = Field(
         False,
         description="One trainer and one engine on each GPU; the engine gives back its memory during the update. Lower "
@@ -85,7 +83,7 @@ class RolloutOptions(Options):
     sync_bucket_mb: int = Field(
         1024,
         ge=1,
-        description="Weights are sent in buckets of so many MB; trainer 0 and each engine have two in memory",
+        description="Weights are sent in buckets of so many MB; trainer 0 and each GPU of an engine have two in memory",
     )
     engine_adapters: Literal["merged", "separate"] = Field(
         "merged",

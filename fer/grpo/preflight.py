@@ -46,12 +46,20 @@ def preflight_check(config: GrpoConfig, model: str, dataset: ShardedDataset) -> 
 
 
 def _check_tensor_parallel(config: GrpoConfig, model: str) -> None:
-    heads = load_config(model, config.trust_remote_code).get_text_config().num_attention_heads
-    if heads % config.tensor_parallel:
-        fit = [n for n in range(1, heads + 1) if heads % n == 0]
+    settings = load_config(model, config.trust_remote_code)
+    text, vision = settings.get_text_config(), settings.vision_config
+    heads, kv_heads = text.num_attention_heads, text.num_key_value_heads
+    vision_heads = getattr(vision, "num_heads", None) or vision.num_attention_heads
+    fit = [
+        n
+        for n in range(1, heads + 1)
+        if heads % n == vision_heads % n == 0 and (kv_heads % n == 0 or n % kv_heads == 0)  # more ranks: copies
+    ]
+    if config.tensor_parallel not in fit:
         raise UserError(
-            f"--tensor-parallel {config.tensor_parallel}: {model} has {heads} attention heads, which can't be split "
-            f"evenly: use one of {', '.join(map(str, fit))}"
+            f"--tensor-parallel {config.tensor_parallel}: {model} has {heads} attention heads, {kv_heads} of keys and "
+            f"values and {vision_heads} in the image encoder, which vLLM must split evenly: use one of "
+            f"{', '.join(map(str, fit))}"
         )
 
 
@@ -167,11 +175,15 @@ def estimate_memory(config: GrpoConfig, model: str, longest_prompt: int) -> dict
     buckets = min(2 * max(config.sync_bucket_mb * 2**20, *sizes), sum(sizes)) if config.lora == "off" else 0.0
     trainer["sync buckets"] = buckets
     trainer["total"] = total + trainer["reference model"] + trainer["sync buckets"]
+    merges = config.lora != "off" and config.engine_adapters == "merged"
     text = settings.get_text_config()
-    heads = text.num_key_value_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+    # Fewer heads than ranks are copied.
+    kv_heads = max(1, text.num_key_value_heads / config.tensor_parallel)
+    heads = kv_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
     kv_bytes_per_token = 2 * text.num_hidden_layers * heads * width
     return {f"trainer: {name}": size for name, size in trainer.items()} | {
         "engine: weights": sum(sizes) / config.tensor_parallel,
         "engine: sync buckets": buckets,
+        **({"engine: base weights on the host": sum(sizes) * config.tensor_parallel} if merges else {}),
         "engine: KV cache per completion": kv_bytes_per_token * (config.max_prompt_tokens + config.max_new_tokens),
     }

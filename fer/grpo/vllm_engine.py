@@ -12,6 +12,7 @@ With tensor parallelism, vLLM runs a process for each GPU (a rank), and this one
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import tempfile
 import time
@@ -21,11 +22,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fer.grpo.adapters import load_adapters, lora_request
+from fer.grpo.adapters import lora_request
 from fer.grpo.checksums import SyncReport, compare_ranks
+from fer.grpo.communicator import WAS_ABORTED
 from fer.grpo.engine_requests import EngineRequest, image_inputs, rollout_output
 from fer.grpo.options import GrpoConfig
-from fer.grpo.reload_warnings import without_cache_warning
+from fer.grpo.reload_warnings import show_warnings, without_cache_warning
 from fer.grpo.rollout import EngineStats, Prompt, RolloutOutput
 from fer.grpo.weight_sync import TensorSpec
 
@@ -52,7 +54,9 @@ class RolloutEngine:
         self._asleep = False
 
     def _start(self, model: str, engine_args: dict[str, Any], config: GrpoConfig) -> Any:
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the model and its weight transfer live in this process
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the scheduler runs in this process, as does a single rank
+        # A rank that hangs is found by the trainers; an error of vLLM's before that would count as a request's own.
+        os.environ["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] = str(math.ceil(2 * config.engine_timeout))
         import torch
 
         from fer.inference.vllm import VllmClient, set_cpu_environment
@@ -71,6 +75,7 @@ class RolloutEngine:
             enable_prefix_caching=True,  # a group's completions share the prompt's prefix, and its image
             **engine_args,
         ).llm
+        show_warnings()
         core: Any = llm.llm_engine.engine_core
         self._executor = core.engine_core.model_executor
         self._executor.register_failure_callback(partial(os._exit, 1))  # a rank has died: Ray restarts the engine
@@ -162,6 +167,10 @@ class RolloutEngine:
         if self._can_sleep:
             await self._on_vllm_thread(self._sleep)
 
+    async def shutdown(self) -> None:
+        """End the ranks' processes and free what they share with this one, which is killed next."""
+        await self._on_vllm_thread(self._executor.shutdown)
+
     # -- the loop of vLLM's steps --------------------------------------------------------------------------------------
 
     def _submit(self, inputs: dict[str, Any], sampling: dict[str, Any]) -> EngineRequest:
@@ -243,7 +252,7 @@ class RolloutEngine:
             with tempfile.TemporaryDirectory(prefix="ferry-adapters-") as name:
                 settings = Path(name), self._lora_rank, self._lora_alpha
                 report = compare_ranks(self._call_ranks("receive_adapters", info, *settings))
-                report.problems += load_adapters(self.llm, Path(name))
+                report.problems += self._call_ranks("load_adapters", Path(name))[0]  # the same on all
         else:
             report = compare_ranks(self._call_ranks("receive_weights", info))
         # Both caches were computed with the old weights: attention's keys and values, and the encoded images.
@@ -256,11 +265,11 @@ class RolloutEngine:
         return report
 
     def _call_ranks(self, method: str, *arguments: Any) -> list[Any]:
-        """Call a method of `TransferWorker` on all ranks. Raises the first error, which they return as text."""
+        """Call a method of `TransferWorker` on all ranks. Errors, which they return as text, are raised here."""
         results = self.llm.collective_rpc(method, args=arguments)
-        for result in results:
-            if isinstance(result, str):
-                raise RuntimeError(result)
+        errors = [result for result in results if isinstance(result, str)]
+        if errors:
+            raise RuntimeError(next((error for error in errors if error != WAS_ABORTED), errors[0]))
         return results
 
     def _tokens_so_far(self) -> dict[str, dict[int, int]]:

@@ -28,7 +28,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from fer.grpo.adapters import save_adapters
+from fer.grpo.adapters import load_adapters, save_adapters
 from fer.grpo.checksums import RankReport, WeightLoader, checksum, to_ints
 from fer.grpo.communicator import Communicator, Deadline, TransferError
 from fer.grpo.reload_warnings import show_warnings, without_expected_warnings
@@ -143,7 +143,7 @@ WeightTransferEngineFactory.register_engine(BACKEND, ProcessGroupTransfer)
 def _errors_returned(method: Callable[..., Any]) -> Callable[..., Any]:
     """Return an error as text instead of raising it, and end the transfer for all others.
 
-    Of a call that fails, vLLM reads the first rank's result alone, and takes those of the others for the next call's.
+    Of a call that fails, vLLM reads no results after the first error, and takes them for those of the next call.
     """
 
     @wraps(method)
@@ -182,6 +182,11 @@ class TransferWorker:
         if self.rank == 0:
             save_adapters(folder, adapters, lora_rank, lora_alpha)
         return RankReport(to_ints({name: checksum(weight) for name, weight in adapters.items()}), {}, {}, [])
+
+    @_errors_returned
+    def load_adapters(self: Any, folder: Path) -> list[str]:
+        """See `fer.grpo.adapters.load_adapters`."""
+        return load_adapters(self, folder)
 
 
 def _to_host(weight: Tensor) -> Tensor:

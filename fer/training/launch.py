@@ -46,7 +46,7 @@ def use_gpu(options: LaunchOptions, engine_gpus: int = 0) -> bool:
     if options.device == "cpu" or (options.device == "auto" and not gpus):
         return False
     if gpus < options.least_workers + engine_gpus:
-        also = f" and {engine_gpus} for engines" if engine_gpus else ""
+        also = f", and the engines need {engine_gpus}" if engine_gpus else ""
         fit = f"--workers {gpus - engine_gpus}, or " if gpus > engine_gpus else ""
         raise UserError(
             f"the cluster has {gpus} GPUs for {options.least_workers} workers{also}: use {fit}--device cpu to do "

@@ -88,6 +88,6 @@ def needs_checkpointing(estimate: float, worker: Worker) -> bool:
     dist.all_reduce(least, op=dist.ReduceOp.MIN)
     needed = estimate > USABLE * least.item()
     if worker.is_rank_zero:
-        sizes = f"{estimate / 1e9:.1f} of {least.item() / 1e9:.1f} GB"
-        print(f"gradient checkpointing is {'on' if needed else 'off'}: without, about {sizes} are needed", flush=True)
+        sizes = f"about {estimate / 1e9:.1f} GB without it, of {least.item() / 1e9:.1f}"
+        print(f"gradient checkpointing is {'on' if needed else 'off'}: {sizes}", flush=True)
     return needed

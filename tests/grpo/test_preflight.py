@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,6 +111,18 @@ def test_heads_are_split_evenly(tiny_models: Path, question_shards: ShardedDatas
         preflight_check(config(tensor_parallel=3), str(tiny_models / "qwen2.5-vl"), question_shards)
 
 
+def test_heads_of_all_parts_are_split_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of Qwen2.5-VL-7B: 28 of queries, 4 of keys, 16 in the image encoder."""
+    shape = SimpleNamespace(num_attention_heads=28, num_key_value_heads=4)
+    settings = SimpleNamespace(get_text_config=lambda: shape, vision_config=SimpleNamespace(num_heads=16))
+    monkeypatch.setattr(preflight, "load_config", lambda *_: settings)
+    for ranks in (1, 2, 4):
+        preflight._check_tensor_parallel(config(tensor_parallel=ranks), "7B")
+    for ranks in (7, 8, 14, 28):
+        with pytest.raises(UserError, match=r"use one of 1, 2, 4$"):
+            preflight._check_tensor_parallel(config(tensor_parallel=ranks), "7B")
+
+
 def test_visual_tokens_are_the_placeholders_of_images(tiny_model: str) -> None:
     tokenizer = load_processor(tiny_model).tokenizer
     tokens = tokenizer.convert_ids_to_tokens(visual_token_ids(config(), tiny_model))
@@ -138,6 +151,8 @@ def test_memory_estimate_follows_trainable_weights_and_sharding(tiny_models: Pat
     assert two["trainer: weights"] == one["trainer: weights"]
     split = estimate_memory(config(tensor_parallel=2), folder, longest_prompt=100)
     assert split["engine: weights"] == one["engine: weights"] / 2
+    merging = estimate_memory(config(tensor_parallel=2, lora="lora"), folder, longest_prompt=100)
+    assert merging["engine: base weights on the host"] == 2 * one["engine: weights"]
     sharded = estimate_memory(config(workers=2, deepspeed="zero3"), folder, longest_prompt=100)
     assert sharded["trainer: weights"] == one["trainer: weights"] / 2
     assert estimate_memory(config(beta=0.0), folder, longest_prompt=100)["trainer: reference model"] == 0

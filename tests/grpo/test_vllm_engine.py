@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fer.grpo.checksums import RankReport, SyncReport
+from fer.grpo.communicator import WAS_ABORTED
 from fer.grpo.rollout import Prompt, token_versions
 from fer.grpo.vllm_engine import RolloutEngine
 
@@ -78,8 +79,8 @@ def test_an_update_drops_what_was_computed_with_the_old_weights(make_engine: Any
 
 def test_an_error_of_any_rank_is_the_engine_s(make_engine: Any) -> None:
     engine = make_engine(can_sleep=False)
-    engine.llm.results.append("a weight transfer was aborted")
-    with pytest.raises(RuntimeError, match="a weight transfer was aborted"):
+    engine.llm.results += [WAS_ABORTED, "Traceback ... out of memory"]
+    with pytest.raises(RuntimeError, match="out of memory"):
         asyncio.run(engine.update_weights(4, []))
     assert engine.version == 3
 

@@ -64,7 +64,9 @@ def test_too_few_gpus_are_never_replaced_by_cpus(words: list[str], monkeypatch: 
 def test_engines_have_gpus_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 64.0, "GPU": 8.0})
     assert use_gpu(parsed("--workers", "4"), engine_gpus=4)
-    with pytest.raises(UserError, match="8 GPUs for 6 workers and 4 for engines: use --workers 4, or --device cpu"):
+    with pytest.raises(
+        UserError, match="8 GPUs for 6 workers, and the engines need 4: use --workers 4, or --device cpu"
+    ):
         use_gpu(parsed("--workers", "6"), engine_gpus=4)
 
 

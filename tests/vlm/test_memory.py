@@ -67,7 +67,7 @@ def test_activations_are_recomputed_where_they_would_not_fit(
 ) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=memory))
     assert needs_checkpointing(100e9, Worker(0, 1, torch.device("cpu"))) is needed
-    expected = f"checkpointing is {'on' if needed else 'off'}: without, about 100.0 of {memory / 1e9:.1f} GB are needed"
+    expected = f"checkpointing is {'on' if needed else 'off'}: about 100.0 GB without it, of {memory / 1e9:.1f}"
     assert expected in capsys.readouterr().out
 
 
