@@ -78,7 +78,7 @@ def test_when_the_median_reaches_a_score() -> None:
     assert reached(curves, 0.7) is None
 
 
-@pytest.mark.parametrize(("recorded", "reports"), [(CLASSIFIER, EPOCHS)])
+@pytest.mark.parametrize(("recorded", "reports"), [(CLASSIFIER, EPOCHS), (FUSION, 5)])
 def test_a_shipped_table_is_complete(recorded: RecordedSpace, reports: int) -> None:
     rows = read_table(recorded.file)
     assert rows[0].point == recorded.space.default
