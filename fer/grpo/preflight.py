@@ -46,6 +46,8 @@ def preflight_check(config: GrpoConfig, model: str, dataset: ShardedDataset) -> 
 
 
 def _check_tensor_parallel(config: GrpoConfig, model: str) -> None:
+    if config.tensor_parallel == 1:
+        return
     settings = load_config(model, config.trust_remote_code)
     text, vision = settings.get_text_config(), settings.vision_config
     heads, kv_heads = text.num_attention_heads, text.num_key_value_heads
