@@ -19,13 +19,7 @@ SYNCS = 3
 
 
 def run(machine: Machine, scratch: Path, figures: Figures) -> None:
-    prompts = 32 if machine.gpus else 4
-    with trainer_and_engine(shape_for(machine), machine, scratch, figures, prompts) as setup:
-        for name in ("first batch", "second batch"):  # the first one also compiles and captures graphs
-            sample(name, setup, figures)
-        sync(setup, figures)
-        if setup.config.colocate:
-            sleep(setup, figures)
+    measure(machine, scratch, figures, tensor_parallel=1)
 
 
 def run_split(machine: Machine, scratch: Path, figures: Figures) -> None:
@@ -35,11 +29,18 @@ def run_split(machine: Machine, scratch: Path, figures: Figures) -> None:
             f"two GPUs for the engine and one for the trainer are needed; this machine has {machine.gpus}"
         )
         return
-    prompts = 32 if machine.gpus else 4
-    with trainer_and_engine(shape_for(machine), machine, scratch, figures, prompts, tensor_parallel=2) as setup:
-        for name in ("first batch", "second batch"):
+    measure(machine, scratch, figures, tensor_parallel=2)
+
+
+def measure(machine: Machine, scratch: Path, figures: Figures, tensor_parallel: int) -> None:
+    """An engine over so many GPUs: two batches, syncs, and sleep where it shares its GPU."""
+    prompts, shape = 32 if machine.gpus else 4, shape_for(machine)
+    with trainer_and_engine(shape, machine, scratch, figures, prompts, tensor_parallel=tensor_parallel) as setup:
+        for name in ("first batch", "second batch"):  # the first one also compiles and captures graphs
             sample(name, setup, figures)
         sync(setup, figures)
+        if setup.config.colocate:
+            sleep(setup, figures)
 
 
 def sample(name: str, setup: Setup, figures: Figures) -> None:
