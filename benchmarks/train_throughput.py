@@ -116,11 +116,14 @@ def make_step(config: ThroughputBenchmark, torch):  # type: ignore[no-untyped-de
     """A function that takes one training step, as in `fer train`."""
     import timm
 
+    from fer.models.device import amp_dtype
+
+    dtype = amp_dtype(torch.device("cpu"))
     model = timm.create_model(config.backbone, num_classes=7).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
 
     def step(images, labels) -> None:  # type: ignore[no-untyped-def]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
             logits = model(images.contiguous(memory_format=torch.channels_last))
         torch.nn.functional.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
