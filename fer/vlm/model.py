@@ -190,7 +190,11 @@ def set_trainable(model: nn.Module, options: VlmModelOptions, lora: LoraOptions)
 
 
 def prepare_for_training(model: nn.Module, grad_checkpointing: bool) -> nn.Module:
-    """Disable the key-value cache, and enable gradient checkpointing if asked."""
+    """Disable the key-value cache, and enable gradient checkpointing if asked.
+
+    The model is in training mode then: models are loaded in evaluation mode, in which nothing is recomputed.
+    """
+    model.train()
     model.config.use_cache = False  # type: ignore[union-attr]
     if grad_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]

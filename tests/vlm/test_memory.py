@@ -108,7 +108,7 @@ def test_activations_are_those_that_autograd_keeps(tiny_models: Path) -> None:
     ids = torch.randint(0, 500, (2, 128))
 
     def measure(grad_checkpointing: bool) -> int:
-        model = AutoModelForMultimodalLM.from_config(config, dtype=torch.bfloat16).train()
+        model = AutoModelForMultimodalLM.from_config(config, dtype=torch.bfloat16).eval()  # as it is loaded
         return saved_bytes(prepare_for_training(model, grad_checkpointing).model, ids)
 
     layer = (LAYER_WIDTHS * 256 + LAYER_MLPS * 1344) * 2
