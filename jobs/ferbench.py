@@ -76,6 +76,7 @@ def score(config: FerbenchScoreConfig) -> None:
         if table.rows:
             rich.print(to_rich(table))
     if config.json:
+        Path(config.json).parent.mkdir(parents=True, exist_ok=True)
         Path(config.json).write_text(to_json(metrics, comparisons), encoding="utf-8")
         print(f"All metrics: {config.json}")
 

@@ -38,10 +38,12 @@ def collect_results(locations: Sequence[str]) -> list[ModelResults]:
         if not folder.is_dir():
             single_files.append(read_results(location))
             continue
-        folders = sorted((record.parent for record in folder.rglob(RECORD)), key=str)
-        if not folders:
+        paths = sorted(folder.rglob(RECORD), key=str)
+        records = [(path.parent, json.loads(path.read_text())) for path in paths]
+        found = [_read_folder(each, record) for each, record in records if "questions" in record]  # a training has none
+        if not found:
             raise UserError(f"{location} holds no {RECORD} of `fer ferbench run`; name other files one by one")
-        models += [_read_folder(folder) for folder in folders]
+        models += found
     if single_files:
         name = Path(single_files[0].location).stem if len(single_files) == 1 else "results"
         models.append(ModelResults(name, single_files, {}))
@@ -55,8 +57,7 @@ def collect_results(locations: Sequence[str]) -> list[ModelResults]:
     return models
 
 
-def _read_folder(folder: UPath) -> ModelResults:
-    record = json.loads((folder / RECORD).read_text())
+def _read_folder(folder: UPath, record: dict[str, Any]) -> ModelResults:
     paths = [folder / f"{name}.json" for name in record["questions"]]
     missing = [path for path in paths if not path.exists()]
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -13,8 +14,8 @@ from fer.evaluation.bootstrap import Estimate, resample_counts, with_interval
 from fer.ferbench.collect import ModelResults
 from fer.ferbench.predictions import predicted_labels
 
-Correctness = Mapping[tuple[str, str], bool]
-"""Whether the response to each question, keyed by data set and image, is correct."""
+Correctness = Mapping[tuple[str, str, int], bool]
+"""Whether the response to each question is correct; keyed by data set, image, and number among those of the image."""
 
 
 class Comparison(BaseModel):
@@ -45,12 +46,14 @@ def compare_models(models: Sequence[ModelResults], seed: int = 0) -> list[Compar
 
 
 def _correctness(model: ModelResults) -> Correctness:
-    correct: dict[tuple[str, str], bool] = {}
+    correct: dict[tuple[str, str, int], bool] = {}
     for file in model.files:
         predicted = predicted_labels(file, "strict")
         assert predicted is not None
+        seen: Counter[str] = Counter()
         for result, label in zip(file.results, predicted, strict=True):
-            correct[file.name, result.path] = label == result.label
+            correct[file.name, result.path, seen[result.path]] = label == result.label
+            seen[result.path] += 1
     return correct
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from fer.errors import UserError
 from fer.labels import SPACES
 
 FERBENCH_DATASETS = ("rafdb", "ferplus", "affectnet", "sfew")
@@ -29,6 +30,16 @@ def identify_dataset(candidate_labels: Iterable[str], true_labels: Iterable[str]
     if set(true_labels) <= set(SPACES[COMPOUND].labels):
         return COMPOUND
     return _BY_LABELS.get(frozenset(candidate_labels))
+
+
+def check_true_labels(location: str, dataset: str | None, true_labels: Iterable[str]) -> None:
+    """Raise UserError that names the first row of a file whose true label is none of the data set's."""
+    if dataset is None:
+        return
+    labels = dataset_labels(dataset)
+    for number, label in enumerate(true_labels, 1):
+        if label not in labels:
+            raise UserError(f"{location}, row {number}: true_label {label!r} is none of {', '.join(labels)}")
 
 
 def dataset_labels(dataset: str) -> tuple[str, ...]:

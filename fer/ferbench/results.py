@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer.data.vqa.questions import parse_question, read_objects
 from fer.errors import BadRow, UserError
-from fer.ferbench.datasets import identify_dataset
+from fer.ferbench.datasets import check_true_labels, identify_dataset
 from fer.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -64,7 +64,10 @@ def read_results(location: str) -> ResultsFile:
     if not results:
         raise UserError(f"{location} has no results")
     candidates = {label for result in results for label in result.candidates}
-    return ResultsFile(location, identify_dataset(candidates, (result.label for result in results)), results)
+    labels = [result.label for result in results]
+    dataset = identify_dataset(candidates, labels)
+    check_true_labels(location, dataset, labels)
+    return ResultsFile(location, dataset, results)
 
 
 def _parse_result(raw: Any) -> Result:

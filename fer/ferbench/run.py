@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer.data.vqa.questions import ImageRoot, parse_question, read_objects
 from fer.errors import BadRow, UserError
+from fer.ferbench.datasets import check_true_labels, identify_dataset
 from fer.ferbench.options import BenchmarkModel, FerbenchRunConfig, GenerationOptions
 from fer.ferbench.results import RECORD, error_row, response_row, write_results
 from fer.ferbench.training_images import count_training_images
@@ -69,7 +70,10 @@ def _read_questions_file(location: str) -> QuestionsFile:
         items.append(BatchItem(f"{name}:{number}", question.path, prompt, question.candidate_labels, two_turns))
     if not rows:
         raise UserError(f"{location} has no questions")
-    content = json.dumps([asdict(item) for item in items]) + json.dumps([row["true_label"] for row in rows])
+    labels = [row["true_label"] for row in rows]
+    candidates = {label for item in items for label in item.labels}
+    check_true_labels(location, identify_dataset(candidates, labels), labels)
+    content = json.dumps([asdict(item) for item in items]) + json.dumps(labels)
     return QuestionsFile(name, rows, items, hashlib.sha256(content.encode()).hexdigest())
 
 

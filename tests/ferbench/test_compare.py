@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,16 @@ def test_equal_models_and_models_without_shared_questions() -> None:
     [pair] = compare_models([model("one", same), model("other", same)])
     assert (pair.p, pair.difference.value) == (1, 0)
     assert compare_models([model("one", same), model("other", same, first=1000)]) == []
+
+
+def test_questions_of_one_image_are_told_apart() -> None:
+    def with_two_each(name: str, correct: list[bool]) -> ModelResults:
+        found = model(name, correct)
+        results = [replace(result, path=f"{i // 2}.png") for i, result in enumerate(found.files[0].results)]
+        return replace(found, files=[replace(found.files[0], results=results)])
+
+    [pair] = compare_models([with_two_each("one", [True] * 6), with_two_each("other", [True, False] * 3)])
+    assert (pair.questions, pair.only_first, pair.only_second) == (6, 3, 0)
 
 
 def test_differences_by_chance_are_rarely_significant() -> None:

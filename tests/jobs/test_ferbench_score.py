@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fer.errors import UserError
 from fer.ferbench import run as ferbench_run
 from fer.ferbench.models import describe_generation, list_models
 from fer.ferbench.options import FerbenchRunConfig
@@ -115,6 +116,29 @@ def test_other_labels_have_no_unifer_metrics(workspace: Path, capsys: pytest.Cap
     assert "use strict" in capsys.readouterr().err
     assert main(["ferbench", "score", "mine.json"]) == 0
     assert "100.0%" in capsys.readouterr().out
+
+
+def test_labels_of_no_data_set_are_reported(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [dict(row) for row in results("sfew_qa.json")[:4]]
+    rows[2]["true_label"] = "Sadness"
+    (workspace / "wrong.json").write_text(json.dumps([row | {"model_response": "sad"} for row in rows]))
+    assert main(["ferbench", "score", "wrong.json"]) == 2
+    assert "wrong.json, row 3: true_label 'Sadness' is none of" in capsys.readouterr().err
+    with pytest.raises(UserError, match="row 3: true_label 'Sadness'"):
+        read_questions_files(["wrong.json"])
+
+
+def test_results_within_the_run_of_a_training(workspace: Path) -> None:
+    """The training has a record of the same name."""
+    Path("runs/grpo/ferbench/m").mkdir(parents=True)
+    Path("runs/grpo/run.json").write_text(json.dumps({"name": "grpo", "config": {}}))
+    record = {"name": "m", "questions": {"sfew_qa": "hash"}}
+    Path("runs/grpo/ferbench/m/run.json").write_text(json.dumps(record))
+    rows = [row | {"model_response": "sad"} for row in results("sfew_qa.json")[:4]]
+    Path("runs/grpo/ferbench/m/sfew_qa.json").write_text(json.dumps(rows))
+    assert main(["ferbench", "score", "runs/grpo", "--json", "new/metrics.json"]) == 0
+    [scored] = json.loads(Path("new/metrics.json").read_text())["models"]
+    assert scored["model"] == "m"
 
 
 def test_an_error_without_a_message_is_scored_as_an_error(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
