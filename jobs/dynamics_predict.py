@@ -33,21 +33,22 @@ def main(config: DynamicsPredictConfig) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with open_landmarker(config.landmarker) if videos else nullcontext() as landmarker:
         for path in config.paths:
-            target = out / Path(path).stem
+            stem = Path(path).stem  # which may have a dot itself
+            scores_file = out / f"{stem}.csv"
             try:
                 if landmarker is not None and path in videos:
                     frames, _, scores = score_video(Path(path), predictor, landmarker, config)
                     table = video_table(frames, scores)
                     plot = score_curve([frame.seconds for frame in frames], scores, Path(path).name)
-                    target.with_suffix(".png").write_bytes(to_png(plot))
+                    (out / f"{stem}.png").write_bytes(to_png(plot))
                 else:
                     table, rejected = score_frames(path, predictor)
                     errors += [f"{path}: rejected frames: {summarize_rejected(rejected)}"] if rejected else []
             except UserError as error:
                 errors.append(str(error))
                 continue
-            pyarrow.csv.write_csv(table, target.with_suffix(".csv"))
-            print(f"{path}: scores of {len(table):,} frames in {target.with_suffix('.csv')}")
+            pyarrow.csv.write_csv(table, scores_file)
+            print(f"{path}: scores of {len(table):,} frames in {scores_file}")
     print(DISCLAIMER)
     if errors:
         raise UserError("; ".join(errors))

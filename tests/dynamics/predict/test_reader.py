@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,9 @@ def test_a_video_without_a_face_is_a_user_error(
 
 
 def test_a_folder_of_frames_is_scored(dynamics_model: Path, sequences: Path, tmp_path: Path) -> None:
-    assert (
-        main(["dynamics", "predict", "--model", str(dynamics_model), str(sequences / "smile"), "--out", str(tmp_path)])
-        == 0
-    )
-    rows = list(csv.DictReader((tmp_path / "smile.csv").open()))
+    archive = shutil.make_archive(str(tmp_path / "smile.01"), "zip", sequences / "smile")
+    assert main(["dynamics", "predict", "--model", str(dynamics_model), archive, "--out", str(tmp_path)]) == 0
+    rows = list(csv.DictReader((tmp_path / "smile.01.csv").open()))
     assert len(rows) == 40
     assert rows[0]["path"] == "01_001"
     assert rows[0]["true_dynamics"] in "012345"
