@@ -23,7 +23,7 @@ def raise_failure(refs: Sequence[Any]) -> None:
 def find_cause(error: Exception, finished: Sequence[Any]) -> str:
     """What has failed, as a line: ``error``, or that of a ``finished`` call which says more than "aborted"."""
     errors = [error, *filter(None, map(_error_of, finished))]
-    return next((line for line in map(_as_line, errors) if WAS_ABORTED not in line), _as_line(error))
+    return next((line for line in map(as_line, errors) if WAS_ABORTED not in line), as_line(error))
 
 
 def _error_of(ref: Any) -> Exception | None:
@@ -34,7 +34,7 @@ def _error_of(ref: Any) -> Exception | None:
     return None
 
 
-def _as_line(error: Exception) -> str:
+def as_line(error: Exception) -> str:
     """Of an error in an engine, the last line of what was raised there; of others the first."""
     cause, place = (error.cause, -1) if isinstance(error, RayTaskError) else (error, 0)
     return (str(cause).strip().splitlines() or [repr(cause)])[place]

@@ -40,7 +40,7 @@ def start_engines(
     }
     engine_args: dict[str, Any] = {
         "dtype": {"bf16": "bfloat16", "fp32": "float32"}[config.precision],
-        "max_model_len": config.max_prompt_tokens + config.max_new_tokens,
+        "max_model_len": config.max_prompt_tokens + config.max_new_tokens + 1,  # after a comparison's: one more token
         "max_num_seqs": config.max_num_seqs,
         "tensor_parallel_size": config.tensor_parallel,
     }

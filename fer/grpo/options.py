@@ -271,8 +271,6 @@ class GrpoConfig(
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
-        if not self.fixed_size and self.max_pixels is None:
-            raise ValueError("--min-pixels needs --max-pixels: otherwise the longest prompt is unknown")
         if self.overlong_buffer >= self.max_new_tokens:
             raise ValueError("--overlong-buffer must be less than --max-new-tokens")
         return self

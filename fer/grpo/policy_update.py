@@ -56,12 +56,13 @@ class PolicyUpdate:
             sums = torch.tensor([[len(batch.mask), batch.mask.sum(), batch.num_tokens] for batch in batches]).sum(0)
             completions, tokens, _ = trainer.all_reduce_sum(sums).tolist()
             step.num_tokens = int(sums[2])
-            step.flops = self.count_flops(batches[0], step.num_tokens)
+            step.flops = self.count_flops(batches[0], step.num_tokens * config.num_iterations)
             if self.reference is not None:
                 for batch in batches:
                     batch.ref_logprobs = self.reference(partial(self.reference_logprobs, batch))
             for _ in range(config.num_iterations):
                 self.optimizer_step(batches, Totals(completions, tokens), step)
+            step.loss /= config.num_iterations
         step.grad_norm = float(trainer.engine.get_global_grad_norm() or 0.0)
         step.lr = trainer.learning_rate
         step.memory_gb = trainer.memory_gb()
@@ -108,7 +109,7 @@ class PolicyUpdate:
         return self.logprobs(model, batch)[0]
 
     def count_flops(self, batch: RolloutBatch, tokens: int) -> float | None:
-        """FLOPs of an update on so many tokens, by those of a forward pass of ``batch``; None without a known peak."""
+        """FLOPs of updates on so many tokens, by those of a forward pass of ``batch``; None without a known peak."""
         trainer = self.trainer
         if trainer.peak_flops is None:
             return None

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from heapq import nlargest
-from typing import Any
 
-import fsspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from fer.data.manifest import ShardedDataset
@@ -19,10 +15,10 @@ from fer.errors import UserError
 from fer.grpo.options import GrpoConfig
 from fer.grpo.prompts import batches_per_epoch
 from fer.grpo.rewards import RewardScorer
-from fer.training.checkpoint import check_resume
+from fer.training.checkpoint import check_unfinished
 from fer.training.placement import describe
 from fer.vlm.chat import ChatFormat
-from fer.vlm.data_loader import expected_answer, row_turns
+from fer.vlm.data_loader import expected_answer, row_turns, text_rows
 from fer.vlm.deepspeed import load_deepspeed_config
 from fer.vlm.memory import estimate_training_memory
 from fer.vlm.model import DTYPES, load_config, load_processor
@@ -30,14 +26,13 @@ from fer.vlm.model import DTYPES, load_config, load_processor
 _VISUAL = re.compile(r"(image|video|vision|boi|eoi)\w*_token_(id|index)$")
 MAX_RENDERED = 1000
 """Prompts that are rendered and tokenised to find the longest; 360,000 would take minutes."""
-TEXT_COLUMNS = ["path", "prompt", "response", "answer", "candidate_labels", "followups"]
 
 
 def preflight_check(config: GrpoConfig, model: str, dataset: ShardedDataset) -> int:
     """Raise UserError for a run that can't work; return the length of the longest prompt in tokens, image included."""
     RewardScorer(config.rewards)
     load_deepspeed_config(config.deepspeed)
-    check_resume(config)
+    check_unfinished(config)
     _check_tensor_parallel(config, model)
     if not batches_per_epoch(dataset, config):
         rows = dataset.split("train").rows
@@ -49,7 +44,9 @@ def _check_tensor_parallel(config: GrpoConfig, model: str) -> None:
     if config.tensor_parallel == 1:
         return
     settings = load_config(model, config.trust_remote_code)
-    text, vision = settings.get_text_config(), settings.vision_config
+    text, vision = settings.get_text_config(), getattr(settings, "vision_config", None)
+    if vision is None:
+        raise UserError(f"{model} is not a vision-language model: it has no image encoder")
     heads, kv_heads = text.num_attention_heads, text.num_key_value_heads
     vision_heads = getattr(vision, "num_heads", None) or vision.num_attention_heads
     fit = [
@@ -73,7 +70,7 @@ def check_prompts(config: GrpoConfig, model: str, dataset: ShardedDataset, split
     chat = _chat_format(config, model)
     unanswered = 0
     prompts: set[tuple[Turn, ...]] = set()
-    for row in _rows(dataset, split):
+    for row in text_rows(dataset, split):
         unanswered += not expected_answer(row)
         *earlier, last = row_turns(row)
         prompts.add((*earlier, Turn(last.prompt)))
@@ -91,14 +88,6 @@ def check_prompts(config: GrpoConfig, model: str, dataset: ShardedDataset, split
 def _chat_format(config: GrpoConfig, model: str) -> ChatFormat:
     processor = load_processor(model, config.trust_remote_code)
     return ChatFormat(processor, config, max_tokens=config.max_prompt_tokens)
-
-
-def _rows(dataset: ShardedDataset, split: str) -> Iterator[dict[str, Any]]:
-    """The rows of a split without their images."""
-    for shard in dataset.split(split).shards:
-        with fsspec.open(dataset.path(shard), "rb") as file:
-            for batch in pq.ParquetFile(file).iter_batches(columns=TEXT_COLUMNS):
-                yield from pa.Table.from_batches([batch]).to_pylist()
 
 
 def _longest_prompt(chat: ChatFormat, prompts: Collection[tuple[Turn, ...]]) -> int:

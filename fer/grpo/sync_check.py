@@ -12,9 +12,10 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from torch import Tensor
 
+from fer.grpo.engine_errors import as_line
 from fer.grpo.engine_pool import EnginePool
 from fer.grpo.groups import RolloutGroup
 from fer.grpo.logprobs import completion_logprobs
@@ -45,8 +46,8 @@ def compare_logprobs(
         for number, ref in enumerate(refs):
             try:
                 values = ray.get(ref, timeout=0)
-            except (RayActorError, GetTimeoutError):
-                pool.log(f"engine {number} did not compute log-probabilities")
+            except (RayActorError, GetTimeoutError, RayTaskError) as error:
+                pool.log(f"engine {number} did not compute log-probabilities: {as_line(error)}")
                 continue
             differences.append(torch.cat(list(logprobs)) - torch.cat([torch.tensor(each) for each in values]))
         mean = torch.cat(differences).abs().mean().to(mean) if differences else mean + torch.nan

@@ -164,12 +164,15 @@ class GrpoTrainer(BaseTrainer):
         state.consumed = [*state.consumed, (state.world_size, rows)]
 
     def evaluate_and_save(self, is_new_epoch: bool) -> None:
-        """Evaluate if it is due, and save a checkpoint if that is, or if the accuracy is the best so far."""
+        """Evaluate if it is due, and save a checkpoint if that is, or if the accuracy is the best so far.
+
+        A checkpoint without the model, such as that of an accuracy reached before, is never the best.
+        """
         config, best = self.config, self.state.best_score
         score = self.evaluate() if self.is_due(config.eval_steps) else NO_SCORE
         is_best = self.state.best_score != best
         if is_new_epoch or is_best or self.is_due(config.checkpoint_every):
-            self.save_checkpoint({SCORE: score}, with_model=is_best)
+            self.save_checkpoint({SCORE: score if is_best else NO_SCORE}, with_model=is_best)
 
     def evaluate(self) -> float:
         """Send the engines the newest weights, and let them answer the questions of the evaluation; the accuracy.

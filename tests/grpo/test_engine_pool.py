@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -177,6 +178,23 @@ def test_after_a_sync_the_engine_has_the_trainer_s_weights(setup: Setup) -> None
     assert after < 1e-4
     assert setup.mean_difference(model) <= after
     assert ray.get(setup.pool.actors[0].is_stepped_where_it_was_made.remote())
+
+
+def test_the_longest_completion_of_the_longest_prompt_can_be_compared(
+    setup: Setup, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An engine that can't is left out, and goes on with its other requests."""
+    weights = PolicyWeights(setup.load(), torch.float32)
+    setup.pool.connect(weights, version=1, cancel_requests=True)
+    prompt_tokens = setup.chat.collate_prompts([setup.prompt.text], [setup.prompt.image])["input_ids"].shape[1]
+    longest = setup.config.max_prompt_tokens + setup.config.max_new_tokens - prompt_tokens
+    completion = [*TOKEN_IDS * longest][:longest]
+    logprobs = torch.zeros(longest + 1)
+    assert compare_logprobs(setup.pool, setup.prompt, [completion], [logprobs[:longest]]) > 0
+    assert math.isnan(compare_logprobs(setup.pool, setup.prompt, [[*completion, 300]], [logprobs]))
+    assert "engine 0 did not compute log-probabilities: " in capsys.readouterr().out
+    [output] = setup.pool.collect(setup.pool.submit([setup.prompt]), weights)
+    assert len(output.completions) == setup.config.num_generations
 
 
 def record_reports(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> list[SyncReport]:

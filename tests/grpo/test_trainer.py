@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,8 +24,11 @@ from fer.data.manifest import ShardedDataset
 from fer.data.options import PrepareOptions
 from fer.data.prepare import prepare
 from fer.ferbench.options import FerbenchRunConfig
+from fer.grpo.evaluation import SCORE
 from fer.grpo.options import GrpoConfig
+from fer.grpo.trainer import GrpoTrainer
 from fer.options import parse
+from fer.training.checkpoint import NO_SCORE, TrainerState
 from jobs import grpo as job
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
@@ -136,6 +140,23 @@ def test_evaluations_keep_the_best_checkpoint_with_its_model(undisturbed: Path) 
     assert steps in kept, "the latest"
     assert kept & best
     assert all((file.parent / "model/model.safetensors").is_file() for file in files)
+
+
+def test_of_equal_accuracies_the_one_saved_with_its_model_is_the_best() -> None:
+    trainer: Any = object.__new__(GrpoTrainer)
+    trainer.config = GrpoConfig(data="x", eval_steps=50, checkpoint_every=50)
+    saved = []
+    trainer.save_checkpoint = lambda metrics, with_model: saved.append((metrics[SCORE], with_model))
+    for step, accuracy in ((50, 0.5), (100, 0.5), (150, 0.75), (200, 0.75)):
+        trainer.state = TrainerState(global_step=step, best_score=trainer.state.best_score if step > 50 else None)
+
+        def evaluate(accuracy: float = accuracy) -> float:
+            trainer.state.best_score = max(accuracy, trainer.state.best_score or 0.0)
+            return accuracy
+
+        trainer.evaluate = evaluate
+        trainer.evaluate_and_save(is_new_epoch=False)
+    assert saved == [(0.5, True), (NO_SCORE, False), (0.75, True), (NO_SCORE, False)]
 
 
 def test_outputs(undisturbed: Path, sft_model: Path) -> None:
