@@ -108,7 +108,20 @@ def read_state(folder: Path | UPath) -> TrainerState:
     return TrainerState(**json.loads((folder / STATE).read_text()))
 
 
-def check_resume(options: CheckpointOptions) -> None:
-    """Raise UserError if ``--resume`` is not a checkpoint."""
-    if options.resume and not (open_path(options.resume) / STATE).is_file():
+def check_resume(options: CheckpointOptions) -> TrainerState | None:
+    """The state of the checkpoint ``--resume``, if there is one. Raises UserError if it is none."""
+    if not options.resume:
+        return None
+    folder = open_path(options.resume)
+    if not (folder / STATE).is_file():
         raise UserError(f"--resume {options.resume} is not a checkpoint: it has no {STATE}")
+    return read_state(folder)
+
+
+def check_unfinished(options: CheckpointOptions) -> None:
+    """Raise UserError if ``--resume`` is not a checkpoint, or the last one of a run, which is its model alone."""
+    state = check_resume(options)
+    if state and state.finished:
+        raise UserError(
+            f"--resume {options.resume}: this run is finished; to train its model further, give it as --model"
+        )

@@ -15,6 +15,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from torch import Tensor
 
 from fer.answers import extract_answer
@@ -26,7 +27,8 @@ from fer.errors import BadRow, UserError
 from fer.vlm.chat import IGNORE_INDEX, ChatFormat
 from fer.vlm.options import BatchOptions
 
-COLUMNS = ("image", "path", "prompt", "response", "answer", "candidate_labels", "followups")
+TEXT_COLUMNS = ("path", "prompt", "response", "answer", "candidate_labels", "followups")
+COLUMNS = ("image", *TEXT_COLUMNS)
 
 
 Position = Sequence[tuple[int, int]]
@@ -76,6 +78,14 @@ class PromptBatch:
     inputs: dict[str, Tensor]
     """input_ids (N, T) int64, attention_mask, and the model's image inputs."""
     rows: list[PromptRow]
+
+
+def text_rows(dataset: ShardedDataset, split: str) -> Iterator[dict[str, Any]]:
+    """The rows of a split without their images."""
+    for shard in dataset.split(split).shards:
+        with fsspec.open(dataset.path(shard), "rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(columns=list(TEXT_COLUMNS)):
+                yield from batch.to_pylist()
 
 
 def row_turns(row: dict[str, Any]) -> list[Turn]:

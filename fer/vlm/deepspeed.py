@@ -38,11 +38,13 @@ def load_deepspeed_config(
         path = Path(name)
     try:
         config = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         known = ", ".join(sorted(each.stem for each in CONFIGS.glob("*.json")))
         raise UserError(f"--deepspeed: no configuration {name!r} (available: {known}) and no such file") from None
     except ValueError as error:
         raise UserError(f"--deepspeed {name} is not JSON: {error}") from None
+    if not isinstance(config, dict) or not {"optimizer", "zero_optimization"} <= config.keys():
+        raise UserError(f'--deepspeed {name} lacks "optimizer" or "zero_optimization": start from one of {CONFIGS}')
     values = {
         "train_micro_batch_size_per_gpu": batch_size,
         "gradient_accumulation_steps": grad_accum_steps,

@@ -54,7 +54,7 @@ def estimate_training_memory(
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
     width = DTYPES[options.precision].itemsize
     zero = load_deepspeed_config(options.deepspeed)["zero_optimization"]
-    stage = zero["stage"]
+    stage = zero.get("stage", 0)
     shards = options.workers if stage >= 2 else 1
     on_device = 0 if "offload_optimizer" in zero else 1
     buckets = 2 if zero.get("overlap_comm") and stage < 3 else 1

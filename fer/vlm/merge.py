@@ -40,12 +40,13 @@ def merge_adapter(config: MergeConfig) -> Path:
     if not (folder / ADAPTER).is_file():
         raise UserError(f"{config.adapter} is not an adapter: it has no {ADAPTER}")
     out = Path(config.out)
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"--out {config.out} is not empty: give another folder")
+    if out.is_file() or (out.exists() and any(out.iterdir())):
+        raise UserError(f"--out {config.out} is a file, or not empty: give another folder")
     settings = json.loads((folder / ADAPTER).read_text())
     spec = json.loads((folder / SPEC).read_text()) if (folder / SPEC).is_file() else {}
     training = spec.get("training", {"run": None, "config": {}, "metrics": {}, "versions": None})
-    base = config.base or settings["base_model_name_or_path"]
+    trained_on = settings["base_model_name_or_path"]  # on the machine of the training, a folder
+    base = config.base or (trained_on if Path(trained_on).is_dir() else spec.get("base", trained_on))
     precision = training["config"].get("precision", "bf16")
     options = VlmModelOptions(trust_remote_code=config.trust_remote_code, precision=precision)
     model = PeftModel.from_pretrained(load_model(resolve_vlm(base, TrackingOptions()), options), str(folder))

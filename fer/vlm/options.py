@@ -115,6 +115,8 @@ class VlmTrainingOptions(VlmModelOptions, ImageOptions, LoraOptions, DeepSpeedOp
 
     @model_validator(mode="after")
     def _image_fits(self) -> Self:
+        if not self.fixed_size and self.max_pixels is None:
+            raise ValueError("--min-pixels needs --max-pixels: otherwise an image can have more tokens than a row")
         if (self.min_pixels or 0) > (self.max_pixels or float("inf")):
             raise ValueError("--min-pixels is above --max-pixels")
         return self

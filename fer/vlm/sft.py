@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from fer.data.manifest import ShardedDataset
+from fer.errors import UserError
 from fer.tracking import Run
 from fer.training.flops import count_flops
 from fer.training.seeding import derive_seed
@@ -46,7 +47,7 @@ class SftTrainer(BaseTrainer):
         self, config: SftConfig, model: str, dataset: ShardedDataset, worker: Worker, run: Run, resume: str | None
     ) -> None:
         super().__init__(config, model, worker, run, resume)
-        self.config = config
+        self.config, self.dataset = config, dataset
         self.chat = ChatFormat(
             self.processor,
             config,
@@ -83,6 +84,8 @@ class SftTrainer(BaseTrainer):
         state, config = self.state, self.config
         step_sizes = self.data_loader.step_sizes(state.consumed)
         completed = int(np.searchsorted(np.cumsum(step_sizes), state.batch, side="right"))
+        if completed == len(step_sizes):  # a checkpoint within an epoch is before its last step
+            raise self.other_epoch()
         batches = self.data_loader.train_batches(state.epoch, state.batch, state.consumed)
         for number in range(completed, len(step_sizes)):
             if self.notice.arrived():
@@ -114,15 +117,26 @@ class SftTrainer(BaseTrainer):
         batches = state.batch // config.bucket_batches * config.bucket_batches
         state.consumed = [*state.consumed, (state.world_size, batches * config.batch_size)]
         steps_left = len(self.data_loader.step_sizes(state.consumed))
-        assert steps_left, "a checkpoint within an epoch is before its last step"
+        if not steps_left:
+            raise self.other_epoch()
         state.batch, state.global_step = 0, (state.epoch + 1) * len(self.step_sizes) - steps_left
 
+    def other_epoch(self) -> UserError:
+        return UserError(
+            f"--resume {self.resume}: the checkpoint is behind the end of an epoch of {sum(self.step_sizes)} batches; "
+            "resume it with the data and the batch size of its run"
+        )
+
     def train_step(self, step: list[SftBatch]) -> None:
-        """One optimizer step, in which the loss tokens of all batches and workers have equal weight."""
+        """One optimizer step, in which the loss tokens of all batches and workers have equal weight.
+
+        The loss is 0 if --max-tokens cuts off all their responses.
+        """
         state, device = self.state, self.worker.device
         if self.flops_per_token is None and self.peak_flops is not None:
             self.flops_per_token = self.measure_flops(step[0])
-        loss_tokens = self.all_reduce_sum(torch.tensor([float(sum(batch.loss_tokens for batch in step))])).item()
+        counted = self.all_reduce_sum(torch.tensor([float(sum(batch.loss_tokens for batch in step))])).item()
+        loss_tokens = max(counted, 1.0)
         total = torch.zeros((), device=device)
         for i, batch in enumerate(step):
             torch.manual_seed(derive_seed(self.config.seed, state.epoch, state.batch, self.worker.rank))
@@ -182,16 +196,15 @@ class SftTrainer(BaseTrainer):
         self.engine.eval()
         metrics: dict[str, float] = {}
         if config.eval_rows:
-            batches = self.data_loader.val_batches(config.eval_rows)
+            batches = self.data_loader.val_batches(self.val_rows(config.eval_rows))
             loss, tokens = self.all_reduce_sum(sum_losses(module, batches, device)).tolist()
             metrics["val_loss"] = loss / max(tokens, 1)
         if config.eval_generations:
-            synced_gpus = self.engine.zero_optimization_stage() == 3
             samples = [
                 sample
-                for batch in self.data_loader.val_prompts(config.eval_generations)
+                for batch in self.data_loader.val_prompts(self.val_rows(config.eval_generations))
                 for sample in generate_samples(
-                    module, batch, self.chat, device, config.eval_max_new_tokens, synced_gpus
+                    module, batch, self.chat, device, config.eval_max_new_tokens, self.shards_weights
                 )
             ]
             count, correct, formed = self.all_reduce_sum(count_samples(samples)).tolist()
@@ -205,6 +218,16 @@ class SftTrainer(BaseTrainer):
         self.state.history.append({"step": float(self.state.global_step), **metrics})
         self.log.started += time.perf_counter() - started  # so that throughput is that of training alone
         return metrics
+
+    def val_rows(self, limit: int) -> int:
+        """Validation rows to use, ``limit`` at most. ZeRO-3 gathers weights from all workers in every forward pass, so
+        each of them needs as many rows: the remainder is left out."""
+        rows = min(limit, self.dataset.split("val").rows)
+        return rows - rows % self.worker.world_size if self.shards_weights else rows
+
+    @property
+    def shards_weights(self) -> bool:
+        return self.engine.zero_optimization_stage() == 3
 
     def log_samples(self, samples: list[Sample]) -> None:
         """Log generated responses as a JSONL artifact."""

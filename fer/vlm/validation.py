@@ -50,12 +50,18 @@ def generate_samples(
         use_cache=True,
         synced_gpus=synced_gpus,
         pad_token_id=chat.pad_token_id,
-        eos_token_id=chat.tokenizer.eos_token_id,
+        eos_token_id=stop_token_ids(model, chat),
     )
     texts = chat.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [
         Sample(row.path, row.question, row.answer, text.strip()) for row, text in zip(batch.rows, texts, strict=True)
     ]
+
+
+def stop_token_ids(model: Any, chat: ChatFormat) -> list[int]:
+    """The tokenizer's end of text, and those of the model's generation config: Gemma ends its turns with another."""
+    known = model.generation_config.eos_token_id
+    return sorted({chat.tokenizer.eos_token_id, *(known if isinstance(known, list) else [known])} - {None})
 
 
 def count_samples(samples: Iterable[Sample]) -> Tensor:

@@ -37,14 +37,20 @@ def test_every_configuration_of_the_package_is_known() -> None:
 
 def test_a_file_of_one_s_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
-    file.write_text('{"gradient_clipping": "auto", "zero_optimization": {"stage": 1}}')
+    file.write_text('{"gradient_clipping": "auto", "optimizer": {}, "zero_optimization": {"stage": 1}}')
     assert load_deepspeed_config(str(file), **VALUES) == {  # type: ignore[arg-type]
         "gradient_clipping": 5.0,
+        "optimizer": {},
         "zero_optimization": {"stage": 1},
     }
-    file.write_text('{"zero_optimization": {"reduce_bucket_size": "auto"}}')
+    file.write_text('{"optimizer": {}, "zero_optimization": {"reduce_bucket_size": "auto"}}')
     with pytest.raises(UserError, match="not supported for 'reduce_bucket_size'"):
         load_deepspeed_config(str(file), **VALUES)  # type: ignore[arg-type]
+    file.write_text('{"zero_optimization": {"stage": 1}}')
+    with pytest.raises(UserError, match='lacks "optimizer"'):
+        load_deepspeed_config(str(file), **VALUES)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="no configuration"):
+        load_deepspeed_config(str(tmp_path), **VALUES)  # type: ignore[arg-type]
     file.write_text("{")
     with pytest.raises(UserError, match="not JSON"):
         load_deepspeed_config(str(file), **VALUES)  # type: ignore[arg-type]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from safetensors.torch import load_file
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
 from fer.tracking import Run, TrackingOptions
+from fer.training.checkpoint import TrainerState
 from fer.vlm import sft
 from fer.vlm.data_loader import SftBatch
 from fer.vlm.options import MergeConfig, SftConfig
@@ -228,7 +231,12 @@ def test_only_adapters_are_saved_and_merge_into_a_plain_model(
     assert spec["kind"] == "vlm-adapter"
     assert "Out of scope" in (model / "README.md").read_text()
 
-    merge_job.main(MergeConfig(adapter=str(undisturbed[0]), out=str(tmp_path / "merged")))
+    elsewhere = tmp_path / "elsewhere"  # on a host that has no such folder as the base had in the training
+    shutil.copytree(model, elsewhere)
+    settings = json.loads((elsewhere / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = "/nowhere"
+    (elsewhere / "adapter_config.json").write_text(json.dumps(settings))
+    merge_job.main(MergeConfig(adapter=str(elsewhere), out=str(tmp_path / "merged")))
     fp32 = VlmModelOptions(precision="fp32")
     adapted = PeftModel.from_pretrained(load_model(spec["base"], fp32), str(model))
     merged = load_model(str(tmp_path / "merged"), fp32)
@@ -259,6 +267,26 @@ def test_the_registered_adapter_is_found_by_its_alias(undisturbed: tuple[Path, R
     assert (Path(folder) / "adapter_config.json").is_file()
 
 
+def test_a_checkpoint_behind_the_end_of_an_epoch_is_refused() -> None:
+    """One of a run with smaller batches: the loop over the steps that are left would never end."""
+    trainer: Any = object.__new__(SftTrainer)
+    trainer.resume, trainer.step_sizes = "other", [2, 2]
+    trainer.config = SftConfig(data="x", batch_size=4, grad_accum_steps=2)
+    trainer.state = TrainerState(epoch=1, batch=9, world_size=1)
+    trainer.data_loader = SimpleNamespace(step_sizes=lambda consumed: [2, 2], train_batches=lambda *_: iter(()))
+    with pytest.raises(UserError, match="--resume other: the checkpoint is behind the end of an epoch of 4 batches"):
+        trainer.train_epoch()
+
+
+@pytest.mark.parametrize(("stage", "rows"), [(2, 10), (3, 8)])
+def test_with_zero3_all_workers_validate_on_as_many_rows(stage: int, rows: int) -> None:
+    trainer: Any = object.__new__(SftTrainer)
+    trainer.engine = SimpleNamespace(zero_optimization_stage=lambda: stage)
+    trainer.worker = SimpleNamespace(world_size=4)
+    trainer.dataset = SimpleNamespace(split=lambda name: SimpleNamespace(rows=10))
+    assert (trainer.val_rows(512), trainer.val_rows(5)) == (rows, 4 if stage == 3 else 5)
+
+
 def test_mistakes_are_reported_before_workers_start(
     undisturbed: tuple[Path, Run],
     question_shards: ShardedDataset,
@@ -286,5 +314,5 @@ def test_mistakes_are_reported_before_workers_start(
             data=str(tmp_path / "grpo.jsonl"), format="vqa", image_root=str(face_folder), out=str(tmp_path / "shards")
         )
     )
-    fails("questions without responses", data=without_responses)
+    fails("rows without a response", data=without_responses)
     assert not (out / "invalid").exists()

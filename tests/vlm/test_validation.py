@@ -12,7 +12,7 @@ from fer.vlm.chat import ChatFormat
 from fer.vlm.data_loader import PromptBatch, PromptRow
 from fer.vlm.model import load_model, load_processor
 from fer.vlm.options import ImageOptions, VlmModelOptions
-from fer.vlm.validation import generate_samples
+from fer.vlm.validation import generate_samples, stop_token_ids
 
 
 def test_the_model_s_generation_config_does_not_change_responses(tiny_models: Path) -> None:
@@ -36,3 +36,14 @@ def test_the_model_s_generation_config_does_not_change_responses(tiny_models: Pa
         ids = model.generate(**batch.inputs, max_new_tokens=16, do_sample=False)  # type: ignore[operator]
     inherited = chat.tokenizer.decode(ids[0, batch.inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert inherited.strip() != plain, "transformers alone would apply it"
+
+
+def test_a_response_ends_at_each_token_of_the_generation_config(tiny_models: Path) -> None:
+    """Gemma's tokenizer ends a text with another token than its chat template a turn."""
+    folder = str(tiny_models / "qwen2.5-vl")
+    model = load_model(folder, VlmModelOptions(precision="fp32"))
+    chat = ChatFormat(load_processor(folder), ImageOptions(image_size=56), max_tokens=512)
+    eos = chat.tokenizer.eos_token_id
+    for known, expected in ((None, [eos]), (eos, [eos]), ([eos, eos + 1], [eos, eos + 1])):
+        model.generation_config.eos_token_id = known  # type: ignore[union-attr]
+        assert stop_token_ids(model, chat) == expected
