@@ -27,7 +27,13 @@ def resolve_merged(name: str, tracking: TrackingOptions, trust_remote_code: bool
     out = adapter.with_name("merged" if adapter.name == MODEL else f"{adapter.name}-merged")
     if not out.exists():
         with tempfile.TemporaryDirectory(dir=adapter.parent) as scratch:
-            options = MergeConfig(adapter=folder, out=f"{scratch}/merged", trust_remote_code=trust_remote_code)
+            options = MergeConfig(
+                adapter=folder,
+                out=f"{scratch}/merged",
+                trust_remote_code=trust_remote_code,
+                storage=tracking.storage,
+                tracking_uri=tracking.tracking_uri,
+            )
             move_folder(merge_adapter(options), out)
     return str(out)
 
@@ -36,7 +42,7 @@ def merge_adapter(config: MergeConfig) -> Path:
     """Write the merged model, with its processor and card, to ``config.out``. Raises UserError."""
     from peft import PeftModel
 
-    folder = Path(resolve_vlm(config.adapter, TrackingOptions()))
+    folder = Path(resolve_vlm(config.adapter, config))
     if not (folder / ADAPTER).is_file():
         raise UserError(f"{config.adapter} is not an adapter: it has no {ADAPTER}")
     out = Path(config.out)
@@ -49,7 +55,7 @@ def merge_adapter(config: MergeConfig) -> Path:
     base = config.base or (trained_on if Path(trained_on).is_dir() else spec.get("base", trained_on))
     precision = training["config"].get("precision", "bf16")
     options = VlmModelOptions(trust_remote_code=config.trust_remote_code, precision=precision)
-    model = PeftModel.from_pretrained(load_model(resolve_vlm(base, TrackingOptions()), options), str(folder))
+    model = PeftModel.from_pretrained(load_model(resolve_vlm(base, config), options), str(folder))
     merged = model.merge_and_unload()
     out.mkdir(parents=True, exist_ok=True)
     merged.save_pretrained(out)

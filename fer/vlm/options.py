@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from fer.data.options import QuestionOptions
 from fer.options import Options
+from fer.tracking import TrackingOptions
 from fer.training.options import CheckpointOptions
 
 ModelPart = Literal["vision", "projector", "language"]
@@ -164,7 +165,7 @@ class SftConfig(QuestionOptions, VlmTrainingOptions, BatchOptions, ValidationOpt
     """Fine-tune a vision-language model on questions and answers about faces (SFT), fully or with adapters."""
 
 
-class MergeConfig(Options):
+class MergeConfig(TrackingOptions):
     """Merge an adapter into its base model, into a folder that vLLM and transformers load without PEFT."""
 
     adapter: str = Field(description="Adapter: a folder, a run or models:/NAME@ALIAS")
