@@ -234,7 +234,7 @@ def test_only_adapters_are_saved_and_merge_into_a_plain_model(
     elsewhere = tmp_path / "elsewhere"  # on a host that has no such folder as the base had in the training
     shutil.copytree(model, elsewhere)
     settings = json.loads((elsewhere / "adapter_config.json").read_text())
-    settings["base_model_name_or_path"] = "/nowhere"
+    settings["base_model_name_or_path"] = str(tmp_path / "base")
     (elsewhere / "adapter_config.json").write_text(json.dumps(settings))
     merge_job.main(MergeConfig(adapter=str(elsewhere), out=str(tmp_path / "merged")))
     fp32 = VlmModelOptions(precision="fp32")
