@@ -38,11 +38,14 @@ def prepare_questions(options: PrepareOptions) -> ShardedDataset:
 
     Raises UserError for an unreadable file, too many bad rows, or an ``out`` with other content.
     """
-    input_hash = _input_hash(options)
+    images = _open_images(options)
+    return _prepare(options, images, _input_hash(options, images))
+
+
+def _prepare(options: PrepareOptions, images: ImageRoot, input_hash: str) -> ShardedDataset:
     if is_prepared(options.out, input_hash, options.overwrite):
         print(f"{options.out} is up to date", flush=True)
         return ShardedDataset(options.out)
-    images = ImageRoot(options.image_root or posixpath.dirname(options.data) or posixpath.curdir)
     rejected = RejectedRows(options)
     with tempfile.TemporaryFile() as spool:
         rows = _SpooledRows(spool, options, rejected)
@@ -82,9 +85,10 @@ def open_questions(options: QuestionOptions, cache: str) -> ShardedDataset:
             f"set of faces with `fer questions --data {options.data} --out questions.jsonl`"
         )
     shared = options.model_dump(include=set(QuestionOptions.model_fields))
-    input_hash = _input_hash(PrepareOptions(**shared, out=cache))
+    images = _open_images(options)
+    input_hash = _input_hash(PrepareOptions(**shared, out=cache), images)
     out = cache_path(cache, options.data, input_hash)
-    return prepare_questions(PrepareOptions(**shared, format="vqa", out=out))
+    return _prepare(PrepareOptions(**shared, format="vqa", out=out), images, input_hash)
 
 
 class _SpooledRows:
@@ -153,11 +157,18 @@ def _write(
     return written, f"{total % 2**256:064x}"
 
 
-def _input_hash(options: PrepareOptions) -> str:
+def _open_images(options: QuestionOptions) -> ImageRoot:
     fs, path = get_filesystem(options.data)
     if not fs.isfile(path):
         raise UserError(f"no such file: {options.data}")
+    return ImageRoot(options.image_root or posixpath.dirname(options.data) or posixpath.curdir)
+
+
+def _input_hash(options: PrepareOptions, images: ImageRoot) -> str:
+    fs, path = get_filesystem(options.data)
     with fs.open(path, "rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    settings = options.model_dump(exclude={"data", "format", "out", "overwrite", "label_space"})
-    return hashlib.sha256(json.dumps([content, settings], sort_keys=True).encode()).hexdigest()
+    paths = (row.path for row in read_questions(options.data) if isinstance(row, Question))
+    settings = options.model_dump(include={"embed_images", "shard_mb", "val_split", "test_split", "split_seed"})
+    inputs = json.dumps([content, images.fingerprint(paths), settings], sort_keys=True)
+    return hashlib.sha256(inputs.encode()).hexdigest()

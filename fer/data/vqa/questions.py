@@ -11,11 +11,13 @@ Ferry adds a fourth, for conversations of several turns: ``{image_path, turns: [
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -23,8 +25,9 @@ import ijson
 import pyarrow as pa
 
 from fer.answers import extract_answer
-from fer.data.filesystem import FileTree, get_filesystem
+from fer.data.filesystem import FileTree
 from fer.errors import BadRow, UserError
+from fer.storage import absolute, get_filesystem
 
 CHUNK = 2**20
 """Bytes of a file of questions that are read at a time."""
@@ -180,6 +183,18 @@ class ImageRoot:
             if candidate and candidate in self.tree.files:
                 return candidate
         raise BadRow("missing image")
+
+    def fingerprint(self, paths: Iterable[str]) -> str:
+        """SHA-256 of the root, and of the path and size of each of these images.
+
+        Other files do not count: the root is often the folder that a run's outputs are in, too.
+        """
+        digest = hashlib.sha256(absolute(self.tree.location).encode(errors="surrogateescape"))
+        for path in paths:
+            with suppress(BadRow):
+                found = self.find(path)
+                digest.update(f"{found}\0{self.tree.files[found]}\0".encode(errors="surrogateescape"))
+        return digest.hexdigest()
 
     def read(self, path: str) -> bytes:
         """An image's bytes. Raises BadRow."""

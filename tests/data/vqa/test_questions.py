@@ -211,3 +211,25 @@ def test_a_file_of_questions_is_prepared_once(tmp_path: Path, images: Path) -> N
     options = QuestionOptions(data=data, image_root=str(images), val_split=0.2)
     first = open_questions(options, cache=str(tmp_path / "cache"))
     assert open_questions(options, cache=str(tmp_path / "cache")).root == first.root
+
+
+def test_other_images_are_prepared_again(tmp_path: Path) -> None:
+    import numpy as np
+
+    def write_version(name: str, side: int) -> QuestionOptions:
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "0.png").write_bytes(encode_png(np.zeros((side, side, 3), np.uint8)))
+        data = write(tmp_path / name / "q.jsonl", [{**SFT, "image_path": "0.png"}])
+        return QuestionOptions(data=data, val_split=0)
+
+    def stored_image(options: QuestionOptions) -> object:
+        (row,) = read_rows(open_questions(options, cache=str(tmp_path / "cache")), "train")
+        return row["image"]
+
+    for name, side in (("v1", 8), ("v2", 8), ("v2", 9)):  # the same questions; then an image replaced in place
+        options = write_version(name, side)
+        assert stored_image(options) == (tmp_path / name / "0.png").read_bytes()
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+    (tmp_path / "v2/notes.txt").write_text("no image of a question")
+    stored_image(options.model_copy(update={"max_bad_fraction": 0.5}))
+    assert len(list((tmp_path / "cache").iterdir())) == 3
