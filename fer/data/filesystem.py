@@ -113,11 +113,17 @@ class FileTree:
         """A text file opened for the csv module, with or without a byte order mark."""
         return io.TextIOWrapper(self.spool(path), encoding="utf-8-sig", errors="replace", newline="")
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the tree's name and of all paths and sizes."""
+    def fingerprint(self, tables: Iterable[str] = ()) -> str:
+        """SHA-256 of the tree's name, of all paths and sizes, and of the content of the ``tables``.
+
+        A table of labels keeps its size when a label is corrected.
+        """
         digest = hashlib.sha256(self.name.encode())
         for path, size in self.files.items():
             digest.update(f"{path}\0{size}\0".encode())
+        for path in tables:
+            with self.spool(path) as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
     def _path(self, path: str) -> str:

@@ -60,7 +60,7 @@ class Manifest(BaseModel):
     content_hash: str
     """Sum of the SHA-256 of split, path, label and image of every row, so that their order does not matter."""
     input_hash: str
-    """Hash of the source's file listing and the options: `fer prepare` skips inputs that it has prepared before."""
+    """Hash of the options and of the source's files: `fer prepare` skips inputs that it has prepared before."""
     split_options: SplitRecord | None = None
     """What the rows were split with; None for questions, and for shards of an earlier version."""
 

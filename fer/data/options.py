@@ -100,7 +100,7 @@ class PrepareOptions(QuestionOptions, DataOptions, FaceOptions):
     shard_mb: int = Field(
         96, ge=1, le=4096, description="About the size of one shard in MB; 64 to 128 suits most storage"
     )
-    overwrite: bool = Field(False, description="Replace shards of other data or options in --out")
+    overwrite: bool = Field(False, description="Replace the shards in --out, of whatever data and options")
     detector: DetectorName = Field(
         "none",
         description="Find the largest face of each photograph and cut it out: yunet, haar, or auto (yunet if its model "

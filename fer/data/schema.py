@@ -61,5 +61,5 @@ class Source(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Hash of the names and sizes of its files."""
+        """Hash of the names and sizes of its files, and of the content of its tables of labels."""
         ...

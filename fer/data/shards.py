@@ -185,13 +185,15 @@ def is_sharded(location: str) -> bool:
 
 
 def is_prepared(out: str, input_hash: str, overwrite: bool) -> bool:
-    """Whether ``out`` contains the shards of these inputs. Raises UserError if it contains anything else."""
+    """Whether ``out`` contains the shards of these inputs, which ``overwrite`` replaces like any others.
+
+    Raises UserError if it contains anything else.
+    """
     fs, root = get_filesystem(out)
-    if is_sharded(out):
+    if is_sharded(out) and not overwrite:
         if ShardedDataset(out).manifest.input_hash == input_hash:
             return True
-        if not overwrite:
-            raise UserError(f"{out} contains shards of other data or options: choose another --out, or --overwrite")
+        raise UserError(f"{out} contains shards of other data or options: choose another --out, or --overwrite")
     held = [posixpath.basename(path.rstrip("/")) for path in fs.ls(root, detail=False)] if fs.isdir(root) else []
     ours = (MANIFEST, REJECTED_ROWS, UNFINISHED)
     if fs.isfile(root) or any(not name.startswith("split=") and name not in ours for name in held):

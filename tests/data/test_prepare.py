@@ -104,6 +104,38 @@ def test_other_content_or_options_need_another_out_or_overwrite(faces: Path, pre
     assert second.manifest.content_hash != first.manifest.content_hash
 
 
+def test_corrected_labels_are_noticed(
+    write_images: WriteImages, prepare_options: MakeOptions, fer2013_csv: Path, tmp_path: Path
+) -> None:
+    data = write_images("train_00000.jpg", "train_00001.jpg", root="rafdb")
+    labels = data / "list_patition_label.txt"
+    labels.write_text("train_00000.jpg 4\ntrain_00001.jpg 4\n")
+    prepare(prepare_options(data, val_split=0))
+    labels.write_text("train_00000.jpg 4\ntrain_00001.jpg 5\n")  # of the same size
+    with pytest.raises(UserError, match="choose another --out, or --overwrite"):
+        prepare(prepare_options(data, val_split=0))
+    dataset = prepare(prepare_options(data, val_split=0, overwrite=True))
+    assert dataset.manifest.counts == {"happiness": 1, "sadness": 1}
+
+    options = prepare_options(fer2013_csv, max_bad_fraction=0.9, out=f"{tmp_path}/fer2013")
+    prepare(options)
+    fer2013_csv.write_bytes(fer2013_csv.read_bytes().replace(b"\n6,", b"\n5,"))
+    with pytest.raises(UserError, match="choose another --out, or --overwrite"):
+        prepare(options)
+
+
+def test_overwrite_prepares_again_what_looks_the_same(faces: Path, prepare_options: MakeOptions) -> None:
+    one, other = faces / "happy/00.png", faces / "happy/01.png"
+    size = max(one.stat().st_size, other.stat().st_size)
+    for path in (one, other):
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+    before = prepare(prepare_options(faces)).manifest
+    one.write_bytes(other.read_bytes())
+    after = prepare(prepare_options(faces, overwrite=True)).manifest
+    assert before.input_hash == after.input_hash
+    assert before.content_hash != after.content_hash
+
+
 def test_other_content_in_out_is_never_replaced(faces: Path, prepare_options: MakeOptions, tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards/thesis.txt").write_text("precious")

@@ -71,7 +71,7 @@ class AffectNetSource:
         return self._numbered_rows()
 
     def fingerprint(self) -> str:
-        return self.tree.fingerprint() + (CROPPED if self.tables else "")
+        return self.tree.fingerprint(self.tables) + (CROPPED if self.tables else "")
 
     def _table_rows(self, table: str) -> Iterator[FaceRow]:
         paths = {_last_two(path): path for path in self.tree.files}

@@ -6,6 +6,7 @@ Training, PublicTest and PrivateTest become train, val and test. Memory holds on
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,6 +62,11 @@ class PixelsCsv:
                 yield Line(values.get("emotion", ""), values.get("usage", "Training"), offset, len(line))
             offset += len(line)
 
+    def digest(self) -> str:
+        """SHA-256 of the CSV."""
+        self._file.seek(0)
+        return hashlib.file_digest(self._file, "sha256").hexdigest()
+
     def png(self, line: Line) -> bytes:
         """The image of a line as a grey 48x48 PNG. Raises BadRow unless it has 2,304 pixels from 0 to 255."""
         text = self._values(os.pread(self._file.fileno(), line.length, line.offset)).get("pixels", "")
@@ -114,4 +120,4 @@ class Fer2013Source:
             yield FaceRow(path, line.emotion, partial(self.csv.png, line), split, error=error)
 
     def fingerprint(self) -> str:
-        return self.tree.fingerprint()
+        return self.tree.fingerprint() + self.csv.digest()

@@ -75,7 +75,7 @@ class FerPlusSource:
                 yield self._row(values, f"{self.tree.display_path(self.path)}:{number}")
 
     def fingerprint(self) -> str:
-        return self.tree.fingerprint()
+        return self.tree.fingerprint([self.path])
 
     def _row(self, values: Mapping[str, str], line: str) -> FaceRow:
         name = values["Image name"].strip()

@@ -55,7 +55,7 @@ class RafDbSource:
                 )
 
     def fingerprint(self) -> str:
-        return self.tree.fingerprint()
+        return self.tree.fingerprint([self.path])
 
 
 class RafDbCompoundSource(RafDbSource):
