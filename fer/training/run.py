@@ -12,7 +12,7 @@ from typing import Any
 
 from fer.errors import UserError
 from fer.mlflow_client import check_database
-from fer.storage import absolute, check_access, get_filesystem, upload_folder
+from fer.storage import absolute, check_access, get_filesystem, open_path, upload_folder, write_atomically
 from fer.tracking import Run, start_run, tracking_uri
 from fer.training.options import ExperimentOptions, LaunchOptions
 
@@ -59,7 +59,7 @@ class RunFolder:
         filesystem, path = get_filesystem(f"{self.root}/{RECORD_FILE}")
         self.resumed = filesystem.exists(path)
         if self.resumed:
-            self.record = json.loads(filesystem.cat_file(path))
+            self.record = _read_record(filesystem.cat_file(path), self.root)
             _check_same_options(self.record["config"], config, self.name, MUTABLE_OPTIONS | options.mutable_options)
         else:
             self.record = {
@@ -86,7 +86,7 @@ class RunFolder:
         """Write a text file into the folder; return its path."""
         filesystem, path = get_filesystem(f"{self.root}/{name}")
         filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        filesystem.pipe_file(path, text.encode())
+        write_atomically(open_path(f"{self.root}/{name}"), text)
         return f"{self.root}/{name}"
 
     def upload(self, folder: Path, name: str = "") -> str:
@@ -122,6 +122,17 @@ def connected_hosts() -> int:
     if not ray.is_initialized():
         return 0
     return len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
+
+
+def _read_record(content: bytes, root: str) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(content)
+    except ValueError:
+        raise UserError(
+            f"{root}/{RECORD_FILE} is not complete: choose another --name, or remove that file to continue from the "
+            "run's checkpoints with the options of this command"
+        ) from None
+    return record
 
 
 def _check_same_options(before: dict[str, Any], now: dict[str, Any], name: str, mutable: set[str]) -> None:

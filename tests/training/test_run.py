@@ -1,6 +1,7 @@
 """The run folder: what it records, and when it is not resumed."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,28 @@ def test_other_options_under_the_same_name_are_a_user_error(tmp_path: Path) -> N
     RunFolder(CheckpointOptions(storage=str(tmp_path), name="a", seed=1), "train", "x")
     with pytest.raises(UserError, match=r"--seed 1 is now 2.*choose another --name"):
         RunFolder(CheckpointOptions(storage=str(tmp_path), name="a", seed=2), "train", "x")
+
+
+def test_a_kill_while_the_record_is_written_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(CheckpointOptions(storage=str(tmp_path), name="a"), "train", "x")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run.update(mlflow_run_id="7")
+    again = RunFolder(CheckpointOptions(storage=str(tmp_path), name="a"), "train", "x")
+    assert again.resumed
+    assert "mlflow_run_id" not in again.record
+
+
+def test_an_incomplete_record_is_a_user_error(tmp_path: Path) -> None:
+    RunFolder(CheckpointOptions(storage=str(tmp_path), name="a"), "train", "x")
+    (tmp_path / "a/run.json").write_text('{"job": "tr')
+    with pytest.raises(UserError, match=r"run\.json is not complete: choose another --name, or remove"):
+        RunFolder(CheckpointOptions(storage=str(tmp_path), name="a"), "train", "x")
 
 
 def test_a_classifier_is_resumed_with_another_number_of_workers_and_a_sharded_model_is_not(tmp_path: Path) -> None:
