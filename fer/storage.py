@@ -29,6 +29,8 @@ fsspec.config.conf.setdefault("s3", {}).update(default_cache_type="none", use_li
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferry" / "models"
 """Folders that were downloaded."""
+PARTIAL = ".partial"
+"""What is added to the name of a file while `write_atomically` writes it."""
 
 
 def is_uri(location: str) -> bool:
@@ -62,7 +64,7 @@ def write_atomically(path: Path | UPath, text: str) -> None:
     if not isinstance(path, Path):  # an object appears when it is complete
         path.write_text(text, encoding="utf-8")
         return
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(path.name + PARTIAL)
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 

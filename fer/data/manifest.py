@@ -88,7 +88,8 @@ class ShardedDataset:
             ) from None
         except ValidationError as error:
             raise UserError(
-                f"{root}/{MANIFEST} is not a manifest of this version: {error.errors()[0]['msg']}"
+                f"{root}/{MANIFEST} is not a manifest of this version ({error.errors()[0]['msg']}): "
+                "prepare the data again with `fer prepare --overwrite`"
             ) from None
 
     def split(self, name: str) -> Split:

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from itertools import chain
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,7 +22,6 @@ from fer.data.schema import SPLITS, Source
 from fer.data.shard_records import ShardTotals
 from fer.data.shard_tasks import (
     ShardPlan,
-    finished_shards,
     load_image,
     read_records,
     write_in_process,
@@ -36,7 +35,7 @@ from fer.errors import BadRow, UserError
 from fer.faces.detectors import choose_detector
 from fer.faces.options import Preprocessing
 from fer.labels import LabelSpace, get_space
-from fer.storage import get_filesystem
+from fer.storage import get_filesystem, open_path, write_atomically
 
 MB = 2**20
 PLAN = "plan.json"
@@ -101,31 +100,27 @@ def _prepare(source: Source, options: PrepareOptions, input_hash: str, connect: 
         listing.fill(map_rows(source.rows(), source.space, space), rejected, source, options.split_seed)
         rejected.check_bad_fraction()
         rows = listing.divide(val_split=options.val_split, test_split=options.test_split, seed=options.split_seed)
-        plan, finished = _plan(listing, rows, input_hash, options)
-        totals = _write(plan, finished, listing, sum(rows.values()), rejected, options, connect)
+        plan = _plan(listing, rows, input_hash, options)
+        totals = _write(plan, listing, sum(rows.values()), rejected, options, connect)
     rejected.check_bad_fraction()
     fs, root = get_filesystem(options.out)
     rejected.write(fs, f"{root}/{REJECTED_ROWS}")
     manifest = _manifest(source, space, totals, rejected, input_hash, options)
-    fs.pipe_file(f"{root}/{MANIFEST}", manifest.model_dump_json(indent=2).encode())
+    write_atomically(open_path(f"{plan.root}/{MANIFEST}"), manifest.model_dump_json(indent=2))
     fs.rm(f"{root}/{UNFINISHED}", recursive=True)
     rejected.remove_stale()
     return ShardedDataset(options.out)
 
 
-def _plan(
-    listing: Listing, rows: dict[str, int], input_hash: str, options: PrepareOptions
-) -> tuple[ShardPlan, list[tuple[str, int]]]:
-    """The shards to write; and the finished ones, if an earlier run with the same inputs was interrupted."""
+def _plan(listing: Listing, rows: dict[str, int], input_hash: str, options: PrepareOptions) -> ShardPlan:
+    """The shards to write: those of an earlier run if one with the same inputs was interrupted."""
     fs, root = get_filesystem(options.out)
     location = options.out if "://" in options.out else root  # absolute: workers have another working directory
-    file = f"{root}/{UNFINISHED}/{PLAN}"
-    stored = json.loads(fs.cat_file(file)) if fs.exists(file) else {}
-    if stored.get("input_hash") == input_hash:
-        plan = ShardPlan(location, stored["counts"], _preprocessing(options), options.detector_model)
-        finished = finished_shards(plan)
-        print(f"{options.out}: {len(finished)} of {len(plan.shards)} shards are finished", flush=True)
-        return plan, finished
+    stored = {}
+    with suppress(FileNotFoundError, ValueError):  # one that is not complete counts as absent
+        stored = json.loads(fs.cat_file(f"{root}/{UNFINISHED}/{PLAN}"))
+    if stored.get("input_hash") == input_hash and not is_sharded(options.out):
+        return ShardPlan(location, stored["counts"], _preprocessing(options), options.detector_model)
     remove_shards(fs, root)
     counts = dict.fromkeys(rows, 1)
     plan = ShardPlan(location, counts, _preprocessing(options), options.detector_model)
@@ -135,13 +130,13 @@ def _plan(
     mean = sum(sizes) / max(1, len(sizes))
     counts.update({split: max(1, round(count * mean / (options.shard_mb * MB))) for split, count in rows.items()})
     fs.makedirs(f"{root}/{UNFINISHED}", exist_ok=True)
-    fs.pipe_file(file, json.dumps({"input_hash": input_hash, "counts": counts}).encode())
-    return plan, []
+    stored = {"input_hash": input_hash, "counts": counts}
+    write_atomically(open_path(f"{location}/{UNFINISHED}/{PLAN}"), json.dumps(stored))
+    return plan
 
 
 def _write(
     plan: ShardPlan,
-    finished: list[tuple[str, int]],
     listing: Listing,
     rows: int,
     rejected: RejectedRows,
@@ -149,18 +144,22 @@ def _write(
     connect: Connect | None,
 ) -> ShardTotals:
     """Write the shards that are not finished; the sum of all."""
-    done = set(finished)
+    totals, done = ShardTotals(rejected), {}
+    for record in read_records(plan):
+        totals.add(record)
+        done[record.split, record.index] = record.rows
+    if done:
+        print(f"{options.out}: {len(done)} of {len(plan.shards)} shards are finished", flush=True)
     todo = [shard for shard in plan.shards if shard not in done]
     records = write_in_process(plan, todo, listing)
     small = len(todo) <= IN_PROCESS_SHARDS and options.workers == 0 and not os.environ.get("RAY_ADDRESS")
     if todo and connect and not small:
         connect()
         records = write_on_ray(plan, todo, listing, options.workers)
-    totals = ShardTotals(rejected)
-    with tqdm(total=rows, desc="prepare", unit=" images", disable=None) as progress:
-        for record in chain(read_records(plan, finished), records):
+    with tqdm(total=rows, initial=sum(done.values()), desc="prepare", unit=" images", disable=None) as progress:
+        for record in records:
             totals.add(record)
-            progress.update(record.written.rows + len(record.rejected))
+            progress.update(record.rows)
     return totals
 
 

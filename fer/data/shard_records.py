@@ -24,6 +24,11 @@ class ShardRecord(BaseModel):
     content: str
     """Sum of the rows' hashes, as hexadecimal digits."""
 
+    @property
+    def rows(self) -> int:
+        """Of the listing: written or rejected."""
+        return self.written.rows + len(self.rejected)
+
 
 class ShardTotals:
     """The sum of the records. In memory, a shard is its path and the sizes of its row groups."""

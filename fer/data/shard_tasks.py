@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from fer.data.images import decode_untrusted, encode_like
 from fer.data.listing import Listing, unpickle_rows
@@ -24,7 +26,7 @@ from fer.data.stream.prefetch import prefetch, read_verified
 from fer.errors import BadRow
 from fer.faces.find import FaceCutter, NoFace
 from fer.faces.options import Preprocessing
-from fer.storage import get_filesystem
+from fer.storage import get_filesystem, open_path, write_atomically
 
 RECORDS_AT_A_TIME = 64
 COLUMNS = [name for name in FACE_SCHEMA.names if name != "image"]
@@ -67,7 +69,7 @@ def write_shard(
         total += int.from_bytes(hashlib.sha256(identity).digest())
     written = writer.close()
     record = ShardRecord(split=split, index=index, written=written, rejected=rejected, content=f"{total:x}")
-    fs.pipe_file(get_filesystem(plan.record_path(split, index))[1], record.model_dump_json().encode())
+    write_atomically(open_path(plan.record_path(split, index)), record.model_dump_json())
     return record
 
 
@@ -84,20 +86,19 @@ def load_image(row: FaceRow, cutter: FaceCutter | None) -> bytes | BadRow:
     return encoded if face is pixels[0] else encode_like(face, encoded)
 
 
-def finished_shards(plan: ShardPlan) -> list[tuple[str, int]]:
-    """The shards of an interrupted job that have a record."""
+def read_records(plan: ShardPlan) -> Iterator[ShardRecord]:
+    """The records of the shards that an interrupted job finished, from an object store many at a time.
+
+    One that is not complete counts as absent: its shard is written again.
+    """
     fs, folder = get_filesystem(f"{plan.root}/{UNFINISHED}")
     held = {path.rpartition("/")[2] for path in fs.ls(folder, detail=False)} if fs.isdir(folder) else set()
-    return [shard for shard in plan.shards if plan.record_path(*shard).rpartition("/")[2] in held]
-
-
-def read_records(plan: ShardPlan, shards: Sequence[tuple[str, int]]) -> Iterator[ShardRecord]:
-    """The records of finished shards, from an object store many at a time."""
-    fs, _ = get_filesystem(plan.root)
-    for start in range(0, len(shards), RECORDS_AT_A_TIME):
-        some = shards[start : start + RECORDS_AT_A_TIME]
-        for content in fs.cat([get_filesystem(plan.record_path(*shard))[1] for shard in some]).values():
-            yield ShardRecord.model_validate_json(content)
+    paths = [get_filesystem(plan.record_path(*shard))[1] for shard in plan.shards]
+    paths = [path for path in paths if path.rpartition("/")[2] in held]
+    for start in range(0, len(paths), RECORDS_AT_A_TIME):
+        for content in fs.cat(paths[start : start + RECORDS_AT_A_TIME]).values():
+            with suppress(ValidationError):
+                yield ShardRecord.model_validate_json(content)
 
 
 def write_in_process(plan: ShardPlan, todo: Sequence[tuple[str, int]], listing: Listing) -> Iterator[ShardRecord]:

@@ -22,7 +22,7 @@ from fer.data.manifest import MANIFEST, REJECTED_ROWS, Shard, ShardedDataset, Sp
 from fer.data.row_sample import RowSample, row_hash
 from fer.data.schema import FACE_SCHEMA
 from fer.errors import UserError
-from fer.storage import get_filesystem
+from fer.storage import PARTIAL, get_filesystem
 
 GROUP_ROWS = 512
 GROUP_BYTES = 4 * 2**20
@@ -195,7 +195,7 @@ def is_prepared(out: str, input_hash: str, overwrite: bool) -> bool:
             return True
         raise UserError(f"{out} contains shards of other data or options: choose another --out, or --overwrite")
     held = [posixpath.basename(path.rstrip("/")) for path in fs.ls(root, detail=False)] if fs.isdir(root) else []
-    ours = (MANIFEST, REJECTED_ROWS, UNFINISHED)
+    ours = (MANIFEST, f"{MANIFEST}{PARTIAL}", REJECTED_ROWS, UNFINISHED)
     if fs.isfile(root) or any(not name.startswith("split=") and name not in ours for name in held):
         raise UserError(f"{out} contains other files than shards: choose another --out")
     return False

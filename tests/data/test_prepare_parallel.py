@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -84,6 +85,53 @@ def test_finished_shards_are_kept(
     assert len(set(written)) == len(written) == sum(len(split.shards) for split in whole.manifest.splits.values())
     assert not set(first) & set(written[3:])
     assert not (tmp_path / "shards/unfinished").exists()
+
+
+@pytest.mark.parametrize("damaged", ["train-00000.json", "plan.json"])
+def test_an_incomplete_record_or_plan_counts_as_absent(
+    many_shards: Path, prepare_options: MakeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    whole = prepare(prepare_options(many_shards, shard_mb=1, out=f"{tmp_path}/whole"))
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "_manifest", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(prepare_options(many_shards, shard_mb=1))
+    (tmp_path / "shards/unfinished" / damaged).write_bytes(b"")
+    assert hashes(prepare(prepare_options(many_shards, shard_mb=1))) == hashes(whole)
+
+
+def test_records_the_plan_and_the_manifest_appear_when_they_are_complete(
+    many_shards: Path, prepare_options: MakeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+    stopped = []
+
+    def stop(source: object, target: object) -> None:
+        if Path(str(target)).name not in stopped and str(target).endswith(".json"):
+            stopped.append(Path(str(target)).name)
+            raise KeyboardInterrupt
+        replace(source, target)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stop)
+        while "manifest.json" not in stopped:
+            with pytest.raises(KeyboardInterrupt):
+                prepare(prepare_options(many_shards, shard_mb=1))
+    assert {"plan.json", "train-00000.json", "val-00000.json"} <= set(stopped)
+    whole = prepare(prepare_options(many_shards, shard_mb=1, out=f"{tmp_path}/whole"))
+    assert hashes(prepare(prepare_options(many_shards, shard_mb=1))) == hashes(whole)
+
+
+def test_an_empty_manifest_can_be_overwritten(faces: Path, prepare_options: MakeOptions, tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/manifest.json").write_bytes(b"")
+    with pytest.raises(UserError, match=r"not a manifest of this version.*--overwrite"):
+        prepare(prepare_options(faces))
+    assert prepare(prepare_options(faces, overwrite=True)).manifest.counts.total() == 50
 
 
 def test_other_data_does_not_continue_an_interrupted_run(
