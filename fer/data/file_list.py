@@ -16,13 +16,13 @@ class FileList(Mapping[str, int]):
         self._lock = threading.Lock()
         self._db = sqlite3.connect("", check_same_thread=False)
         self._db.execute("CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER) WITHOUT ROWID")
-        entries = ((_encode(path), size) for path, size in files)
+        entries = ((encode_path(path), size) for path, size in files)
         self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", entries)
         (self._count,) = self._db.execute("SELECT COUNT(*) FROM files").fetchone()
 
     def __getitem__(self, path: str) -> int:
         with self._lock:
-            found = self._db.execute("SELECT size FROM files WHERE path = ?", (_encode(path),)).fetchone()
+            found = self._db.execute("SELECT size FROM files WHERE path = ?", (encode_path(path),)).fetchone()
         if found is None:
             raise KeyError(path)
         return int(found[0])
@@ -43,6 +43,11 @@ class FileList(Mapping[str, int]):
             ).fetchall()
 
 
-def _encode(path: str) -> bytes:
+def encode_path(path: str) -> bytes:
     """File names on Linux need not be UTF-8."""
     return path.encode(errors="surrogateescape")
+
+
+def printable(text: str) -> str:
+    """The text as any file can hold it: bytes of a file name that are not UTF-8 are escaped, such as ``\\udce9``."""
+    return text.encode(errors="backslashreplace").decode()

@@ -21,7 +21,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.zip import ZipFileSystem
 
-from fer.data.file_list import FileList
+from fer.data.file_list import FileList, encode_path
 from fer.data.images import MAX_BYTES
 from fer.errors import BadRow, UserError
 from fer.storage import check_access, get_filesystem
@@ -118,9 +118,9 @@ class FileTree:
 
         A table of labels keeps its size when a label is corrected.
         """
-        digest = hashlib.sha256(self.name.encode())
+        digest = hashlib.sha256(encode_path(self.name))
         for path, size in self.files.items():
-            digest.update(f"{path}\0{size}\0".encode())
+            digest.update(encode_path(f"{path}\0{size}\0"))
         for path in tables:
             with self.spool(path) as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

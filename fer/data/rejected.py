@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import fsspec
 
+from fer.data.file_list import printable
 from fer.data.manifest import REJECTED_ROWS
 from fer.data.options import PrepareOptions
 from fer.data.schema import FaceRow
@@ -34,18 +35,22 @@ class RejectedRows:
         return dict(self._db.execute(count))
 
     def add(self, path: str, reason: str, bad: bool) -> None:
-        self._db.execute("INSERT INTO entries VALUES (?, ?)", (path, reason))
+        self._db.execute("INSERT INTO entries VALUES (?, ?)", (printable(path), printable(reason)))
         self._bad += bad
 
     def filter(self, rows: Iterable[FaceRow]) -> Iterator[FaceRow]:
-        """Reject the rows with an ``error`` or a reason to be ``excluded``; yield the others."""
+        """Reject the rows with an ``error`` or a reason to be ``excluded``; yield the others.
+
+        A path that is not UTF-8 is an error too: neither shards nor questions could store it.
+        """
         for row in rows:
             if row.excluded and not row.error:
                 self.add(row.path, row.excluded, bad=False)
                 continue
             self.candidates += 1
-            if row.error:
-                self.add(row.path, row.error, bad=True)
+            error = row.error or ("file name that is not UTF-8" if printable(row.path) != row.path else None)
+            if error:
+                self.add(row.path, error, bad=True)
             else:
                 yield row
 

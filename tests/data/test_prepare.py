@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -231,6 +232,20 @@ def test_each_kind_of_bad_row_is_rejected(
     }
     assert dataset.manifest.rejected == dict.fromkeys(reasons.values(), 1)
     assert sorted(Path(str(row["path"])).name for row in stored(dataset, "train")) == names[6:]
+
+
+def test_file_names_that_are_not_utf8_are_rejected(faces: Path, prepare_options: MakeOptions, tmp_path: Path) -> None:
+    name, folder = (os.fsdecode(text) for text in (b"f\xe9.png", b"fach\xe9"))
+    (faces / "happy/00.png").rename(faces / "happy" / name)
+    (faces / folder).mkdir()
+    (faces / "happy/01.png").rename(faces / folder / "01.png")
+    dataset = prepare(prepare_options(faces, max_bad_fraction=0.1))
+    assert read_reasons(tmp_path / "shards/rejected.jsonl") == {
+        r"data/happy/f\udce9.png": "file name that is not UTF-8",
+        r"data/fach\udce9/01.png": r"unknown label 'fach\udce9' (label space custom: fear, happy, sad)",
+    }
+    assert dataset.manifest.labels == ["fear", "happy", "sad"]
+    assert dataset.manifest.counts.total() == 48
 
 
 def test_too_many_bad_rows_stop_the_job_and_are_listed(

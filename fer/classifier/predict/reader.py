@@ -16,6 +16,7 @@ import numpy as np
 
 from fer.classifier.predict.options import PredictConfig
 from fer.classifier.predict.rows import NO_FACE, PredictionRow
+from fer.data.file_list import printable
 from fer.data.filesystem import list_files, read_limited
 from fer.data.images import MAX_BYTES, decode_untrusted, is_image
 from fer.data.video import count_frames, is_video, show_progress, video_frames
@@ -29,6 +30,10 @@ DETECTION_DIGITS = 5
 THREADS = 4
 READ_AHEAD = 2 * THREADS
 """Images in which faces are looked for ahead of the one that is used."""
+
+ESCAPED = "\\udc"
+"""In what `printable` makes of a path that is not UTF-8."""
+NOT_UTF8 = "file name that is not UTF-8: rename the file"
 
 Pixels = np.ndarray | str
 """RGB (H, W, 3) uint8, or the error message of an image that can't be read."""
@@ -91,7 +96,7 @@ class FaceReader:
         except BadRow as error:
             return str(error)
         except OSError as error:
-            return (error.strerror or str(error)).lower()
+            return NOT_UTF8 if ESCAPED in path else (error.strerror or str(error)).lower()
 
     def _read_frames(self, path: str) -> Iterator[Image]:
         stride = self.options.frame_stride
@@ -146,7 +151,7 @@ def find_files(paths: Sequence[str]) -> list[str]:
     """Expand paths and URIs, folders (recursively) and glob patterns to a list of files without duplicates.
 
     In folders, images and videos are recognised by their suffix, and hidden files are skipped. A path without a match
-    stays in the list, and gets a row with an error.
+    stays in the list, and gets a row with an error; so does one that is not UTF-8, which no output could name.
     """
     files: list[str] = []
     for path in paths:
@@ -156,7 +161,7 @@ def find_files(paths: Sequence[str]) -> list[str]:
         matches = [path] if Path(path).exists() else sorted(glob.glob(path, recursive=True)) or [path]
         for match in matches:
             files += _list_folder(Path(match)) if Path(match).is_dir() else [match]
-    return list(dict.fromkeys(files))
+    return list(dict.fromkeys(map(printable, files)))
 
 
 def _list_uri(location: str) -> list[str]:

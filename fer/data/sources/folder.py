@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from posixpath import basename
 
+from fer.data.file_list import printable
 from fer.data.filesystem import FileTree
 from fer.data.images import is_image
 from fer.data.schema import FaceRow
@@ -58,7 +59,7 @@ class FolderSource:
 
     def __init__(self, tree: FileTree) -> None:
         self.tree = tree
-        names = {label for path, _, label in self._files() if label and is_image(path)}
+        names = {label for path, _, label in self._files() if label and is_image(path) and label == printable(label)}
         if not names:
             raise UserError(f"{tree.location} has no images in class folders such as train/happy/1.jpg or happy/1.jpg")
         self.space = infer_space(names)

@@ -25,6 +25,7 @@ import ijson
 import pyarrow as pa
 
 from fer.answers import extract_answer
+from fer.data.file_list import encode_path
 from fer.data.filesystem import FileTree
 from fer.errors import BadRow, UserError
 from fer.storage import absolute, get_filesystem
@@ -189,11 +190,11 @@ class ImageRoot:
 
         Other files do not count: the root is often the folder that a run's outputs are in, too.
         """
-        digest = hashlib.sha256(absolute(self.tree.location).encode(errors="surrogateescape"))
+        digest = hashlib.sha256(encode_path(absolute(self.tree.location)))
         for path in paths:
             with suppress(BadRow):
                 found = self.find(path)
-                digest.update(f"{found}\0{self.tree.files[found]}\0".encode(errors="surrogateescape"))
+                digest.update(encode_path(f"{found}\0{self.tree.files[found]}\0"))
         return digest.hexdigest()
 
     def read(self, path: str) -> bytes:
