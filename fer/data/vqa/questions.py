@@ -25,7 +25,7 @@ import ijson
 import pyarrow as pa
 
 from fer.answers import extract_answer
-from fer.data.file_list import encode_path
+from fer.data.file_list import encode_path, printable
 from fer.data.filesystem import FileTree
 from fer.errors import BadRow, UserError
 from fer.storage import absolute, get_filesystem
@@ -94,6 +94,7 @@ def parse_question(raw: Any) -> Question:
     labels = raw.get("candidate_labels", [])
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise BadRow("candidate_labels is not a list of strings")
+    _check_unicode("candidate_labels", "".join(labels))
     return Question(path, turns, _answer(raw, turns), tuple(labels))
 
 
@@ -117,7 +118,14 @@ def _text(raw: dict[str, Any], name: str) -> str:
     value = raw.get(name)
     if not isinstance(value, str) or not value.strip():
         raise BadRow(f"{name} is missing, empty or not text")
+    _check_unicode(name, value)
     return value
+
+
+def _check_unicode(name: str, text: str) -> None:
+    """JSON can escape half a character, such as ``\\ud83d``, which no file could store."""
+    if printable(text) != text:
+        raise BadRow(f"{name} has half a character (a lone surrogate)")
 
 
 def read_questions(location: str) -> Iterator[Question | BadRow]:
@@ -150,7 +158,7 @@ def _objects(file: BinaryIO, location: str) -> Iterator[Any]:
     if start == b"[":
         try:
             yield from ijson.items(file, "item", use_float=True)
-        except ijson.JSONError as error:
+        except (ijson.JSONError, UnicodeDecodeError) as error:
             raise UserError(f"{location} is not valid JSON: {str(error).splitlines()[0]}") from None
     elif start == b"{":
         for line in filter(bytes.strip, file):

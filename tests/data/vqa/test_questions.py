@@ -66,6 +66,8 @@ def test_conversations_keep_their_turns() -> None:
     ("raw", "reason"),
     [
         ([], "not a JSON object"),
+        ({**SFT, "question": "q \ud83d"}, "question has half a character"),
+        ({**BENCH, "candidate_labels": ["fear", "\ud83d"]}, "candidate_labels has half a character"),
         ({**SFT, "image_path": ""}, "image_path is missing"),
         ({**SFT, "response": 3}, "response is missing, empty or not text"),
         ({"image_path": "x"}, "no question"),
@@ -97,7 +99,14 @@ def test_arrays_and_lines_are_read_alike(tmp_path: Path, name: str) -> None:
 def test_invalid_files_are_one_line_errors(tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text('[{"image_path": "x", "prom')
     (tmp_path / "text.json").write_text("hello")
-    for name, message in (("cut.json", "not valid JSON"), ("text.json", "neither"), ("none.json", "no such file")):
+    (tmp_path / "half.json").write_text(r'[{"image_path": "\udc00"}]')
+    messages = {
+        "cut.json": "not valid JSON",
+        "half.json": "not valid JSON",
+        "text.json": "neither",
+        "none.json": "no such file",
+    }
+    for name, message in messages.items():
         with pytest.raises(UserError, match=message):
             list(read_questions(str(tmp_path / name)))
 
@@ -184,6 +193,12 @@ def test_bad_rows_and_missing_images_are_rejected_and_counted(tmp_path: Path, im
     dataset = prepare(options(tmp_path, images, rows, max_bad_fraction=0.2))
     assert sorted(dataset.manifest.rejected.values()) == [1, 1]
     assert dataset.manifest.counts.total() == 20
+
+
+def test_half_a_character_in_a_line_is_a_bad_row(tmp_path: Path, images: Path) -> None:
+    rows = [*rows_for(20), {**SFT, "question": "q \ud83d"}]
+    dataset = prepare(options(tmp_path, images, rows, max_bad_fraction=0.2))
+    assert dataset.manifest.rejected == {"question has half a character (a lone surrogate)": 1}
 
 
 def test_questions_about_one_image_share_a_split(tmp_path: Path, images: Path) -> None:
