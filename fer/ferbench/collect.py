@@ -72,12 +72,14 @@ def clear_majority_images(votes: str) -> set[str]:
     """
     try:
         with open(votes, encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
+            rows = csv.DictReader(file, restval="")
             if not {"Image name", *COLUMNS} <= set(rows.fieldnames or ()):
                 raise UserError(f"--ferplus-votes {votes} lacks columns of FER+: Image name,{','.join(COLUMNS)}")
             winners = {row["Image name"]: majority([int(row[column]) for column in COLUMNS]) for row in rows}
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--ferplus-votes {votes} can't be read: {error}") from None
+    except ValueError:
+        raise UserError(f"--ferplus-votes {votes} has votes that are not whole numbers: download it again") from None
     return {name for name, winner in winners.items() if winner in EMOTIONS}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fer.data.sources.ferplus import COLUMNS
 from fer.errors import UserError
 from fer.ferbench.collect import clear_majority_images, collect_results, filter_images
 from fer.ferbench.datasets import dataset_labels
@@ -154,4 +155,8 @@ def test_ferplus_has_421_images_without_a_majority(shared_data: Path, tmp_path: 
 def test_a_file_without_votes_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "votes.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="--ferplus-votes"):
+        clear_majority_images(str(tmp_path / "votes.csv"))
+    columns = ",".join(("Usage", "Image name", *COLUMNS))
+    (tmp_path / "votes.csv").write_text(f"{columns}\nTraining,fer0000000.png,1,9")  # cut off
+    with pytest.raises(UserError, match="not whole numbers: download it again"):
         clear_majority_images(str(tmp_path / "votes.csv"))

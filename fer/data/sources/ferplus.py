@@ -71,7 +71,7 @@ class FerPlusSource:
 
     def rows(self) -> Iterator[FaceRow]:
         with self.tree.open_text(self.path) as file:
-            for number, values in enumerate(csv.DictReader(file), start=2):
+            for number, values in enumerate(csv.DictReader(file, restval=""), start=2):
                 yield self._row(values, f"{self.tree.display_path(self.path)}:{number}")
 
     def fingerprint(self) -> str:
@@ -83,7 +83,7 @@ class FerPlusSource:
         row = FaceRow(f"{self.tree.name}/{name}" if name else line, "", self.images.get(name, _missing), split)
         try:
             votes = [int(values[column]) for column in COLUMNS]
-        except (TypeError, ValueError):
+        except ValueError:
             return replace(row, error="votes that are not whole numbers")
         winner = majority(votes)
         if not name:

@@ -189,6 +189,14 @@ def test_votes_are_mapped_with_the_labels(write_images: WriteImages, ferplus_csv
     assert first.votes == (0, 0, 0, 1, 0, 0)  # two votes for neutral have no counterpart
 
 
+def test_ferplus_that_is_cut_off_has_a_bad_last_row(write_images: WriteImages, ferplus_csv: WriteCsv) -> None:
+    data = write_images("fer0000000.png", "fer0000001.png")
+    with ferplus_csv(data).open("a") as file:
+        file.write("Training")
+    *_, last = open_at(data).rows()
+    assert (last.path, last.error) == ("data/fer2013new.csv:9", "votes that are not whole numbers")
+
+
 def test_ferplus_without_its_columns_is_a_user_error(write_images: WriteImages) -> None:
     data = write_images("fer0000000.png")
     (data / "fer2013new.csv").write_text("Image name,label\nfer0000000.png,happy\n")
