@@ -67,10 +67,13 @@ class MixSource:
         names = [part.name or posixpath.basename(part.data.rstrip("/")) for part in mix.sources]
         if len(set(names)) < len(names):
             raise UserError(f"{tree.name}: give each source a different name ({', '.join(names)})")
-        self.parts = {
-            name: open_source(DataOptions(data=_resolve_path(tree, part.data), format=part.format))
-            for name, part in zip(names, mix.sources, strict=True)
-        }
+        try:
+            self.parts = {
+                name: open_source(DataOptions(data=_resolve_path(tree, part.data), format=part.format))
+                for name, part in zip(names, mix.sources, strict=True)
+            }
+        except RecursionError:
+            raise UserError(f"{tree.name} lists itself, or a mix that lists it: remove that source") from None
 
     @classmethod
     def matches(cls, tree: FileTree) -> bool:

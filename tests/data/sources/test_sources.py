@@ -304,6 +304,7 @@ def test_mix_maps_three_data_sets_into_one_space(mix: Path) -> None:
         ("label_space: six-class\nsources: [{data: ck+}, {data: ck+}]", "a different name"),
         ("label_space: six-class\nsources: [{data: absent}]", "no such file or folder"),
         ("label_space: [", "not YAML"),
+        ("label_space: six-class\nsources: [{data: mix.yaml}]", r"mix\.yaml lists itself"),
         ("label_space: six-class\nsources: [{data: ck+}]\nweights: 1", "unknown option --weights"),
     ],
 )
