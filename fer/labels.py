@@ -148,8 +148,11 @@ def get_space(name: str) -> LabelSpace:
 
 
 def infer_space(names: Iterable[str]) -> LabelSpace:
-    """The known label space with exactly these labels; else a custom one, sorted by name."""
-    labels = tuple(sorted(names))
+    """The known label space with exactly these labels; else a custom one, sorted by name.
+
+    Names that differ only by case are one label, in the spelling that comes last: "happy", not "Happy".
+    """
+    labels = tuple(sorted({name.lower(): name for name in sorted(names)}.values()))
     for space in reversed(list(SPACES.values())):  # the most general first: basic before rafdb, fer2013 before sfew
         if sorted(space.labels) == list(labels):
             return space

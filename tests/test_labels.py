@@ -56,6 +56,11 @@ def test_a_space_is_inferred_from_its_class_names() -> None:
     assert infer_space(["cat", "dog"]).labels == ("cat", "dog")
 
 
+def test_names_that_differ_by_case_are_one_label() -> None:
+    assert infer_space(["Happy", "happy", "Sad", "sad", "Fear"]).labels == ("Fear", "happy", "sad")
+    assert infer_space([*SPACES["basic"].labels, "Anger"]) is SPACES["basic"]
+
+
 def test_an_unknown_space_is_a_user_error() -> None:
     with pytest.raises(UserError, match="known: "):
         get_space("nope")

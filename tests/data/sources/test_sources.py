@@ -58,6 +58,17 @@ def test_a_folder_of_classes_has_no_splits(write_images: WriteImages) -> None:
     assert [(row.split, row.label, row.group) for row in rows.values()] == [(None, "happy", None), (None, "sad", None)]
 
 
+def test_class_folders_that_differ_by_case_are_one_class(write_images: WriteImages) -> None:
+    source = open_at(write_images("train/Happy/1.jpg", "train/Sad/2.jpg", "test/happy/3.jpg", "test/sad/4.jpg"))
+    assert source.space.labels == ("happy", "sad")
+    assert [(row.split, row.label) for row in by_path(source).values()] == [
+        ("test", "happy"),
+        ("test", "sad"),
+        ("train", "happy"),
+        ("train", "sad"),
+    ]
+
+
 def test_a_folder_lists_the_files_that_it_excludes(write_images: WriteImages) -> None:
     data = write_images("train/happy/1.jpg", "train/stray.jpg")
     (data / "train/happy/list.txt").write_text("1.jpg")
