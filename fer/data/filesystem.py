@@ -12,7 +12,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from typing import Any, BinaryIO, TextIO
 from uuid import uuid4
@@ -29,6 +29,8 @@ from fer.storage import check_access, get_filesystem
 SPOOL_CHUNK = 8 * 2**20
 MAX_SPOOL_BYTES = 4 * 2**30
 """Size limit of a table (CSV) that is extracted or downloaded. FER2013's is 0.3 GB, AffectNet's 0.5 GB."""
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""Of a damaged or encrypted entry."""
 
 
 class FileTree:
@@ -80,7 +82,7 @@ class FileTree:
                 return self._read(self._path(path))
         except FileNotFoundError:
             raise BadRow("missing file") from None
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):
+        except ZIP_ERRORS:
             raise BadRow("damaged or encrypted zip entry") from None
 
     def _read(self, path: str) -> bytes:
@@ -92,12 +94,15 @@ class FileTree:
         return read_limited(self._fs, path)
 
     def first_line(self, path: str) -> str:
-        """First line of a text file, to detect its format."""
+        """First line of a text file, to detect its format. Raises UserError if it is damaged in its zip."""
         with self._lock, self._open(path) as file:
             return file.readline(4096).decode("utf-8-sig", errors="replace").strip()
 
     def spool(self, path: str) -> BinaryIO:
-        """A file opened locally; one in a zip or at a URI is copied to a temporary file first."""
+        """A file opened locally; one in a zip or at a URI is copied to a temporary file first.
+
+        Raises UserError if it is too large, or damaged in its zip.
+        """
         if isinstance(self._fs, LocalFileSystem):
             return open(self._path(path), "rb")
         size = self._fs.size(self._path(path)) or 0
@@ -129,8 +134,15 @@ class FileTree:
     def _path(self, path: str) -> str:
         return posixpath.join(self._root, self._prefix + path)
 
-    def _open(self, path: str) -> BinaryIO:
-        return self._fs.open(self._path(path), "rb")
+    @contextmanager
+    def _open(self, path: str) -> Iterator[BinaryIO]:
+        try:
+            with self._fs.open(self._path(path), "rb") as file:
+                yield file
+        except ZIP_ERRORS:
+            raise UserError(
+                f"{self.display_path(path)} is damaged or encrypted: make the zip again, without a password"
+            ) from None
 
 
 @lru_cache(maxsize=8)

@@ -96,6 +96,23 @@ def test_damaged_zip_entry_is_a_bad_row(faces: Path, zipped: Zipped) -> None:
         tree.read("happy/absent.png")
 
 
+@pytest.mark.parametrize("damage", ["encrypted", "damaged"])
+def test_a_damaged_table_in_a_zip_is_a_user_error(tmp_path: Path, zipped: Zipped, damage: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/fer2013new.csv").write_text("".join(f"{i * 7919}\n" for i in range(2000)))
+    archive = zipped(tmp_path / "data")
+    data = bytearray(archive.read_bytes())
+    if damage == "encrypted":
+        data[data.index(b"PK\x01\x02") + 8] |= 1
+    else:
+        data[60:1060] = bytes(1000)
+    archive.write_bytes(data)
+    tree = FileTree(str(archive))
+    for read in (tree.first_line, tree.spool):
+        with pytest.raises(UserError, match=r"fer2013new\.csv is damaged or encrypted"):
+            read("fer2013new.csv")
+
+
 def test_fingerprint_changes_with_names_and_sizes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
     before = FileTree(str(tmp_path)).fingerprint()
