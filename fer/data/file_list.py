@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 PAGE = 10_000  # rows that an iteration reads at a time
 
@@ -41,6 +49,35 @@ class FileList(Mapping[str, int]):
             return self._db.execute(
                 "SELECT path FROM files WHERE path > ? ORDER BY path LIMIT ?", (after, PAGE)
             ).fetchall()
+
+
+def list_files(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[tuple[str, int]]:
+    """Path, relative to ``root``, and size of every file below it; never more than one folder or page in memory."""
+    if isinstance(fs, LocalFileSystem):
+        for folder, folders, names in os.walk(root, followlinks=True):
+            folders[:] = [name for name in folders if not _is_loop(os.path.join(folder, name))]
+            for name in names:
+                with suppress(FileNotFoundError):  # a link to nowhere, or a file that was just removed
+                    path = os.path.join(folder, name)
+                    yield os.path.relpath(path, root).replace(os.sep, "/"), os.stat(path).st_size
+    elif "s3" in fs.protocol:  # a page of keys at a time; its own `walk` keeps whole folders in memory
+        bucket, _, key = root.partition("/")
+        page: dict[str, Any] = {"NextContinuationToken": None}
+        while "NextContinuationToken" in page:
+            token = {"ContinuationToken": page["NextContinuationToken"]} if page["NextContinuationToken"] else {}
+            page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", **token)
+            for entry in page.get("Contents", ()):
+                if not entry["Key"].endswith("/"):  # the marker of an empty folder
+                    yield entry["Key"].removeprefix(f"{key}/"), entry["Size"]
+    else:
+        for folder, _, files in fs.walk(root, detail=True):
+            for name, info in files.items():
+                yield f"{folder}/{name}".removeprefix(root).lstrip("/"), info["size"] or 0
+
+
+def _is_loop(folder: str) -> bool:
+    """Whether a folder is a link to one that it is in."""
+    return os.path.islink(folder) and any(map(partial(os.path.samefile, folder), Path(folder).absolute().parents))
 
 
 def encode_path(path: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import posixpath
 import shutil
 import tempfile
@@ -12,7 +11,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, BinaryIO, TextIO
 from uuid import uuid4
@@ -21,7 +20,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.zip import ZipFileSystem
 
-from fer.data.file_list import FileList, encode_path
+from fer.data.file_list import FileList, encode_path, list_files
 from fer.data.images import MAX_BYTES
 from fer.errors import BadRow, UserError
 from fer.storage import check_access, get_filesystem
@@ -179,29 +178,6 @@ def read_limited(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
         if fs.size(path) == 0:  # S3 has no range of an empty object
             return b""
         raise
-
-
-def list_files(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[tuple[str, int]]:
-    """Path, relative to ``root``, and size of every file below it; never more than one folder or page in memory."""
-    if isinstance(fs, LocalFileSystem):
-        for folder, _, names in os.walk(root):
-            for name in names:
-                with suppress(FileNotFoundError):  # a link to nowhere, or a file that was just removed
-                    path = os.path.join(folder, name)
-                    yield os.path.relpath(path, root).replace(os.sep, "/"), os.stat(path).st_size
-    elif "s3" in fs.protocol:  # a page of keys at a time; its own `walk` keeps whole folders in memory
-        bucket, _, key = root.partition("/")
-        page: dict[str, Any] = {"NextContinuationToken": None}
-        while "NextContinuationToken" in page:
-            token = {"ContinuationToken": page["NextContinuationToken"]} if page["NextContinuationToken"] else {}
-            page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", **token)
-            for entry in page.get("Contents", ()):
-                if not entry["Key"].endswith("/"):  # the marker of an empty folder
-                    yield entry["Key"].removeprefix(f"{key}/"), entry["Size"]
-    else:
-        for folder, _, files in fs.walk(root, detail=True):
-            for name, info in files.items():
-                yield f"{folder}/{name}".removeprefix(root).lstrip("/"), info["size"] or 0
 
 
 def _hidden(path: str) -> bool:

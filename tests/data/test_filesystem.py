@@ -26,6 +26,19 @@ def test_files_are_relative_paths_sorted_with_sizes(tmp_path: Path) -> None:
     assert tree.display_path("b/x.txt") == "data/b/x.txt"
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "pool/happy").mkdir(parents=True)
+    (tmp_path / "pool/happy/1.png").write_bytes(b"one")
+    (tmp_path / "data/sad").mkdir(parents=True)
+    (tmp_path / "data/sad/2.png").write_bytes(b"two")
+    (tmp_path / "data/happy").symlink_to(tmp_path / "pool/happy")
+    (tmp_path / "data/sad/again").symlink_to(tmp_path / "data")
+    (tmp_path / "pool/happy/back").symlink_to(tmp_path / "data")
+    tree = FileTree(str(tmp_path / "data"))
+    assert list(tree.files) == ["happy/1.png", "sad/2.png"]
+    assert tree.read("happy/1.png") == b"one"
+
+
 def test_zip_reads_like_the_folder_it_was_made_from(faces: Path, zipped: Zipped) -> None:
     folder, archive = FileTree(str(faces)), FileTree(str(zipped(faces)))
     assert archive.files == folder.files

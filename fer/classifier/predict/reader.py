@@ -16,8 +16,8 @@ import numpy as np
 
 from fer.classifier.predict.options import PredictConfig
 from fer.classifier.predict.rows import NO_FACE, PredictionRow
-from fer.data.file_list import printable
-from fer.data.filesystem import list_files, read_limited
+from fer.data.file_list import list_files, printable
+from fer.data.filesystem import read_limited
 from fer.data.images import MAX_BYTES, decode_untrusted, is_image
 from fer.data.video import count_frames, is_video, show_progress, video_frames
 from fer.errors import BadRow, UserError
