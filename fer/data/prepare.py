@@ -52,7 +52,7 @@ def prepare(options: PrepareOptions, connect: Connect | None = None) -> ShardedD
     """Write the shards of a data set to ``options.out``, unless they exist already.
 
     With ``connect``, large data is prepared on Ray; without, in this process. An interrupted run is resumed. Raises
-    UserError for data that can't be read, too many bad rows, or an ``out`` with other content.
+    UserError for data that can't be read, too many bad rows, no face in any image, or an ``out`` with other content.
     """
     if options.format == "vqa":
         return prepare_questions(options)
@@ -104,6 +104,10 @@ def _prepare(source: Source, options: PrepareOptions, input_hash: str, connect: 
         totals = _write(plan, listing, sum(rows.values()), rejected, options, connect)
     rejected.check_bad_fraction()
     fs, root = get_filesystem(options.out)
+    if not totals.splits():
+        remove_shards(fs, root)
+        advice = "leave it out if the images show one face each"
+        raise UserError(f"--detector {options.detector} found no face in {options.data}: {advice}")
     rejected.write(fs, f"{root}/{REJECTED_ROWS}")
     manifest = _manifest(source, space, totals, rejected, input_hash, options)
     write_atomically(open_path(f"{plan.root}/{MANIFEST}"), manifest.model_dump_json(indent=2))

@@ -58,6 +58,15 @@ def test_faces_are_cut_out_and_pictures_without_one_are_rejected(
         prepare(prepare_options(photographs, detector="haar", margin=0.3, val_split=0))
 
 
+def test_photographs_without_any_face_are_a_user_error(
+    photographs: Path, prepare_options: MakeOptions, tmp_path: Path
+) -> None:
+    (photographs / "happy/portrait.png").unlink()
+    with pytest.raises(UserError, match=r"--detector haar found no face in .*data: leave it out"):
+        prepare(prepare_options(photographs, detector="haar", val_split=0))
+    assert not (tmp_path / "shards").exists()
+
+
 def test_faces_are_aligned(photographs: Path, prepare_options: MakeOptions, shared_data: Path) -> None:
     image = cv2.imread(str(shared_data / "faces/surprised.jpg"))[..., ::-1]
     turn = cv2.getRotationMatrix2D((image.shape[1] / 2, image.shape[0] / 2), 25, 1.0)
