@@ -13,6 +13,7 @@ from fer.data.file_list import printable
 from fer.data.manifest import REJECTED_ROWS
 from fer.data.options import PrepareOptions
 from fer.data.schema import FaceRow
+from fer.data.vqa.options import QuestionsConfig
 from fer.errors import UserError
 from fer.storage import get_filesystem
 
@@ -20,7 +21,7 @@ from fer.storage import get_filesystem
 class RejectedRows:
     """Rejected rows with their reasons, in a temporary database, and the number of bad ones among them."""
 
-    def __init__(self, options: PrepareOptions) -> None:
+    def __init__(self, options: PrepareOptions | QuestionsConfig) -> None:
         self._options = options
         self._list = f"{options.out.rstrip('/')}.{REJECTED_ROWS}"
         self._db = sqlite3.connect("")

@@ -35,7 +35,7 @@ class FaceRow:
     ``split`` is None if the data set does not define one. ``read`` returns the encoded image, or raises OSError or
     BadRow; it is sent to other processes, so it is a function, a method, or a `functools.partial` of one. ``error`` is
     the reason why the row is bad, if it is known before the image is read; ``excluded`` is the data set's own rule that
-    excludes the row, which does not make it bad.
+    excludes the row, which does not make it bad. ``cropped``: the image is a part of the file at ``path``.
     """
 
     path: str
@@ -48,6 +48,7 @@ class FaceRow:
     arousal: float | None = None
     error: str | None = None
     excluded: str | None = None
+    cropped: bool = False
 
 
 class Source(Protocol):

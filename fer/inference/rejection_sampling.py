@@ -40,6 +40,7 @@ def sample_from_teacher(config: QuestionsConfig, space: LabelSpace, rows: Iterat
     client = _open_teacher(config)
     remaining = chain([first], remaining)
     prompt = ferbench_prompt(space.labels)
+    Path(config.out).parent.mkdir(parents=True, exist_ok=True)
     with open(config.out, "a", encoding="utf-8") as good, open(config.rejected, "a", encoding="utf-8") as bad:
         while chunk := list(islice(remaining, client.max_running)):
             for row, response, reason in sample_chunk(chunk, client, config, prompt):

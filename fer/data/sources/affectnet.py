@@ -88,7 +88,7 @@ class AffectNetSource:
                     if box is None:
                         yield row if row.excluded else replace(row, error="no face box in the table")
                     else:
-                        yield replace(row, read=partial(_read_face, self.tree, path, box))
+                        yield replace(row, read=partial(_read_face, self.tree, path, box), cropped=True)
 
     def _annotated_rows(self) -> Iterator[FaceRow]:
         images = [path for path in self.tree.files if is_image(path)]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from fer.data.mapping import map_rows
+from fer.data.rejected import RejectedRows
 from fer.data.schema import FaceRow
 from fer.data.sources import open_source
 from fer.data.splits import assign_splits
 from fer.data.vqa.options import QuestionsConfig
 from fer.data.vqa.prompts import ferbench_prompt, first_turn_prompt, second_turn_prompt, template_response
-from fer.errors import UserError
+from fer.data.vqa.questions import ImageRoot
+from fer.errors import BadRow, UserError
 from fer.labels import LabelSpace, compound_parts, get_space
 
 Builder = Callable[[FaceRow, LabelSpace], dict[str, Any]]
@@ -79,23 +83,47 @@ BUILDERS: Mapping[str, Builder] = {
 def load_faces(config: QuestionsConfig) -> tuple[LabelSpace, Iterator[FaceRow]]:
     """The label space, and the usable rows of the selected split, shuffled by the seed.
 
-    The splits equal those of `fer train` for the same data and options.
+    The splits equal those of `fer train` for the same data and options. Raises UserError for too many bad rows, an
+    empty split, and images that a question can't name.
     """
     source = open_source(config)
     space = get_space(config.label_space) if config.label_space else source.space
-    rows = sorted(map_rows(source.rows(), source.space, space), key=lambda row: row.path)
-    usable = [row for row in rows if not row.error and not row.excluded]
-    if len(usable) < len(rows):
-        print(f"skipped {len(rows) - len(usable)} of {len(rows)} rows; `fer prepare` lists them with their reasons")
+    rejected = RejectedRows(config)
+    rows = rejected.filter(map_rows(source.rows(), source.space, space))
+    usable = sorted(rows, key=lambda row: row.path)
+    rejected.check_bad_fraction()
+    rejected.remove_stale()
+    if skipped := sum(rejected.counts.values()):
+        print(f"skipped {skipped} of {skipped + len(usable)} rows; `fer prepare` lists them with their reasons")
     splits = assign_splits(usable, val_split=config.val_split, test_split=config.test_split, seed=config.split_seed)
     selected = [row for row, split in zip(usable, splits, strict=True) if config.split in ("all", split)]
     if not selected:
         raise UserError(f"{config.data} has no rows in its {config.split} split")
+    _check_images(config.data, selected)
     selected.sort(key=lambda row: hashlib.sha256(f"{config.split_seed}/{row.path}".encode()).digest())
     return space, iter(selected[: config.limit or None])
 
 
+def _check_images(data: str, rows: Sequence[FaceRow]) -> None:
+    """Raise UserError unless the images are files of the data set, which a question can name by its path."""
+    if any(row.cropped for row in rows):
+        raise UserError(
+            f"{data}: its faces are cut out of photographs, and a question would name the whole photograph; give a "
+            "folder or zip of face images"
+        )
+    images = ImageRoot(data)
+    for row in rows:
+        with suppress(BadRow):
+            images.find(row.path)
+            return
+    raise UserError(
+        f"{data} has no image files that a question could name: they are missing, in a table, in a zip inside it or in "
+        "other data sets; give a folder or zip of face images"
+    )
+
+
 def write_jsonl(rows: Iterator[dict[str, Any]], out: str) -> int:
-    """Write rows as JSON lines; return their number."""
+    """Write rows as JSON lines; return their number. The folder of ``out`` is created."""
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     with open(out, "w", encoding="utf-8") as file:
         return sum(file.write(json.dumps(row, ensure_ascii=False) + "\n") > 0 for row in rows)

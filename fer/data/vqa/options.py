@@ -10,7 +10,7 @@ from fer.data.options import DataOptions
 
 
 class QuestionsConfig(DataOptions):
-    """Build questions from any data set of faces, in the form of UniFER's published files."""
+    """Build questions from any data set of faces whose images are files, in the form of UniFER's published files."""
 
     out: str = Field(pattern=r"\.jsonl$", description="Output file, one question per line (.jsonl)")
     kind: Literal["ferbench", "grpo", "sft", "chain-of-affect"] = Field(

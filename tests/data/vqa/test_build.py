@@ -64,6 +64,7 @@ def test_compound_labels_name_two_basic_ones() -> None:
 def test_the_compound_labels_of_rafdb_are_read(tmp_path: Path) -> None:
     (tmp_path / "EmoLabel").mkdir()
     (tmp_path / "EmoLabel/list_patition_label.txt").write_text("train_0001.jpg 1\ntest_0002.jpg 11\n")
+    (tmp_path / "train_0001.jpg").write_bytes(b"an image")
     config = QuestionsConfig(
         data=str(tmp_path), format="rafdb-compound", kind="chain-of-affect", split="all", val_split=0, out="x.jsonl"
     )
@@ -88,3 +89,40 @@ def test_a_limited_sample_has_every_label(face_folder: Path) -> None:
     config = QuestionsConfig(data=str(face_folder), out="x.jsonl", split="all", val_split=0, limit=70)
     _, rows = load_faces(config)
     assert len({row.label for row in rows}) == 7
+
+
+def build(data: Path, **options: object) -> list[str]:
+    """The images that the questions of a data set name; the questions are written into a new folder."""
+    config = {"data": str(data), "out": f"{data}-questions/all.jsonl", "split": "all", "val_split": 0} | options
+    job.main(QuestionsConfig.model_validate(config))
+    return [json.loads(line)["image_path"] for line in Path(config["out"]).read_text().splitlines()]
+
+
+def test_images_that_are_no_files_can_not_be_named(tmp_path: Path) -> None:
+    pixels = " ".join(["0"] * 48 * 48)
+    (tmp_path / "fer2013").mkdir()
+    (tmp_path / "fer2013/fer2013.csv").write_text(f"emotion,pixels,Usage\n0,{pixels},Training\n")
+    (tmp_path / "mix.yaml").write_text("label_space: basic\nsources: [{data: fer2013}]\n")
+    for data in ("fer2013", "fer2013/fer2013.csv", "mix.yaml"):
+        with pytest.raises(UserError, match="no image files that a question could name"):
+            build(tmp_path / data)
+
+
+def test_faces_that_are_cut_out_of_photographs_can_not_be_named(tmp_path: Path) -> None:
+    (tmp_path / "data/1").mkdir(parents=True)
+    (tmp_path / "data/1/a.jpg").write_bytes(b"a photograph")
+    (tmp_path / "data/training.csv").write_text("1/a.jpg,0,0,24,24,1;2,1,0.5,0.5\n")
+    with pytest.raises(UserError, match="would name the whole photograph"):
+        build(tmp_path / "data")
+
+
+def test_too_many_bad_rows_are_an_error(tmp_path: Path) -> None:
+    data = tmp_path / "rafdb"
+    data.mkdir()
+    lines = [f"train_{i}.jpg {9 if i == 0 else 1}\n" for i in range(10)]
+    (data / "list_patition_label.txt").write_text("".join(lines))
+    for i in range(10):
+        (data / f"train_{i}.jpg").write_bytes(b"an image")
+    with pytest.raises(UserError, match=r"1 of 10 rows are bad .*all\.jsonl\.rejected\.jsonl lists them"):
+        build(data)
+    assert len(build(data, max_bad_fraction=0.1)) == 9
