@@ -127,7 +127,7 @@ class FileTree:
             digest.update(encode_path(f"{path}\0{size}\0"))
         for path in tables:
             with self.spool(path) as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+                digest.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]  # it has `readinto`
         return digest.hexdigest()
 
     def _path(self, path: str) -> str:
