@@ -28,7 +28,8 @@ def class_weights(counts: Mapping[str, int], labels: list[str]) -> Tensor:
 def focal_loss(logits: Tensor, targets: Tensor, weight: Tensor | None, gamma: float) -> Tensor:
     """Focal loss (Lin et al., ICCV 2017) for soft targets: -sum t w (1 - p)^gamma log p, averaged over rows."""
     log_p = F.log_softmax(logits, dim=-1)
-    terms = targets * (1 - log_p.exp()).pow(gamma) * log_p
+    # Where p rounds to 1, a gamma below 1 has an infinite slope.
+    terms = targets * (-log_p.expm1()).clamp_min(1e-7).pow(gamma) * log_p
     if weight is not None:
         terms = terms * weight
     return -terms.sum(-1).mean()

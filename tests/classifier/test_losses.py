@@ -38,6 +38,24 @@ def test_focal_without_focus_is_cross_entropy() -> None:
         )
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_loss_of_a_sure_model_is_that_of_double_precision(gamma: float) -> None:
+    """From a lead of 17 on, p rounds to 1 in single precision: for the label, and for another class."""
+    leads = torch.tensor([0.0, 2.0, 8.0, 16.0, 17.0, 25.0])
+    logits = torch.stack([leads, torch.zeros(6), torch.zeros(6)], dim=1).repeat(2, 1).requires_grad_()
+    targets = F.one_hot(torch.tensor([0] * 6 + [1] * 6), 3).float()
+    loss = focal_loss(logits, targets, None, gamma)
+    loss.backward()
+    exact = logits.detach().double().requires_grad_()
+    p = exact.softmax(1)
+    expected = -(targets * (1 - p) ** gamma * p.log()).sum(1).mean()
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert logits.grad is not None
+    assert exact.grad is not None
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=1e-4, atol=1e-7)
+
+
 def test_bootstrapping_by_hand() -> None:
     """The model says class 0 with 0.8, the label class 1."""
     likely, unlikely = math.log(0.8), math.log(0.2)
