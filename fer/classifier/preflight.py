@@ -15,6 +15,9 @@ from fer.classifier.options import TrainConfig
 from fer.classifier.spec import ModelSpec
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
+from fer.models.folder import load_folder
+from fer.storage import fetch_folder
+from fer.training.checkpoint import check_resume, read_state
 from fer.training.optim import build_optimizer
 
 COMPILERS = (os.environ.get("CXX", "g++"), "clang++")
@@ -27,6 +30,35 @@ def has_dropout(model: FaceModel) -> bool:
     rates += [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)]
     rates += [layer.drop_prob for layer in model.modules() if isinstance(layer, DropPath)]
     return any(rate > 0 for rate in rates)
+
+
+def check_checkpoint(config: TrainConfig, spec: ModelSpec, model: FaceModel) -> None:
+    """Raise UserError if ``--resume`` has other labels or another network, or leaves nothing to train."""
+    check_resume(config)
+    if not config.resume:
+        return
+    name, folder = f"--resume {config.resume}", fetch_folder(config.resume)
+    state = read_state(folder)
+    if state.epoch >= config.epochs:
+        raise UserError(f"{name} has been trained for {state.epoch} epochs: use a larger --epochs than {config.epochs}")
+    if config.patience and state.epochs_since_best >= config.patience:
+        raise UserError(
+            f"{name} stopped early, after {state.epochs_since_best} epochs without a better score: raise --patience"
+        )
+    weights, saved = load_folder(folder, ModelSpec, "cpu")
+    if saved.labels != spec.labels:
+        raise UserError(
+            f"{name} has the labels {', '.join(saved.labels)}, and the data has {', '.join(spec.labels)}: use data "
+            "with the same labels"
+        )
+    shapes, saved_shapes = ({key: x.shape for key, x in each.items()} for each in (model.state_dict(), weights))
+    if saved_shapes != shapes:
+        changed = [
+            f"--{option.replace('_', '-')} {value!r} is now {getattr(config, option)!r}"
+            for option, value in saved.options
+            if value != getattr(config, option)
+        ]
+        raise UserError(f"{name} has another network ({'; '.join(changed)}): use the options that it was trained with")
 
 
 def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset) -> FaceModel:
@@ -71,4 +103,5 @@ def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDatase
         raise UserError(f"--head {config.head}: {dataset.root} has no valence and arousal; use --head classification")
     if config.soft_labels and not dataset.split("train").with_votes:
         raise UserError(f"--soft-labels: {dataset.root} has no annotators' votes; leave out --soft-labels")
+    check_checkpoint(config, spec, model)
     return model

@@ -1,21 +1,37 @@
 """What preflight refuses before any worker starts, with messages that say how to fix it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fer.classifier.model import new_spec
+from fer.classifier.model import build_model, new_spec, save_model
 from fer.classifier.options import TrainConfig
 from fer.classifier.preflight import preflight_check
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
+from fer.training.checkpoint import TrainerState, write_state
+
+
+def config_of(shards: Path, **options: Any) -> TrainConfig:
+    return TrainConfig(data=str(shards), **{"backbone": "test_resnet", "img_size": 32, "batch_size": 16, **options})
 
 
 def run_check(shards: Path, **options: Any) -> None:
-    config = TrainConfig(data=str(shards), **{"backbone": "test_resnet", "img_size": 32, "batch_size": 16, **options})
+    config = config_of(shards, **options)
     dataset = ShardedDataset(str(shards))
     preflight_check(config, new_spec(config, dataset.manifest.space), dataset)
+
+
+def save_checkpoint(shards: Path, folder: Path, state: TrainerState | None, labels: Mapping[str, str] = {}) -> Path:
+    """A checkpoint without its optimizer, with some of the data's ``labels`` replaced; no state: a model folder."""
+    spec = new_spec(config_of(shards), ShardedDataset(str(shards)).manifest.space)
+    spec.labels = [labels.get(label, label) for label in spec.labels]
+    save_model(build_model(spec), spec, folder)
+    if state is not None:
+        write_state(folder, state)
+    return folder
 
 
 def test_valid_configs_pass(small_shards: Path) -> None:
@@ -43,6 +59,35 @@ def test_valid_configs_pass(small_shards: Path) -> None:
 def test_invalid_configs_are_refused(small_shards: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         run_check(small_shards, **options)
+
+
+@pytest.mark.parametrize(
+    ("state", "labels", "options", "message"),
+    [
+        (TrainerState(epoch=3), {}, {"epochs": 3}, "has been trained for 3 epochs: use a larger --epochs than 3"),
+        (TrainerState(epoch=9, epochs_since_best=2), {}, {"patience": 2}, "stopped early, .* raise --patience"),
+        (TrainerState(), {"fear": "contempt"}, {}, "has the labels anger, disgust, contempt, .*: use data with"),
+        (TrainerState(), {}, {"in_chans": 1}, r"another network \(--in-chans 3 is now 1\): use the options"),
+        (None, {}, {}, "is not a checkpoint: it has no trainer_state.json"),
+    ],
+)
+def test_a_checkpoint_that_training_can_not_go_on_from_is_refused(
+    small_shards: Path,
+    tmp_path: Path,
+    state: TrainerState | None,
+    labels: dict[str, str],
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    checkpoint = save_checkpoint(small_shards, tmp_path / "checkpoint", state, labels)
+    with pytest.raises(UserError, match=message) as error:
+        run_check(small_shards, resume=str(checkpoint), **options)
+    assert "\n" not in str(error.value)
+
+
+def test_training_can_go_on_for_more_epochs_and_with_other_dropout(small_shards: Path, tmp_path: Path) -> None:
+    checkpoint = save_checkpoint(small_shards, tmp_path / "checkpoint", TrainerState(epoch=3, epochs_since_best=2))
+    run_check(small_shards, resume=str(checkpoint), epochs=4, patience=3, model_kwargs={"drop_rate": 0.1})
 
 
 def test_compiling_needs_a_compiler(small_shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
