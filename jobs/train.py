@@ -45,12 +45,11 @@ def main(config: TrainConfig) -> None:
     settings = loop_settings(config, dataset.root, tracking, unlabelled=others, **own)
     result = launch(train_classifier, settings, config, run)
 
-    folder, version = export_model(config, spec, run, result, tracking)
-    best = max(training_history(result), key=lambda epoch: epoch.get("val_score", -epoch["train_loss"]))
-    print(f"\nTrained {len(training_history(result))} epochs; the best was epoch {best['epoch']:.0f}.")
+    folder, metrics, version = export_model(config, spec, run, result, tracking)
+    print(f"\nTrained {len(training_history(result))} epochs; the model is that of epoch {metrics['epoch']:.0f}.")
     for name in ("val_accuracy", "val_macro_f1", "val_uar", "val_ccc_valence", "val_ccc_arousal"):
-        if name in best:
-            print(f"  {name:<16} {best[name]:.4f}")
+        if name in metrics:
+            print(f"  {name:<16} {metrics[name]:.4f}")
     evaluate = f"fer evaluate {folder} --data {config.data}"
     print_summary(config, run, tracking, model=folder, version=version, next_command=evaluate)
 

@@ -21,10 +21,10 @@ from fer.training.run import RunFolder
 
 def export_model(
     config: TrainConfig, spec: ModelSpec, run: RunFolder, result: Result, tracking: Run
-) -> tuple[str, str | None]:
+) -> tuple[str, dict[str, float], str | None]:
     """Write ``<run>/model`` and ``<run>/history.json``, log both, and register the model if ``--register-as`` is given.
 
-    Returns the model folder and the registered version.
+    Returns the model folder, the metrics of its epoch and the registered version.
     """
     history = json.dumps(training_history(result), indent=2)
     run.write("history.json", history)
@@ -42,7 +42,7 @@ def export_model(
         (Path(scratch) / "history.json").write_text(history)
         tracking.log_artifacts(Path(scratch) / "history.json")
     tracking.finish()
-    return folder, version
+    return folder, metrics, version
 
 
 def training_history(result: Result) -> list[dict[str, float]]:
