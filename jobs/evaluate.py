@@ -96,16 +96,23 @@ def on_cluster() -> bool:
 
 
 def output_folder(config: EvaluateConfig, model: str, split: str) -> str:
-    """``--out``, else a folder named by data and split: beside the model, or in ``--storage`` if it is not of a run."""
-    from fer.registry import BUNDLED
+    """``--out``, else a folder named by data and split: beside the model, or in ``--storage`` if it is not of a run.
+
+    Beside a run's model are its exports and checkpoints: their names are added.
+    """
+    from fer.registry import BUNDLED, MODEL
 
     if config.out is not None:
         return config.out
     parts = ["evaluation", Path(config.data.rstrip("/")).stem, split, config.filter or "", "tta" if config.tta else ""]
+    registered = config.model.startswith(("models:/", "runs:/")) or Path(model).parent == BUNDLED
+    parent, _, folder = model.rpartition("/")
+    if not registered and folder != MODEL:
+        parts.append(folder)
     name = "-".join(filter(None, (re.sub(UNNAMEABLE, "-", part).strip("-.") for part in parts)))
-    if config.model.startswith(("models:/", "runs:/")) or Path(model).parent == BUNDLED:
+    if registered:
         return f"{config.storage}/{re.sub(UNNAMEABLE, '-', config.model)}/{name}"
-    return f"{model.rpartition('/')[0] or '.'}/{name}"
+    return f"{parent or '.'}/{name}"
 
 
 if __name__ == "__main__":

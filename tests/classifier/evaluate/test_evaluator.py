@@ -262,6 +262,13 @@ def test_the_output_folder(options: dict[str, Any], folder: str) -> None:
     assert output_folder(config, "runs/first/model", "test") == folder
 
 
+def test_exports_and_checkpoints_of_a_run_have_output_folders_of_their_own() -> None:
+    config = EvaluateConfig(model="m", data="sets/fer2013.zip")
+    for folder in ("model-onnx-int8", "checkpoint_000001"):
+        assert output_folder(config, f"runs/first/{folder}", "test") == f"runs/first/evaluation-fer2013-test-{folder}"
+    assert output_folder(config, "faces", "test") == "./evaluation-fer2013-test-faces"
+
+
 def test_the_command(
     make_classifier: Make,
     make_rows: Make,
