@@ -41,9 +41,11 @@ def run_sweep(sweep: Sweep, warm_start: Sequence[TrialRecord]) -> tuple[RunFolde
     run = RunFolder(config, "tune", default_name=config.space.replace(":", "-"))
     if run.record.get("base", dict(sweep.base)) != dict(sweep.base):
         raise UserError(f"sweep {run.name!r} was started with another --base: choose another --name")
+    if run.record.get("data_hash", data["hash"]) != data["hash"]:
+        raise UserError(f"the data of sweep {run.name!r} has changed since it started: choose another --name")
     folder = open_path(run.root)
     parent = start_run(config, config.experiment, run.name, run.record.get("mlflow_run_id"), buffer=run.buffer)
-    run.update(mlflow_run_id=parent.run_id, base=dict(sweep.base))
+    run.update(mlflow_run_id=parent.run_id, base=dict(sweep.base), data_hash=data["hash"])
     parent.log_params(config.model_dump())
 
     max_epochs = sweep.trainable.max_epochs(job)

@@ -10,6 +10,11 @@ from fer.tracking import Run
 from fer.tuning.trainables.classifier import ClassifierTrainable
 
 
+def test_the_hash_of_the_data_is_that_of_its_rows(small_shards: Path, tmp_path: Path) -> None:
+    config = TrainConfig(data=str(small_shards), storage=str(tmp_path))
+    assert ClassifierTrainable().prepare_data(config)["hash"] == ShardedDataset(str(small_shards)).manifest.content_hash
+
+
 def test_a_trials_model_records_its_training_data(small_shards: Path, tmp_path: Path) -> None:
     config = TrainConfig(data=str(small_shards), backbone="test_resnet", img_size=32, batch_size=16)
     run = Run("sqlite://", "id")

@@ -26,7 +26,7 @@ class Trainable(Protocol):
     def config_class(self) -> type[LaunchOptions]: ...
 
     def prepare_data(self, config: Any) -> Settings:
-        """Prepare the data once for all trials; the entries of the loop's settings that locate it."""
+        """Prepare the data once for all trials; the entries of the loop's settings that locate it, and its ``hash``."""
 
     def train_loop(
         self, config: Any, data: Settings, tracking: Run, folder: UPath

@@ -26,8 +26,9 @@ class ClassifierTrainable:
         cache = f"{config.storage}/data"
         dataset = open_dataset(config, cache)
         dataset.split("val")
-        unlabelled = open_unlabelled(config.unlabelled, cache).root if config.unlabelled else None
-        return {"data": dataset.root, "unlabelled": unlabelled}
+        unlabelled = open_unlabelled(config.unlabelled, cache) if config.unlabelled else None
+        hashes = [each.manifest.content_hash for each in (dataset, unlabelled) if each]
+        return {"data": dataset.root, "unlabelled": unlabelled.root if unlabelled else None, "hash": "+".join(hashes)}
 
     def train_loop(
         self, config: TrainConfig, data: Settings, tracking: Run, folder: UPath

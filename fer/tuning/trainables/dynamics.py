@@ -31,7 +31,8 @@ class DynamicsTrainable:
         data = load_frames(config)
         split = make_splits(config.model_copy(update={"folds": 0}), data.frames)[0]
         blendshapes = absolute_path(config.blendshapes) if config.blendshapes else None
-        return {"splits": list(split), "paths": {"data": absolute_path(config.data), "blendshapes": blendshapes}}
+        paths = {"data": absolute_path(config.data), "blendshapes": blendshapes}
+        return {"splits": list(split), "paths": paths, "hash": data.fingerprint()}
 
     def train_loop(
         self, config: DynamicsConfig, data: Settings, tracking: Run, folder: UPath
