@@ -118,10 +118,10 @@ def _make_searcher(
     first += [point for point in sweep.points_to_evaluate if not any(point.items() <= each.items() for each in known)]
     if sweep.search == "pbt":
         remaining = sweep.num_trials - len(ended)
-        points = sample_points(space.params, first, remaining, config.seed + len(ended))
+        points = sample_points(space.params, first, remaining, config.seed + len(callback.records))
         return BasicVariantGenerator(), {"trial": ray.tune.grid_search([callback.start_trial(each) for each in points])}
     storage = optuna.storages.InMemoryStorage()
-    sampler = make_sampler(sweep.search, config.seed, len(ended))
+    sampler = make_sampler(sweep.search, config.seed, len(callback.records))
     study = make_study(space.params, [*warm_start, *ended], config.second_objective, sampler, storage)
     for point in first:
         study.enqueue_trial(point)

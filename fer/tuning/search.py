@@ -117,7 +117,7 @@ class SweepSearch(OptunaSearch):
 
 
 def make_sampler(search: str, seed: int, num_known: int) -> optuna.samplers.BaseSampler:
-    """``num_known`` trials were sampled already: their number changes the seed, so that none is drawn again."""
+    """``num_known`` trials, interrupted ones too, were sampled already: another seed, so that none is drawn again."""
     if search == "tpe":
         return optuna.samplers.TPESampler(seed=seed + num_known, n_startup_trials=8, multivariate=True)
     return optuna.samplers.RandomSampler(seed=seed + num_known)
