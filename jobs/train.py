@@ -29,7 +29,7 @@ def main(config: TrainConfig) -> None:
 
     device = "GPUs" if use_gpu(config) else "CPUs"
     spec = new_spec(config, dataset.manifest.space, record_data(dataset), dataset.manifest.preprocessing)
-    model = preflight_check(config, spec, dataset)
+    model = preflight_check(config, spec, dataset, unlabelled)
     teachers = locate_teachers(config, spec)
     hashes = [each.manifest.content_hash for each in (dataset, unlabelled) if each]
     run, tracking = open_run(config, "train", default_name=config.backbone, data_hash="+".join(hashes))

@@ -61,7 +61,9 @@ def check_checkpoint(config: TrainConfig, spec: ModelSpec, model: FaceModel) -> 
         raise UserError(f"{name} has another network ({'; '.join(changed)}): use the options that it was trained with")
 
 
-def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset) -> FaceModel:
+def preflight_check(
+    config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset, unlabelled: ShardedDataset | None = None
+) -> FaceModel:
     """The new model. Raises UserError if it can't be built, or the data does not have what training needs."""
     build_loss(config)
     model = build_model(spec, config.starts_pretrained)
@@ -89,6 +91,11 @@ def preflight_check(config: TrainConfig, spec: ModelSpec, dataset: ShardedDatase
         raise UserError(
             f"{rows} training rows on {config.workers} worker(s) do not fill one batch of {config.batch_size}: "
             "lower --batch-size or --workers"
+        )
+    if unlabelled and (images := unlabelled.split("train").rows) < config.workers:
+        raise UserError(
+            f"--unlabelled {config.unlabelled} has {images} image(s) for {config.workers} workers: add images, or "
+            "lower --workers"
         )
     if config.r_drop and not has_dropout(model):
         raise UserError(

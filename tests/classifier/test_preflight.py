@@ -1,15 +1,19 @@
 """What preflight refuses before any worker starts, with messages that say how to fix it."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fer.classifier.model import build_model, new_spec, save_model
 from fer.classifier.options import TrainConfig
 from fer.classifier.preflight import preflight_check
+from fer.data.images import encode_png
 from fer.data.manifest import ShardedDataset
+from fer.data.prepare import open_unlabelled
 from fer.errors import UserError
 from fer.training.checkpoint import TrainerState, write_state
 
@@ -88,6 +92,18 @@ def test_a_checkpoint_that_training_can_not_go_on_from_is_refused(
 def test_training_can_go_on_for_more_epochs_and_with_other_dropout(small_shards: Path, tmp_path: Path) -> None:
     checkpoint = save_checkpoint(small_shards, tmp_path / "checkpoint", TrainerState(epoch=3, epochs_since_best=2))
     run_check(small_shards, resume=str(checkpoint), epochs=4, patience=3, model_kwargs={"drop_rate": 0.1})
+
+
+def test_every_worker_needs_an_unlabelled_image(small_shards: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(encode_png(np.full((24, 24, 3), 90, np.uint8)))
+    unlabelled = open_unlabelled(str(tmp_path), cache=str(tmp_path / "cache"))
+    dataset = ShardedDataset(str(small_shards))
+    for workers in (2, 3):
+        config = config_of(small_shards, unlabelled=str(tmp_path), ema=0.9, workers=workers)
+        spec = new_spec(config, dataset.manifest.space)
+        with pytest.raises(UserError, match=r"has 2 image\(s\) for 3 workers") if workers == 3 else nullcontext():
+            preflight_check(config, spec, dataset, unlabelled)
 
 
 def test_compiling_needs_a_compiler(small_shards: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

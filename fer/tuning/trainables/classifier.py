@@ -43,10 +43,11 @@ class ClassifierTrainable:
         from fer.training.launch import loop_settings
 
         dataset = ShardedDataset(data["data"])
+        unlabelled = ShardedDataset(data["unlabelled"]) if data.get("unlabelled") else None
         spec = new_spec(config, dataset.manifest.space, record_data(dataset), dataset.manifest.preprocessing)
-        pretrained = share_pretrained(config, preflight_check(config, spec, dataset))
+        pretrained = share_pretrained(config, preflight_check(config, spec, dataset, unlabelled))
         own = {"spec": spec.model_dump(), "pretrained": pretrained, "teachers": locate_teachers(config, spec)}
-        own["unlabelled"] = data.get("unlabelled")
+        own["unlabelled"] = unlabelled.root if unlabelled else None
         settings = loop_settings(config, dataset.root, tracking, **own)
         return train_classifier, settings
 
