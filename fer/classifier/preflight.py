@@ -18,7 +18,7 @@ from fer.errors import UserError
 from fer.models.folder import load_folder
 from fer.storage import fetch_folder
 from fer.training.checkpoint import check_resume, read_state
-from fer.training.optim import build_optimizer
+from fer.training.optim import LRSchedule, build_optimizer
 
 COMPILERS = (os.environ.get("CXX", "g++"), "clang++")
 """What torch.compile builds with: the kernels on CPUs, and the code that starts those on GPUs."""
@@ -67,7 +67,7 @@ def preflight_check(
     """The new model. Raises UserError if it can't be built, or the data does not have what training needs."""
     build_loss(config)
     model = build_model(spec, config.starts_pretrained)
-    build_optimizer(config, model)
+    LRSchedule(config, build_optimizer(config, model), steps_per_epoch=1)
     model.eval()
     with torch.inference_mode():
         try:

@@ -33,12 +33,20 @@ def has_fused(name: str) -> bool:
 
 
 class LRSchedule:
-    """Learning rate per optimizer step, counted from 0: timm's cosine with warm-up, or torch's OneCycleLR."""
+    """Learning rate per optimizer step, counted from 0: timm's cosine with warm-up, or torch's OneCycleLR.
+
+    Raises UserError if the optimizer has no momentum for OneCycleLR, which changes it too.
+    """
 
     def __init__(self, options: OptimizerOptions, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
         self.total_steps = options.epochs * steps_per_epoch
         self.scheduler: OneCycleLR | Scheduler
         if options.scheduler == "onecycle":
+            if not {"momentum", "betas"} & optimizer.defaults.keys():
+                raise UserError(
+                    f"--scheduler onecycle changes the momentum, and --opt {options.opt} has none: use --scheduler "
+                    "cosine, or another --opt"
+                )
             peak = options.max_lr or options.lr
             self.scheduler = OneCycleLR(
                 optimizer,

@@ -51,6 +51,7 @@ def test_valid_configs_pass(small_shards: Path) -> None:
         ({"backbone": "resnet19"}, "timm has no model 'resnet19'; similar: "),
         ({"model_kwargs": {"colour": 3}}, "--model-kwargs"),
         ({"opt": "sdg"}, "no optimizer 'sdg'"),
+        ({"opt": "adafactor", "scheduler": "onecycle"}, "--opt adafactor has none: use --scheduler cosine"),
         ({"batch_size": 512}, "lower --batch-size or --workers"),
         ({"workers": 64}, "lower --batch-size or --workers"),
         ({"batch_size": 15, "mixup": 0.2}, "even --batch-size"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from fer.errors import UserError
 from fer.training.checkpoint import TrainerState, load_checkpoint, save_checkpoint
 from fer.training.optim import LRSchedule, build_optimizer
 from fer.training.options import OptimizerOptions
@@ -102,6 +103,13 @@ def test_another_learning_rate_and_weight_decay_are_used(tmp_path: Path) -> None
     assert {group["weight_decay"] for group in other.optimizer.param_groups} == {0.0, 0.2}
     assert other.optimizer.param_groups[0]["lr"] == pytest.approx(0.05, rel=0.3)
     assert other.optimizer.state_dict()["state"], "the moments are the checkpoint's"
+
+
+@pytest.mark.parametrize("name", ["adagrad", "adadelta", "adafactor"])
+def test_onecycle_needs_an_optimizer_with_momentum(name: str) -> None:
+    Training(opt=name)
+    with pytest.raises(UserError, match=f"--opt {name} has none: use --scheduler cosine"):
+        Training(opt=name, scheduler="onecycle")
 
 
 @pytest.mark.parametrize(("name", "expected"), [("adamw", True), ("sgd", True), ("lamb", False)])
