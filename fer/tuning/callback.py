@@ -74,8 +74,10 @@ class SweepCallback(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         record = self._record(trial)
-        record.point = trial.config["trial"]["point"]  # population based training changes it
         record.add({key: value for key, value in result.items() if key not in TUNE_KEYS})
+        if record.best is record.history[-1]:
+            # Population based training changes the point, the trial's own config even before this call.
+            record.point = result["config"]["trial"]["point"]
         save_record(self.folder, record)
         self.on_report()
 

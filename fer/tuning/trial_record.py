@@ -31,6 +31,7 @@ class TrialRecord(BaseModel):
     number: int
     """From 0, in the order of their start."""
     point: dict[str, Any]
+    """Of a trial whose point population based training changes, that of its best epoch."""
     run_id: str
     """MLflow run of the trial."""
     state: State = "running"
