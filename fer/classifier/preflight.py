@@ -108,6 +108,12 @@ def preflight_check(
         raise UserError("--patience needs a validation split: set --val-split, or use data that has one")
     if config.head != "classification" and not dataset.split("train").with_affect:
         raise UserError(f"--head {config.head}: {dataset.root} has no valence and arousal; use --head classification")
+    val = dataset.manifest.splits.get("val")
+    if config.head == "valence-arousal" and val and val.with_affect < 2:
+        raise UserError(
+            f"--head valence-arousal: {dataset.root} has fewer than two validation rows with valence and arousal, by "
+            "which the best epoch is chosen; use data that has them, or --head both"
+        )
     if config.soft_labels and not dataset.split("train").with_votes:
         raise UserError(f"--soft-labels: {dataset.root} has no annotators' votes; leave out --soft-labels")
     check_checkpoint(config, spec, model)

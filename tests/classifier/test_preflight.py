@@ -95,6 +95,17 @@ def test_training_can_go_on_for_more_epochs_and_with_other_dropout(small_shards:
     run_check(small_shards, resume=str(checkpoint), epochs=4, patience=3, model_kwargs={"drop_rate": 0.1})
 
 
+def test_valence_and_arousal_are_needed_for_validation_too(small_shards: Path) -> None:
+    dataset = ShardedDataset(str(small_shards))
+    dataset.split("train").with_affect = 400
+    for head, val_rows in (("both", 0), ("valence-arousal", 2), ("valence-arousal", 0)):
+        dataset.split("val").with_affect = val_rows
+        config = config_of(small_shards, head=head)
+        refused = pytest.raises(UserError, match=r"fewer than two validation rows with valence and .* --head both")
+        with nullcontext() if val_rows or head == "both" else refused:
+            preflight_check(config, new_spec(config, dataset.manifest.space), dataset)
+
+
 def test_every_worker_needs_an_unlabelled_image(small_shards: Path, tmp_path: Path) -> None:
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(encode_png(np.full((24, 24, 3), 90, np.uint8)))
