@@ -47,8 +47,8 @@ class ClassifierTrainable:
         spec = new_spec(config, dataset.manifest.space, record_data(dataset), dataset.manifest.preprocessing)
         pretrained = share_pretrained(config, preflight_check(config, spec, dataset, unlabelled))
         own = {"spec": spec.model_dump(), "pretrained": pretrained, "teachers": locate_teachers(config, spec)}
-        own["unlabelled"] = unlabelled.root if unlabelled else None
-        settings = loop_settings(config, dataset.root, tracking, **own)
+        others = unlabelled.root if unlabelled else None
+        settings = loop_settings(config, dataset.root, tracking, unlabelled=others, **own)
         return train_classifier, settings
 
     def trial_epoch(self, config: TrainConfig, metrics: dict[str, Any]) -> int | None:
