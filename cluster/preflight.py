@@ -49,12 +49,14 @@ def wait_for_room(cpus: float, bundles: Sequence[Bundle], seconds: float) -> Non
         processes += [Bundle("reader", 1, {"CPU": 1.0}, "")] * math.ceil(cpus - cpus_of(bundles))
         wanted: list[dict[str, Any]] = [dict(process.resources) for process in processes]
         labels = [dict(process.labels) for process in processes]
-        while problem and time.monotonic() < started + seconds:
-            # Again and again: another job's request replaces it.
-            request_resources(bundles=wanted, bundle_label_selectors=labels)
-            time.sleep(1)
-            problem = find_problem(cpus, bundles)
-        request_resources(bundles=[])  # Ray Train asks for what it needs itself
+        try:
+            while problem and time.monotonic() < started + seconds:
+                # Again and again: another job's request replaces it.
+                request_resources(bundles=wanted, bundle_label_selectors=labels)
+                time.sleep(1)
+                problem = find_problem(cpus, bundles)
+        finally:  # also after Ctrl-C: a request outlives this process, and would keep its nodes for ever
+            request_resources(bundles=[])  # Ray Train asks for what it needs itself
         if not problem:
             print(f"the nodes are there after {time.monotonic() - started:.0f} s", flush=True)
     if problem:

@@ -1,4 +1,4 @@
-"""Nodes that cannot run a job are found before it starts, by name: on a real cluster of two nodes."""
+"""Nodes that cannot run a job are found before it starts, by name; and the wait for more of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from cluster import preflight
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,3 +54,17 @@ def test_a_storage_that_a_node_does_not_share_and_another_version_are_named(tmp_
     assert accepted == "accepted []"
     assert "is it this node's own disk?" in memory
     assert "where the driver has 0.0.1" in version
+
+
+def test_the_request_for_nodes_ends_with_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    requested: list[list[dict[str, Any]]] = []
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preflight, "find_problem", lambda cpus, bundles: "2 CPUs are missing")
+    monkeypatch.setattr(preflight, "request_resources", lambda bundles, **labels: requested.append(bundles))
+    monkeypatch.setattr(preflight.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        preflight.wait_for_room(2, [], 60)
+    assert requested == [[{"CPU": 1.0}] * 2, []]
