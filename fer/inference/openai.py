@@ -21,7 +21,7 @@ MAX_RETRIES = 6
 """Retries of a request, with exponential backoff, while the endpoint is busy or drops the connection."""
 
 MAX_INITIAL_REJECTIONS = 8
-"""Stop if this many requests are rejected before the first success: the cause is then common to all of them."""
+"""Stop if a client has so many requests rejected before its first success: all of them then have the same cause."""
 
 
 class OpenAIClient(InferenceClient):
@@ -33,6 +33,7 @@ class OpenAIClient(InferenceClient):
     def __init__(self, url: str, model: str, concurrency: int, requests_per_minute: float = 0) -> None:
         self.url, self.model, self.max_running = url, model, concurrency
         self._rate_limiter = RateLimiter(requests_per_minute)
+        self._succeeded = self._rejected = 0
 
     def stream(self, pending: deque[tuple[int, Request]], sampling: SamplingParams) -> Iterator[tuple[int, Response]]:
         """Raises UserError if the endpoint is unreachable or rejects everything, after the running requests finished.
@@ -43,7 +44,6 @@ class OpenAIClient(InferenceClient):
 
         key = os.environ.get("OPENAI_API_KEY") or "none"
         failure: UserError | None = None
-        succeeded = rejected = 0
         with (
             OpenAI(base_url=self.url, api_key=key, max_retries=MAX_RETRIES) as client,
             ThreadPoolExecutor(self.max_running, thread_name_prefix="openai") as pool,
@@ -59,9 +59,9 @@ class OpenAIClient(InferenceClient):
                         failure = error
                         continue
                     response = done.result()
-                    succeeded += response.error is None
-                    rejected += response.error is not None
-                    if rejected >= MAX_INITIAL_REJECTIONS and not succeeded:
+                    self._succeeded += response.error is None
+                    self._rejected += response.error is not None
+                    if self._rejected >= MAX_INITIAL_REJECTIONS and not self._succeeded:
                         failure = UserError(f"--endpoint {self.url}: {response.error}")
                     yield number, response
         if failure:
@@ -88,6 +88,8 @@ class OpenAIClient(InferenceClient):
             if error.status_code in (400, 413, 422):
                 return Response("", error=message)
             raise UserError(f"--endpoint {self.url}: {message}") from None
+        if not completion.choices:  # some endpoints say so that a filter stopped the response
+            return Response("", error="the endpoint sent no response")
         usage = completion.usage
         return Response(
             completion.choices[0].message.content or "",

@@ -81,11 +81,26 @@ def test_a_single_rejected_request_yields_an_error_response(chat_server) -> None
     assert "rejected by the script" in str(responses[3].error)
 
 
+def test_a_response_without_a_choice_is_an_error_response(chat_server) -> None:  # type: ignore[no-untyped-def]
+    server = chat_server(lambda request: None if prompt_of(request).endswith(" 3") else "fear")
+    responses = dict(OpenAIClient(server.url, "m", concurrency=2).stream(requests(8), GREEDY))
+    assert {number: response.error for number, response in responses.items() if response.error} == {
+        3: "the endpoint sent no response"
+    }
+
+
 def test_an_endpoint_that_rejects_everything_stops_the_stream(chat_server) -> None:  # type: ignore[no-untyped-def]
     server = chat_server(lambda request: 400)
     with pytest.raises(UserError, match="rejected by the script"):
         dict(OpenAIClient(server.url, "m", concurrency=2).stream(requests(100), GREEDY))
     assert len(server.requests) < 20
+
+
+def test_rejections_are_counted_over_all_streams_of_a_client(chat_server) -> None:  # type: ignore[no-untyped-def]
+    client = OpenAIClient(chat_server(lambda request: 400).url, "m", concurrency=2)
+    dict(client.stream(requests(openai.MAX_INITIAL_REJECTIONS - 1), GREEDY))
+    with pytest.raises(UserError, match="rejected by the script"):
+        dict(client.stream(requests(1), GREEDY))
 
 
 def test_responses_before_an_endpoint_failure_are_yielded(chat_server, monkeypatch) -> None:  # type: ignore[no-untyped-def]
