@@ -7,6 +7,7 @@ same command continues a stopped run without repeating a request.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -56,7 +57,10 @@ def sample_from_teacher(config: QuestionsConfig, space: LabelSpace, rows: Iterat
 def sample_chunk(
     rows: list[FaceRow], client: InferenceClient, config: QuestionsConfig, prompt: str
 ) -> Iterator[tuple[FaceRow, str | None, str]]:
-    """Each face with its first correct response, or with None and why the last response was rejected."""
+    """Each face with its first correct response, or with None and why the last request or response was rejected.
+
+    Raises UserError if the teacher can't be reached, or rejects everything.
+    """
     images = [read_verified(row.read) for row in rows]
     accepted: list[str | None] = [None] * len(rows)
     reasons = [str(image) if isinstance(image, BadRow) else "" for image in images]
@@ -65,10 +69,10 @@ def sample_chunk(
         if not remaining:
             break
         sampling = SamplingParams(config.temperature, config.max_new_tokens, config.split_seed + attempt * len(rows))
-        responses = client([Request(images[i], prompt) for i in remaining], sampling)  # type: ignore[arg-type]
-        for i, text in zip(remaining, responses, strict=True):
-            text = text.strip()
-            reasons[i] = _rejection_reason(text, str(rows[i].label))
+        requests = [Request(images[i], prompt) for i in remaining]  # type: ignore[arg-type]
+        for number, response in client.stream(deque(enumerate(requests)), sampling):
+            i, text = remaining[number], response.text.strip()
+            reasons[i] = response.error or _rejection_reason(text, str(rows[i].label))
             accepted[i] = None if reasons[i] else text
     return zip(rows, accepted, reasons, strict=True)
 

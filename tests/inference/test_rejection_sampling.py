@@ -110,6 +110,23 @@ def test_a_chunk_fills_the_teacher(face_folder: Path, tmp_path: Path, monkeypatc
     assert waiting == [20, 8]
 
 
+def test_a_face_that_the_teacher_refuses_is_rejected_with_its_reason(
+    chat_server: Callable[..., Any], face_folder: Path, tmp_path: Path
+) -> None:
+    numbers = itertools.count(1)
+    server = chat_server(
+        lambda request: 400 if next(numbers) == 3 else "<think>Wide eyes.</think><answer>fear</answer>"
+    )
+    config = QuestionsConfig(
+        data=str(face_folder), out=str(tmp_path / "cot.jsonl"), split="all", val_split=0, limit=28,
+        teacher="seer", endpoint=server.url, attempts=1, concurrency=4,
+    )  # fmt: skip
+    job.main(config)
+    accepted, rejected = lines(tmp_path / "cot.jsonl"), lines(tmp_path / "cot.rejected.jsonl")
+    assert len(accepted) + len(rejected) == 28
+    assert len([row for row in rejected if "rejected with status 400" in row["reason"]]) == 1
+
+
 def test_an_unreachable_endpoint_is_a_one_line_error(face_folder: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr("fer.inference.openai.MAX_RETRIES", 0)
     config = QuestionsConfig(
