@@ -45,7 +45,10 @@ def by_name(references: Sequence[str]) -> dict[str, str]:
 
 
 class NamedModels:
-    """At most ``size`` models are in memory: the one that was not used for longest makes room. Aliases are followed."""
+    """At most ``size`` models are in memory, and one more while it is loaded. Aliases are followed.
+
+    The model that was not used for longest makes room.
+    """
 
     def __init__(self, references: Mapping[str, str], size: int, config: ServerOptions, load: LoadModel) -> None:
         self.references, self.size, self.config, self.load = references, size, config, load
@@ -77,9 +80,9 @@ class NamedModels:
         return found
 
     async def _load(self, name: str) -> None:
-        while len(self.loaded) >= self.size:
+        model = await asyncio.to_thread(ReloadableModel, self.references[name], self.config, self.load)
+        while len(self.loaded) >= self.size:  # only now: one that can't be loaded takes no other's place
             oldest, _ = self.loaded.popitem(last=False)
             self._followers.pop(oldest).cancel()
-        model = await asyncio.to_thread(ReloadableModel, self.references[name], self.config, self.load)
         self._followers[name] = asyncio.create_task(model.follow(self.config.reload_seconds))
         self.loaded[name] = model

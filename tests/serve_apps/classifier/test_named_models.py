@@ -70,7 +70,7 @@ def test_the_model_that_was_not_used_for_longest_makes_room(registry: TrackingOp
         return LoadedModel(None, ModelInfo(name=name, version=version))
 
     config = ServeConfig(**registry.model_dump(), reload_seconds=0.05)
-    references = by_name(["face@1", "face@2", "face@3"])
+    references = by_name(["face@1", "face@2", "face@3", "face@9"])
 
     async def main() -> None:
         named = NamedModels(references, 2, config, load)
@@ -84,6 +84,9 @@ def test_the_model_that_was_not_used_for_longest_makes_room(registry: TrackingOp
         await named.get("face@2")
         assert list(named.loaded) == ["face@3", "face@2"]
         assert first.current.info.version == "1", "requests that use it still can"
+        with pytest.raises(UserError):
+            await named.get("face@9")
+        assert list(named.loaded) == ["face@3", "face@2"], "a model that can't be loaded takes no other's place"
         async with asyncio.timeout(60):  # aliases of models that are gone are not followed
             while len(asyncio.all_tasks()) > 1 + 2:
                 await asyncio.sleep(0.01)
