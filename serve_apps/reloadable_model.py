@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,32 +43,38 @@ class ReloadableModel:
         self.current = self._load(reference)
         self.error: str | None = None
         """Why the newest version could not be loaded."""
+        self._switching = threading.Lock()
 
     @property
     def pinned(self) -> str:
         """A reference to the version in memory, which stays the same when an alias moves."""
         return pin(self.reference, self.current.info.version)
 
-    def switch(self, reference: str) -> None:
-        """Serve the model of another reference; if it can't be loaded, the old one stays and ``error`` says why."""
-        try:
-            version = model_version(reference, self.tracking)
-            if (reference, version) != (self.reference, self.current.info.version):
-                self.current, self.reference = self._load(reference), reference
-                log.warning("now serving %s, version %s", reference, self.current.info.version)
-            self.error = None
-        except Exception as error:  # an unreachable registry, broken files: nothing may take the server down
-            reason = f"{type(error).__name__}: {error}"
-            if reason != self.error:
-                log.exception("could not load %s; still serving version %s", reference, self.current.info.version)
-            self.error = reason
+    def switch(self, reference: str | None = None) -> None:
+        """Serve the model of another reference, or the version that the present one now points to.
+
+        If it can't be loaded, the old one stays and ``error`` says why. Thread-safe.
+        """
+        with self._switching:
+            reference = reference or self.reference  # only now: another thread may just have changed it
+            try:
+                version = model_version(reference, self.tracking)
+                if (reference, version) != (self.reference, self.current.info.version):
+                    self.current, self.reference = self._load(reference), reference
+                    log.warning("now serving %s, version %s", reference, self.current.info.version)
+                self.error = None
+            except Exception as error:  # an unreachable registry, broken files: nothing may take the server down
+                reason = f"{type(error).__name__}: {error}"
+                if reason != self.error:
+                    log.exception("could not load %s; still serving version %s", reference, self.current.info.version)
+                self.error = reason
 
     async def follow(self, seconds: float) -> None:
         """Every ``seconds``, look up the alias and load its version if it has moved, in a thread. Never returns."""
         while True:
             await asyncio.sleep(seconds)
             if self.reference.startswith("models:/") and "@" in self.reference:
-                await asyncio.to_thread(self.switch, self.reference)
+                await asyncio.to_thread(self.switch)
 
     def _load(self, reference: str) -> LoadedModel[Any, Any]:
         return self.load(*locate(reference, self.tracking))

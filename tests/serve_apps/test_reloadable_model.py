@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from fer.errors import UserError
-from fer.registry import promote
+from fer.registry import model_version, promote
 from fer.tracking import TrackingOptions
 from serve_apps.classifier.inference import load_classifier
 from serve_apps.options import ServeConfig
@@ -57,6 +58,34 @@ def test_it_switches_to_another_reference(
     model.switch("models:/face/9")
     assert "no version '9'" in str(model.error)
     assert model.current.info.name == "a-run"
+
+
+def test_a_look_up_of_the_alias_does_not_undo_a_switch_to_another_reference(
+    registry: TrackingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote("face", "1", "first", registry)
+    model = ReloadableModel("models:/face@first", registry, load)
+    looking, go_on = threading.Event(), threading.Event()
+
+    def slow_look_up(reference: str, tracking: TrackingOptions) -> str:
+        if reference == "models:/face@first":
+            looking.set()
+            assert go_on.wait(60)
+        return model_version(reference, tracking)
+
+    monkeypatch.setattr("serve_apps.reloadable_model.model_version", slow_look_up)
+
+    async def scenario() -> None:
+        following = asyncio.create_task(model.follow(0.01))
+        await asyncio.to_thread(looking.wait, 60)
+        switching = asyncio.create_task(asyncio.to_thread(model.switch, "models:/face/2"))
+        await asyncio.wait([switching], timeout=0.5)
+        go_on.set()
+        await switching
+        following.cancel()
+
+    asyncio.run(scenario())  # waits for the threads
+    assert (model.reference, model.current.info.version) == ("models:/face/2", "2")
 
 
 async def until(condition: Callable[[], bool]) -> None:
