@@ -99,7 +99,8 @@ def checked_version(config: Config, rule: str) -> str:
 
 
 def fetch_comparison(config: Config) -> Comparison:
-    """What the server has observed. Raises UserError if it can't be reached, or refuses."""
+    """What the server has observed. Raises UserError if it can't be reached, refuses, or is none of Ferry's."""
+    from http.client import HTTPException
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
@@ -116,8 +117,8 @@ def fetch_comparison(config: Config) -> Comparison:
     except HTTPError as error:
         hint = "; set FER_PROMOTE_TOKEN" if error.code == 401 else ""
         raise UserError(f"{url} answers with status {error.code}{hint}") from None
-    except (OSError, ValueError, ValidationError) as error:
-        raise UserError(f"{url} gives no comparison: {str(error).splitlines()[0]}") from None
+    except (OSError, HTTPException, ValueError, ValidationError) as error:
+        raise UserError(f"{url} gives no comparison: {(str(error) or repr(error)).splitlines()[0]}") from None
 
 
 if __name__ == "__main__":
