@@ -50,7 +50,10 @@ def read_keys(file: Path) -> list[ApiKey]:
 
 
 def add_key(file: Path, name: str, scopes: Sequence[Scope], requests_per_minute: int | None) -> str:
-    """Add a new key to the file, which only its owner can read; return the key. Raises UserError for a taken name."""
+    """Add a new key to the file, which only its owner can read; return the key.
+
+    Raises UserError for a taken name, and if the file can't be written.
+    """
     keys = read_keys(file) if file.exists() else []
     if name in [key.name for key in keys]:
         raise UserError(f"{file} has a key {name!r} already: choose another --name, or delete its entry")
@@ -59,7 +62,10 @@ def add_key(file: Path, name: str, scopes: Sequence[Scope], requests_per_minute:
     entries = [key.model_dump() for key in (*keys, added)]
     text = json.dumps(entries, indent=2) if file.suffix == ".json" else yaml.safe_dump(entries, sort_keys=False)
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    scratch.touch(0o600)
-    scratch.write_text(text)
-    scratch.replace(file)
+    try:
+        scratch.touch(0o600)
+        scratch.write_text(text)
+        scratch.replace(file)
+    except OSError as error:
+        raise UserError(f"can't write {file} ({error.strerror}): choose another --file") from None
     return secret

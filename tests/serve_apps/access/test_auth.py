@@ -171,5 +171,7 @@ def test_a_mistake_in_the_file_is_a_user_error(text: str, message: str, tmp_path
 def test_a_missing_file_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         read_keys(tmp_path / "keys.yaml")
+    with pytest.raises(UserError, match=r"can't write .*: choose another --file"):
+        add_key(tmp_path / "nowhere" / "keys.yaml", "one", ["vlm"], None)
     add_key(tmp_path / "keys.yaml", "one", ["vlm"], None)
     assert [each.name for each in read_keys(tmp_path / "keys.yaml")] == ["one"]
