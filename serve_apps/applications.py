@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import isclass, isfunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
 
@@ -41,9 +42,10 @@ def chosen_apps(config: ServeConfig) -> list[App]:
     apps = []
     for name in config.apps:
         build = APPS.load(name)
-        kind = get_type_hints(build)["args"]
+        kind = args_type(build, f"--apps {name}")
         shared = {field: getattr(config, field) for field in kind.model_fields if field in config.model_fields_set}
-        apps.append(App(name, f"/{name}" if name in ("live", "vlm") else "/", build, ready_args(kind(**shared))))
+        args = ready_args(make_args(kind, shared, f"--apps {name}"))
+        apps.append(App(name, f"/{name}" if name in ("live", "vlm") else "/", build, args))
     return apps
 
 
@@ -62,13 +64,28 @@ def read_apps(file: Path, names: Sequence[str] | None) -> list[App]:
     apps = []
     for app in (found[name] for name in names or found):
         build = import_object(app.import_path, f"import_path of {app.name}")
-        kind = get_type_hints(build)["args"]
-        try:
-            args = kind(**app.args)
-        except ValidationError as error:
-            raise UserError(f"{file}, application {app.name}: {describe_errors(error)}") from None
-        apps.append(App(app.name, app.route_prefix or "/", build, ready_args(args)))
+        source = f"{file}, application {app.name}"
+        args = ready_args(make_args(args_type(build, source), app.args, source))
+        apps.append(App(app.name, app.route_prefix or "/", build, args))
     return apps
+
+
+def args_type(build: BuildApp, source: str) -> type[Any]:
+    """The options of an application. Raises UserError if its function does not say them; ``source`` names it."""
+    kind = get_type_hints(build).get("args") if isfunction(build) else None
+    if not (isclass(kind) and issubclass(kind, KeyOptions)):
+        raise UserError(f"{source}: write a function of one parameter, `args`, annotated as ServeConfig or the like")
+    return kind
+
+
+def make_args(kind: type[C], values: dict[str, Any], source: str) -> C:
+    """The options with these values. Raises UserError for a mistake in them."""
+    from pydantic import ValidationError
+
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise UserError(f"{source}: {describe_errors(error)}") from None
 
 
 def ready_args(config: C) -> C:

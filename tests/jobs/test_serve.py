@@ -183,3 +183,17 @@ def test_a_serve_config_with_a_mistake_is_a_user_error(tmp_path: Path, text: str
     config = parse(ServeConfig, ["--file", serve_config(tmp_path, text), *names], "serve")
     with pytest.raises(UserError, match=message):
         chosen_apps(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--apps", "vlm"], "--apps vlm: --model is required"),
+        (["--apps", "vlm", "--model", "tiny:qwen2.5-vl", "--min-replicas", "2"], "vlm: --max-replicas 1 is below"),
+        (["--apps", "tests.jobs.test_serve:serve_config"], "a function of one parameter, `args`"),
+        (["--apps", "tests.jobs.test_serve:ROOT"], "a function of one parameter, `args`"),
+    ],
+)
+def test_an_application_that_lacks_something_is_a_user_error(options: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        chosen_apps(parse(ServeConfig, options, "serve"))
