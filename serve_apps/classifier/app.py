@@ -83,11 +83,11 @@ class ClassifierReplica(Classifier):
         self.admit(request, "metadata")
         return await asyncio.to_thread(device_model, self.model.current.info, self.config)
 
-    @api.get("/v1/model/{version}/{name}", response_class=FileResponse, responses=ERROR_RESPONSES)
-    async def device_file(self, version: str, name: str, request: Request) -> FileResponse:
+    @api.get("/v1/model/{digest}/{name}", response_class=FileResponse, responses=ERROR_RESPONSES)
+    async def device_file(self, digest: str, name: str, request: Request) -> FileResponse:
         """A file of the served model."""
         self.admit(request, "metadata")
-        return await asyncio.to_thread(device_file, version, name, self.model.current.info, self.config)
+        return await asyncio.to_thread(device_file, digest, name, self.model.current.info, self.config)
 
     @api.get("/healthz")
     async def health(self) -> Health[ClassifierInfo]:

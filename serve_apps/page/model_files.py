@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 from fastapi import HTTPException
@@ -11,12 +13,13 @@ from pydantic import Field
 from fer.classifier.spec import ModelSpec
 from fer.faces.detectors import choose_detector
 from fer.models.folder import read_spec
-from fer.registry import BUNDLED, GRAPH, SPEC, WEIGHTS, resolve_model
+from fer.registry import BUNDLED, GRAPH, WEIGHTS, resolve_model
 from serve_apps.options import ServeConfig
 from serve_apps.schema import ClassifierInfo, Schema
 
 DETECTOR = "yunet.onnx"
-CACHE = "private, max-age=31536000, immutable"  # an address contains the version
+KEYS = {GRAPH: "graph", WEIGHTS: "weights", DETECTOR: "detector"}
+CACHE = "private, max-age=31536000, immutable"  # an address contains the file's digest
 
 
 class DeviceModel(Schema):
@@ -39,8 +42,7 @@ def device_model(info: ClassifierInfo, config: ServeConfig) -> DeviceModel:
     spec = read_spec(_folder(info, config), ModelSpec)
     if config.align:
         raise HTTPException(404, "the model reads aligned faces, and browsers do not align them")
-    detector = choose_detector(config).detector == "yunet"
-    names = {"graph": GRAPH, "weights": WEIGHTS, **({"detector": DETECTOR} if detector else {})}
+    files = _files(info, config)
     return DeviceModel(
         name=info.name,
         version=info.version,
@@ -50,24 +52,40 @@ def device_model(info: ClassifierInfo, config: ServeConfig) -> DeviceModel:
         temperature=spec.temperature,
         margin=config.margin,
         min_confidence=config.min_confidence,
-        detector=detector,
-        files={key: f"v1/model/{info.version}/{name}" for key, name in names.items()},
+        detector=DETECTOR in files,
+        files={KEYS[name]: f"v1/model/{_digest_now(file)}/{name}" for name, file in files.items()},
     )
 
 
-def device_file(version: str, name: str, info: ClassifierInfo, config: ServeConfig) -> FileResponse:
-    """A file of `device_model`. Raises HTTPException 404 for any other, and for another version than the served one."""
-    folder = _folder(info, config)
-    if version != info.version:
-        raise HTTPException(404, f"version {version} is not served any more; now it is {info.version}")
-    if name in (SPEC, GRAPH, WEIGHTS):
-        file = folder / name
-    elif name == DETECTOR and (detector := choose_detector(config)).detector == "yunet":
-        assert detector.detector_model
-        file = Path(detector.detector_model)
-    else:
+def device_file(digest: str, name: str, info: ClassifierInfo, config: ServeConfig) -> FileResponse:
+    """A file of `device_model`. Raises HTTPException 404 for any other, and for one that was replaced since."""
+    file = _files(info, config).get(name)
+    if file is None:
         raise HTTPException(404, f"no file {name!r}")
+    if digest != _digest_now(file):
+        raise HTTPException(404, f"this {name} is not served any more; reload the page")
     return FileResponse(file, media_type="application/octet-stream", headers={"Cache-Control": CACHE})
+
+
+def _files(info: ClassifierInfo, config: ServeConfig) -> dict[str, Path]:
+    """The offered files by their names. Raises HTTPException 404 if the model is not offered."""
+    folder = _folder(info, config)
+    files = {GRAPH: folder / GRAPH, WEIGHTS: folder / WEIGHTS}
+    if (detector := choose_detector(config)).detector == "yunet":
+        assert detector.detector_model
+        files[DETECTOR] = Path(detector.detector_model)
+    return files
+
+
+def _digest_now(file: Path) -> str:
+    return _digest(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _digest(file: Path, modified: int) -> str:
+    """What tells a file from those that a browser has kept, also of other models with the same version number."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
 def _folder(info: ClassifierInfo, config: ServeConfig) -> Path:
