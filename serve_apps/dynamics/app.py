@@ -6,6 +6,7 @@ replica. The scores are research scores, not a diagnosis, and every response say
 
 # Annotations stay objects here: Serve ships the routes without this module's names, so strings could not be resolved.
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from fastapi import HTTPException, Request, Response
@@ -36,7 +37,8 @@ class DynamicsReplica(ModelReplica):
 
         super().__init__(config, keys, partial(load_dynamics_model, config=config))
         self.landmarker = open_landmarker(config.landmarker) if config.landmarker else None
-        self.video_lock = asyncio.Lock()  # the landmarker is not thread-safe
+        # The landmarker is not thread-safe. A lock would be free while the video of a client that left is still read.
+        self.video_thread = ThreadPoolExecutor(1, "video")
 
     async def predict(self, source: DynamicsFrame | bytes) -> DynamicsResponse | InvalidInput:
         """The scores of one frame, or of every frame of a video file's bytes."""
@@ -45,8 +47,8 @@ class DynamicsReplica(ModelReplica):
         if isinstance(source, DynamicsFrame):
             return await asyncio.to_thread(predict_frame, source, self.model.current)
         assert self.landmarker is not None, "parse_dynamics rejects videos when there is no landmarker"
-        async with self.video_lock:
-            return await asyncio.to_thread(predict_video, source, self.model.current, self.landmarker, self.config)
+        predict = partial(predict_video, source, self.model.current, self.landmarker, self.config)
+        return await asyncio.get_running_loop().run_in_executor(self.video_thread, predict)
 
     @api.post(
         "/v1/dynamics",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +23,11 @@ from fer.data.synthetic.sequence import sample_sequence
 from fer.dynamics import flow
 from jobs.serve import start
 from serve_apps.applications import App, ready_args
-from serve_apps.dynamics.app import build_app
+from serve_apps.dynamics.app import DynamicsReplica, build_app
 from serve_apps.dynamics.inference import load_dynamics_model, predict_frame
 from serve_apps.options import DynamicsServeConfig
 from serve_apps.request_parsing import DynamicsFrame
-from serve_apps.schema import DynamicsResponse
+from serve_apps.schema import DynamicsResponse, InvalidInput
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -135,6 +137,36 @@ def test_health_and_documentation(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     assert "not a diagnosis" in document["info"]["description"]
     assert "/v1/dynamics" in document["paths"]
+
+
+def test_the_video_of_a_client_that_left_is_not_read_beside_the_next_one(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, overlapped, started, go_on = [], [], threading.Event(), threading.Event()
+
+    def predict_video(source: bytes, *others: object) -> InvalidInput:
+        overlapped.extend(running)
+        running.append(source)
+        started.set()
+        assert go_on.wait(60)
+        running.remove(source)
+        return InvalidInput(reason=source.decode())
+
+    async def scenario() -> InvalidInput:
+        first = asyncio.create_task(replica.predict(b"first"))
+        await asyncio.to_thread(started.wait, 60)
+        first.cancel()
+        second = asyncio.create_task(replica.predict(b"second"))
+        await asyncio.wait([second], timeout=0.2)
+        go_on.set()
+        return await second
+
+    monkeypatch.setattr("serve_apps.dynamics.inference.predict_video", predict_video)
+    replica_class = DynamicsReplica.func_or_class.__mro__[1]  # type: ignore[attr-defined]  # without its HTTP server
+    replica = replica_class(DynamicsServeConfig(model=str(model), device="cpu"), [])
+    replica.landmarker = object()
+    assert asyncio.run(scenario()).reason == "second"
+    assert not overlapped
 
 
 @needs_videos
