@@ -60,7 +60,7 @@ class ModelReplica:
         task.add_done_callback(self.tasks.discard)
 
     def admit(self, request: Request, scope: Scope) -> None:
-        """Raise HTTPException if the client may not do this, or not now: 401, 403 or 429."""
+        """Raise HTTPException if the client may not do this, or not now: 401, 403, 421 or 429."""
         self.gate.admit(request, scope)
 
     def report_health(self) -> Health[Any]:

@@ -16,7 +16,7 @@ from serve_apps.schema import ErrorResponse
 RETRY_AFTER_SECONDS = 1
 BINARY_FILE = {"type": "string", "format": "binary"}
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    code: {"model": ErrorResponse} for code in (400, 401, 403, 408, 413, 415, 422, 429, 503)
+    code: {"model": ErrorResponse} for code in (400, 401, 403, 408, 413, 415, 421, 422, 429, 503)
 }
 CLIENT_CLOSED_REQUEST = 499
 

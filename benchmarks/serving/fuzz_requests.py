@@ -127,7 +127,7 @@ def paths() -> list[str]:
 Exchange = tuple[str, list[bytes], int]
 """A name, what a socket sends, piece by piece with a pause between, and the most answers that it may get."""
 
-POST = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+POST = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 
@@ -135,8 +135,8 @@ def contradictions(photo: bytes) -> list[Exchange]:
     """Requests that end at different places for different readers, and what is no HTTP."""
     length = b"Content-Length: %d\r\n" % len(photo)
     whole = b"%x\r\n" % len(photo) + photo + b"\r\n0\r\n\r\n"
-    hidden = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
-    get = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+    hidden = b"GET /hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
     return [
         ("length and chunks", [POST + length + CHUNKED + b"\r\n" + whole + hidden], 1),
         ("length 4 and chunks", [POST + b"Content-Length: 4\r\n" + CHUNKED + b"\r\n0\r\n\r\n" + hidden], 1),
@@ -168,8 +168,8 @@ def contradictions(photo: bytes) -> list[Exchange]:
         ("HTTP/0.9", [b"GET /healthz\r\n"], 1),
         ("HTTP/3.7", [b"GET / HTTP/3.7\r\n\r\n"], 1),
         ("HTTP/2", [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0" + b"\xff" * 100], 1),
-        ("absolute address", [b"GET http://example.org/healthz HTTP/1.1\r\nHost: x\r\n\r\n"], 1),
-        ("CONNECT", [b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: x\r\n\r\n"], 1),
+        ("absolute address", [b"GET http://example.org/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"], 1),
+        ("CONNECT", [b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: localhost\r\n\r\n"], 1),
         ("TLS", [b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(500)], 1),
         ("noise", [bytes(range(256)) * 40], 1),
         ("waiting for 100", [POST + length + b"Expect: 100-continue\r\n\r\n"], 2),

@@ -10,8 +10,10 @@ import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
+from starlette.requests import HTTPConnection
 
 from fer.errors import UserError
 from serve_apps.access.api_keys import SCOPES, ApiKey, Scope, digest, read_keys
@@ -29,6 +31,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def names_loopback(host: str | None) -> bool:
+    """Whether a request with this Host header was meant for this machine: without one, it is no browser's."""
+    if host is None:
+        return True
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
 
 
 def choose_token(token: str | None, host: str) -> str | None:
@@ -57,7 +69,7 @@ def accepted_keys(token: str | None, api_keys: str | None) -> list[ApiKey]:
 
 
 class Gate:
-    """Who may do what with one replica of an application. Without keys, everybody may do everything."""
+    """Who may do what with one replica of an application. Without keys, everybody on this machine may do everything."""
 
     def __init__(self, keys: Sequence[ApiKey]) -> None:
         # Found by digest: how long that takes says nothing about any key.
@@ -66,12 +78,25 @@ class Gate:
         self.replicas = 1
 
     def admit(self, request: Request, scope: Scope) -> None:
-        """Raise HTTPException 401 without a known key, 403 for another scope than its own, 429 above its rate."""
+        """Raise HTTPException 401 without a known key, 403 for another scope than its own, 429 above its rate.
+
+        Without keys, 421 for another server's name.
+        """
+        if not self.is_addressed(request):
+            raise HTTPException(421, "without a token, this server is for its own machine: ask for http://localhost")
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
         key = self.identify(secret.strip() if scheme.lower() == "bearer" else "", scope)
         if key and (seconds := self.seconds_to_wait(key)):
             reason = f"more than {key.requests_per_minute} requests a minute with this key; try again"
             raise HTTPException(429, reason, {"Retry-After": str(math.ceil(seconds))})
+
+    def is_addressed(self, connection: HTTPConnection) -> bool:
+        """Whether the client means this server.
+
+        Where no key is needed, a web site could let its own name stand for 127.0.0.1 (DNS rebinding): in a browser of
+        this machine, its pages could then read every response.
+        """
+        return bool(self.keys) or names_loopback(connection.headers.get("host"))
 
     def identify(self, secret: str, scope: Scope) -> ApiKey | None:
         """The key that a client has sent; None if there are none. Raises HTTPException 401 or 403."""

@@ -99,7 +99,7 @@ class Live:
     @api.websocket("/stream")
     async def stream(self, socket: WebSocket) -> None:
         """Answer frames until the client goes away, or breaks a rule."""
-        if not same_origin(socket):
+        if not (same_origin(socket) and self.gate.is_addressed(socket)):
             await socket.close(status.WS_1008_POLICY_VIOLATION)  # before it is accepted: HTTP 403
             return
         await socket.accept()

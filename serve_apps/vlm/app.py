@@ -38,7 +38,7 @@ CHAT_BODY = {"requestBody": {"required": True, "content": _JSON}}
 """FastAPI can't derive it: `parse_chat` reads the body, within the limits."""
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    code: {"model": ChatErrorResponse} for code in (400, 401, 403, 404, 408, 413, 422, 429, 503)
+    code: {"model": ChatErrorResponse} for code in (400, 401, 403, 404, 408, 413, 421, 422, 429, 503)
 }
 
 api = new_api("Ferry: vision-language models", "Questions about faces, in the form of OpenAI's chat API")
@@ -70,7 +70,7 @@ class VlmIngress:
         await anext(outputs, None)  # the end: the engine has a place for another request
         return Response(first, media_type="application/json")
 
-    @api.get("/v1/models", responses={code: ERRORS[code] for code in (401, 403, 429)})
+    @api.get("/v1/models", responses={code: ERRORS[code] for code in (401, 403, 421, 429)})
     async def models(self, request: Request) -> ChatModelList:
         """List the model and its adapters."""
         self.gate.admit(request, "metadata")

@@ -128,7 +128,9 @@ def haproxies(process: subprocess.Popen[str]) -> set[psutil.Process]:
 
 def go_away(port: int) -> None:
     """Send a part of a request, and close the connection."""
-    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 9000000\r\n\r\n"
+    head = (
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 9000000\r\n\r\n"
+    )
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(head + bytes(1_000_000))
 

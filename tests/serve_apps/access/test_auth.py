@@ -60,6 +60,32 @@ def test_a_known_key_is_required() -> None:
     Gate([]).admit(request(None), "predict")
 
 
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        (b"127.0.0.1:8000", True),
+        (b"localhost", True),
+        (b"[::1]:8000", True),
+        (b"evil.example:8000", False),
+        (b"localhost.evil.example", False),
+        (b"127.0.0.1.evil.example", False),
+        (b"192.168.1.5", False),
+        (b"[", False),
+        (b"", False),
+    ],
+)
+def test_without_a_key_no_other_name_may_stand_for_this_machine(host: bytes, own: bool) -> None:
+    """Else a page of evil.example whose name resolves to 127.0.0.1 could read every response."""
+    named = Request({"type": "http", "headers": [(b"host", host), (b"authorization", b"Bearer secret")]})
+    Gate([key("kiosk", "secret", ["predict"])]).admit(named, "predict")
+    if own:
+        Gate([]).admit(named, "predict")
+    else:
+        with pytest.raises(HTTPException) as refused:
+            Gate([]).admit(named, "predict")
+        assert refused.value.status_code == 421
+
+
 def test_a_key_is_for_its_scopes_only() -> None:
     gate = Gate([key("kiosk", "secret", ["predict", "metadata"])])
     gate.admit(request("Bearer secret"), "metadata")

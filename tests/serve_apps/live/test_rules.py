@@ -47,6 +47,19 @@ def test_only_the_servers_own_page_may_connect(origin: bytes, allowed: bool) -> 
     assert same_origin(opened({}, host=b"faces.example:8000", origin=origin)) is allowed
 
 
+def test_without_a_key_no_other_name_may_stand_for_this_machine() -> None:
+    sent: list[dict[str, object]] = []
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    socket = opened({}, host=b"evil.example:8000", origin=b"http://evil.example:8000")
+    socket._send = send  # type: ignore[assignment]
+    live = SimpleNamespace(config=LiveConfig(max_connections=1), connections=0, gate=Gate([]))
+    asyncio.run(Live.func_or_class.stream(live, socket))  # type: ignore[attr-defined]
+    assert [message["type"] for message in sent] == ["websocket.close"]
+
+
 @pytest.mark.parametrize(
     ("message", "allowed"),
     [
