@@ -62,10 +62,14 @@ def start(config: StartConfig) -> str:
         process = subprocess.Popen(
             command(config), env=node_environment(config), stdout=output, stderr=output, start_new_session=True
         )
-    _wait(config, process, log)
     url = f"http://{config.host}:{config.dashboard_port}"
-    record = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), "dashboard": url}
-    (STATE / "cluster.json").write_text(json.dumps(record))
+    try:
+        record = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), "dashboard": url}
+        (STATE / "cluster.json").write_text(json.dumps(record))  # first, so that `stop` finds it in any case
+        _wait(config, process, log)
+    except BaseException:  # Ctrl-C too
+        process.terminate()
+        raise
     if config.join:
         return f"Joined {config.join}. `fer cluster stop` leaves it again."
     return (
@@ -151,11 +155,10 @@ def _running() -> psutil.Process | None:
 
 
 def _wait(config: StartConfig, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until the dashboard of a head answers, or a worker says that it has joined."""
+    """Wait until the dashboard of a head answers, or a worker says that it has joined. Raises UserError if not."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         if process.poll() is not None or time.monotonic() > deadline:
-            process.terminate()
             lines = [line for line in log.read_text().splitlines() if line.strip()]
             raise UserError(f"Ray did not start: {lines[-1].strip() if lines else 'no output'} (its output: {log})")
         if config.join and "Ray runtime started" in log.read_text():
