@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.serve import import_serve
-from jobs.serve import start, wait_and_stop
+from jobs.serve import started, wait
 from serve_apps.options import DynamicsServeConfig as Config
 
 
@@ -14,10 +14,10 @@ def main(config: Config) -> None:
     from serve_apps.dynamics.app import build_app
 
     apps = [App("dynamics", "/", build_app, ready_args(config))]
-    url = start(apps, config)
     example = "-F video=@smile.mp4" if config.landmarker else "-H 'Content-Type: application/json' -d @frame.json"
-    print(f"Try: curl {example} {url}/v1/dynamics")
-    wait_and_stop(url, apps)
+    with started(apps, config) as url:
+        print(f"Try: curl {example} {url}/v1/dynamics")
+        wait(url)
 
 
 if __name__ == "__main__":

@@ -23,32 +23,11 @@ ROUTES_SECONDS = 180
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
-def deploy(apps: Sequence[App], host: str, port: int, token: str | None) -> None:
-    """Deploy applications on the cluster's Serve, which is started if it does not run; return when they are ready.
+def start_serve(host: str, port: int, names: Sequence[str]) -> None:
+    """Start Serve for applications with these names, unless it runs on the cluster already.
 
-    Raises UserError if Serve listens on another address, or has an application of the same name.
+    Raises UserError if it listens on another address, or has an application of the same name.
     """
-    from ray import serve
-
-    start_serve(host, port)
-    taken = set(serve.status().applications) & {app.name for app in apps}
-    if taken:
-        raise UserError(f"the cluster serves an application {', '.join(sorted(taken))} already; stop it first")
-    serve.run_many(
-        [
-            serve.RunTarget(
-                app.build(app.args.model_copy(update={"token": app.args.token or token})),
-                name=app.name,
-                route_prefix=app.route_prefix,
-                logging_config=QUIET,
-            )
-            for app in apps
-        ]
-    )
-
-
-def start_serve(host: str, port: int) -> None:
-    """Start Serve, unless it runs on the cluster already. Raises UserError if it listens on another address."""
     from ray import serve
     from ray.serve.context import _get_global_client
 
@@ -64,6 +43,25 @@ def start_serve(host: str, port: int) -> None:
             f"Serve on this cluster listens on {address[0]} port {address[1]}; "
             f"use --host {address[0]} --port {address[1]}"
         )
+    if taken := set(serve.status().applications) & set(names):
+        raise UserError(f"the cluster serves an application {', '.join(sorted(taken))} already; stop it first")
+
+
+def deploy(apps: Sequence[App], token: str | None) -> None:
+    """Deploy applications on the cluster's Serve; return when they are ready."""
+    from ray import serve
+
+    serve.run_many(
+        [
+            serve.RunTarget(
+                app.build(app.args.model_copy(update={"token": app.args.token or token})),
+                name=app.name,
+                route_prefix=app.route_prefix,
+                logging_config=QUIET,
+            )
+            for app in apps
+        ]
+    )
 
 
 def wait_for_routes(url: str, routes: Sequence[str]) -> None:

@@ -22,7 +22,9 @@ from PIL import Image
 from cluster.ports import free_port
 from fer.errors import UserError
 from fer.options import parse
-from serve_apps.applications import chosen_apps
+from jobs.serve import start
+from serve_apps.applications import App, chosen_apps
+from serve_apps.live.options import LiveConfig
 from serve_apps.options import ServeConfig
 from serve_apps.server import use_certificate
 from tests.processes import environment, running
@@ -199,3 +201,31 @@ def test_a_serve_config_with_a_mistake_is_a_user_error(tmp_path: Path, text: str
 def test_an_application_that_lacks_something_is_a_user_error(options: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         chosen_apps(parse(ServeConfig, options, "serve"))
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "removes"),
+    [
+        ("start_serve", UserError("the cluster serves an application face already"), False),
+        ("deploy", KeyboardInterrupt(), True),
+        ("deploy", SystemExit(signal.SIGTERM), True),
+        ("deploy", RuntimeError("a replica could not start"), True),
+    ],
+)
+def test_a_start_that_fails_on_a_cluster_leaves_no_application(
+    step: str, error: BaseException, removes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    removed: list[App] = []
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr("cluster.local.connect", lambda **_: None)
+    monkeypatch.setattr("cluster.local.is_local", lambda: False)
+    monkeypatch.setattr("serve_apps.server.start_serve", lambda *_: None)
+    monkeypatch.setattr(f"serve_apps.server.{step}", fail)
+    monkeypatch.setattr("jobs.serve.remove", removed.extend)
+    apps = [App("face", "/", lambda args: None, LiveConfig())]  # type: ignore[arg-type, list-item, return-value]
+    with pytest.raises(type(error)):
+        start(apps, ServeConfig())
+    assert removed == (apps if removes else [])
