@@ -52,7 +52,7 @@ class Classifier(ReportingReplica):
         others = {name: each for name, each in by_name(config.models).items() if name != name_of(config.model)}
         self.named = NamedModels(others, config.max_loaded_models, config, load)
         self.detector = open_detector(config)
-        self.observer = Observer()
+        self.observer = Observer(max_asking=config.max_batch_size)  # half of the replica's slots
         self.predict_batch.set_max_batch_size(config.max_batch_size)  # type: ignore[attr-defined]
         self.predict_batch.set_batch_wait_timeout_s(config.batch_wait_ms / 1000)  # type: ignore[attr-defined]
 

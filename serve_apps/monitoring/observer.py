@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from fastapi import HTTPException
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from serve_apps.classifier.challenger import agreement
@@ -17,7 +21,10 @@ from serve_apps.monitoring.metrics import ClassifierMetrics
 from serve_apps.monitoring.observations import Labelled, Observations, Response
 from serve_apps.monitoring.snapshot import Served
 from serve_apps.reloadable_model import LoadedModel
+from serve_apps.responses import RETRY_AFTER_SECONDS
 from serve_apps.schema import Role
+
+log = logging.getLogger("ray.serve")
 
 DRIFT_SECONDS = 10
 """Between two updates of the gauges of drift; Ray exports metrics about as often."""
@@ -26,9 +33,10 @@ COLLECT_SECONDS = 10
 
 
 class Observer:
-    """Metrics and observations of one replica."""
+    """Metrics and observations of one replica, which asks all of them ``max_asking`` times at once at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_asking: int) -> None:
+        self.max_asking, self.asking = max_asking, 0
         self.metrics, self.observations = ClassifierMetrics(), Observations()
         self.handle: DeploymentHandle[Any] | None = None
         self.gauges_set: set[Served] = set()
@@ -72,11 +80,25 @@ class Observer:
         self.gauges_set = set(windows)
 
     async def ask_replicas(self, method: str, *arguments: object) -> list[Any]:
-        """What a method of every replica of this deployment, this one included, returns."""
-        if self.handle is None:
-            context = serve.get_replica_context()
-            self.handle = await asyncio.to_thread(serve.get_deployment_handle, context.deployment, context.app_name)
-        return await self.handle.broadcast(method, *arguments).results_async(timeout_s=COLLECT_SECONDS)
+        """What a method of every replica of this deployment, this one included, returns.
+
+        Raises HTTPException 503 if too many requests want that at a time, or if a replica does not answer.
+        """
+        retry = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        # Each holds one of this replica's slots, and its question needs another one: without any left, all would wait.
+        if self.asking >= self.max_asking:
+            raise HTTPException(503, "the replica makes other reports; try again", retry)
+        self.asking += 1
+        try:
+            if self.handle is None:
+                context = serve.get_replica_context()
+                self.handle = await asyncio.to_thread(serve.get_deployment_handle, context.deployment, context.app_name)
+            return await self.handle.broadcast(method, *arguments).results_async(timeout_s=COLLECT_SECONDS)
+        except (TimeoutError, RayError, RayServeException) as error:
+            log.warning("could not ask every replica: %s", error)
+            raise HTTPException(503, "a replica does not answer; try again", retry) from None
+        finally:
+            self.asking -= 1
 
 
 def served_as(model: LoadedModel[Any, Any], role: Role) -> Served:
