@@ -52,6 +52,8 @@ def serve_settings() -> dict[str, str]:
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(HAPROXY),
         "FERRY_HAPROXY": str(Path(package.origin).with_name("bin") / "haproxy"),
         "SERVE_SOCKET_REUSE_PORT_ENABLED": "1",  # for the second HAProxy
+        # Replicas take the client's address from HAProxy on another node too. It decides only which version answers.
+        "FORWARDED_ALLOW_IPS": "*",
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",  # a client that takes nothing for so long; by default an hour
         # A request of up to this size is sent to another replica if its own one dies.
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(RETRIED_BYTES),
