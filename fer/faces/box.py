@@ -56,9 +56,14 @@ def crop(image: np.ndarray, box: FaceBox, margin: float, align: bool = False) ->
     side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
     x, y = (round(middle - side / 2) for middle in box.centre)
     if align and box.landmarks is not None:
-        rotation = cv2.getRotationMatrix2D(box.centre, eye_angle(box.landmarks), 1.0)
-        to_crop = rotation - np.array([[0.0, 0.0, x], [0.0, 0.0, y]])
-        return cv2.warpAffine(image, to_crop, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        # Only what is near, as OpenCV rotates no image of 32,767 pixels across. The crop's corners do not leave it.
+        (across, down), reach = (int(middle) for middle in box.centre), side + 2
+        left, top = max(0, across - reach), max(0, down - reach)
+        near = image[top : down + reach, left : across + reach]
+        centre = box.centre[0] - left, box.centre[1] - top
+        rotation = cv2.getRotationMatrix2D(centre, eye_angle(box.landmarks), 1.0)
+        to_crop = rotation - np.array([[0.0, 0.0, x - left], [0.0, 0.0, y - top]])
+        return cv2.warpAffine(near, to_crop, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     columns = np.clip(np.arange(x, x + side), 0, image.shape[1] - 1)
     rows = np.clip(np.arange(y, y + side), 0, image.shape[0] - 1)
     return image[rows[:, None], columns]

@@ -62,6 +62,34 @@ def test_align_levels_the_eyes(tilt: float) -> None:
         assert (xs.mean(), ys.mean()) == pytest.approx(expected, abs=1.5)
 
 
+def turned(box: FaceBox, angle: float) -> FaceBox:
+    """The box, with eyes that are ``angle`` radians from level."""
+    across = np.array([np.cos(angle), np.sin(angle)])
+    return replace(box, landmarks=np.array([box.centre - 10 * across, box.centre + 10 * across] + [box.centre] * 3))
+
+
+@given(
+    st.builds(FaceBox, x=st.floats(0, 150), y=st.floats(0, 80), width=st.floats(1, 50), height=st.floats(1, 40)),
+    st.floats(-3.14, 3.14),
+    st.floats(0, 1),
+)
+def test_align_is_a_rotation_of_the_whole_image(box: FaceBox, angle: float, margin: float) -> None:
+    image = cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8), (200, 120))
+    box = turned(box, angle)
+    aligned = crop(image, box, margin, align=True)
+    rotation = cv2.getRotationMatrix2D(box.centre, eye_angle(box.landmarks), 1.0)  # type: ignore[arg-type]
+    rotation[:, 2] -= [round(middle - len(aligned) / 2) for middle in box.centre]
+    whole = cv2.warpAffine(image, rotation, aligned.shape[:2], borderMode=cv2.BORDER_REPLICATE)
+    assert cv2.absdiff(aligned, whole).max() <= 1
+
+
+def test_a_face_in_an_image_that_is_too_wide_for_opencv_is_aligned() -> None:
+    image = np.tile(np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8), (1, 330, 1))
+    boxes = [turned(FaceBox(x, 20, 40, 40), 0.3) for x in (30, 32_030)]  # where the image is the same
+    first, second = (crop(image, box, 0.1, align=True) for box in boxes)
+    assert cv2.absdiff(first, second).max() <= 1
+
+
 def test_align_without_landmarks_changes_nothing() -> None:
     image = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
     box = FaceBox(2, 2, 5, 5)
