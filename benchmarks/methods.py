@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, dict[str, Any]] = {
     "recipe": {},
+    "a deep stem": {"model_kwargs": {"stem_type": "deep", "stem_width": 16}},
     "--ema 0.999": {"ema": 0.999},
     "--mixup 0.2": {"mixup": 0.2},
     "--loss focal": {"loss": "focal"},
@@ -120,6 +121,7 @@ def run(
     cost = relative_cost(config_of(options, chosen, seed, 2), config_of(options, {}, seed, 2), parts["few"], others)
     images = options.epochs * parts["all"].split("train").rows / cost
     epochs = max(1, round(images / dataset.split("train").rows))
+    print(f"{name}: an image takes {cost:.2f} times the recipe's CPU time; {epochs} epochs", flush=True)
     started = time.process_time()
     with in_process():
         trainer = make_trainer(config_of(options, chosen, seed, epochs), dataset, lambda *_, **__: None, **others)
