@@ -87,11 +87,8 @@ def test_finished_shards_are_kept(
     assert not (tmp_path / "shards/unfinished").exists()
 
 
-@pytest.mark.parametrize("damaged", ["train-00000.json", "plan.json"])
-def test_an_incomplete_record_or_plan_counts_as_absent(
-    many_shards: Path, prepare_options: MakeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
-) -> None:
-    whole = prepare(prepare_options(many_shards, shard_mb=1, out=f"{tmp_path}/whole"))
+def interrupt_at_the_end(options: PrepareOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepare, and be stopped when all shards are written and the manifest is not."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -99,7 +96,15 @@ def test_an_incomplete_record_or_plan_counts_as_absent(
     with monkeypatch.context() as patch:
         patch.setattr(prepare_module, "_manifest", stop)
         with pytest.raises(KeyboardInterrupt):
-            prepare(prepare_options(many_shards, shard_mb=1))
+            prepare(options)
+
+
+@pytest.mark.parametrize("damaged", ["train-00000.json", "plan.json"])
+def test_an_incomplete_record_or_plan_counts_as_absent(
+    many_shards: Path, prepare_options: MakeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    whole = prepare(prepare_options(many_shards, shard_mb=1, out=f"{tmp_path}/whole"))
+    interrupt_at_the_end(prepare_options(many_shards, shard_mb=1), monkeypatch)
     (tmp_path / "shards/unfinished" / damaged).write_bytes(b"")
     assert hashes(prepare(prepare_options(many_shards, shard_mb=1))) == hashes(whole)
 
@@ -137,13 +142,7 @@ def test_an_empty_manifest_can_be_overwritten(faces: Path, prepare_options: Make
 def test_other_data_does_not_continue_an_interrupted_run(
     many_shards: Path, prepare_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "_manifest", stop)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(prepare_options(many_shards, shard_mb=1))
+    interrupt_at_the_end(prepare_options(many_shards, shard_mb=1), monkeypatch)
     (many_shards / "happy/00.png").unlink()
     dataset = prepare(prepare_options(many_shards, shard_mb=1))
     assert dataset.manifest.counts.total() == 49
