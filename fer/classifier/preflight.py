@@ -32,8 +32,10 @@ def has_dropout(model: FaceModel) -> bool:
     return any(rate > 0 for rate in rates)
 
 
-def check_checkpoint(config: TrainConfig, spec: ModelSpec, model: FaceModel) -> None:
-    """Raise UserError if ``--resume`` has other labels or another network, or leaves nothing to train."""
+def check_checkpoint(
+    config: TrainConfig, spec: ModelSpec, model: FaceModel, optimizer: torch.optim.Optimizer
+) -> None:
+    """Raise UserError if ``--resume`` has other labels, another network or optimizer, or leaves nothing to train."""
     check_resume(config)
     if not config.resume:
         return
@@ -44,6 +46,11 @@ def check_checkpoint(config: TrainConfig, spec: ModelSpec, model: FaceModel) -> 
     if config.patience and state.epochs_since_best >= config.patience:
         raise UserError(
             f"{name} stopped early, after {state.epochs_since_best} epochs without a better score: raise --patience"
+        )
+    if state.optimizer not in ("", type(optimizer).__name__):
+        raise UserError(
+            f"{name} has the state of the optimizer {state.optimizer}, which --opt {config.opt} can't continue: use the "
+            "--opt that it was trained with"
         )
     weights, saved = load_folder(folder, ModelSpec, "cpu")
     if saved.labels != spec.labels:
@@ -67,7 +74,8 @@ def preflight_check(
     """The new model. Raises UserError if it can't be built, or the data does not have what training needs."""
     build_loss(config)
     model = build_model(spec, config.starts_pretrained)
-    LRSchedule(config, build_optimizer(config, model), steps_per_epoch=1)
+    optimizer = build_optimizer(config, model)
+    LRSchedule(config, optimizer, steps_per_epoch=1)
     model.eval()
     with torch.inference_mode():
         try:
@@ -116,5 +124,5 @@ def preflight_check(
         )
     if config.soft_labels and not dataset.split("train").with_votes:
         raise UserError(f"--soft-labels: {dataset.root} has no annotators' votes; leave out --soft-labels")
-    check_checkpoint(config, spec, model)
+    check_checkpoint(config, spec, model, optimizer)
     return model

@@ -54,12 +54,9 @@ class FileList(Mapping[str, int]):
 def list_files(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[tuple[str, int]]:
     """Path, relative to ``root``, and size of every file below it; never more than one folder or page in memory."""
     if isinstance(fs, LocalFileSystem):
-        for folder, folders, names in os.walk(root, followlinks=True):
-            folders[:] = [name for name in folders if not _is_loop(os.path.join(folder, name))]
-            for name in names:
-                with suppress(FileNotFoundError):  # a link to nowhere, or a file that was just removed
-                    path = os.path.join(folder, name)
-                    yield os.path.relpath(path, root).replace(os.sep, "/"), os.stat(path).st_size
+        for path in walk(root):
+            with suppress(FileNotFoundError):  # a link to nowhere, or a file that was just removed
+                yield os.path.relpath(path, root).replace(os.sep, "/"), os.stat(path).st_size
     elif "s3" in fs.protocol:  # a page of keys at a time; its own `walk` keeps whole folders in memory
         bucket, _, key = root.partition("/")
         page: dict[str, Any] = {"NextContinuationToken": None}
@@ -73,6 +70,13 @@ def list_files(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[tuple[str, 
         for folder, _, files in fs.walk(root, detail=True):
             for name, info in files.items():
                 yield f"{folder}/{name}".removeprefix(root).lstrip("/"), info["size"] or 0
+
+
+def walk(root: str) -> Iterator[str]:
+    """Path of every file below a local folder, in folders that are links too."""
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not _is_loop(os.path.join(folder, name))]
+        yield from (os.path.join(folder, name) for name in names)
 
 
 def _is_loop(folder: str) -> bool:

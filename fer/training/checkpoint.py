@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,8 @@ class TrainerState:
     """Batches that each worker has consumed since the start."""
     world_size: int = 0
     """Workers of the run."""
+    optimizer: str = ""
+    """Class of the optimizer whose moments are beside this, such as AdamW; empty: not known."""
     best_score: float | None = None
     """Best validation score so far."""
     epochs_since_best: int = 0
@@ -77,10 +79,11 @@ class TrainerState:
             self.world_size = workers
 
 
-def save_checkpoint(folder: Path, state: TrainerState, **parts: Any) -> None:
-    """Write the state, and the ``state_dict`` of each part (optimizer, ...), into a checkpoint folder."""
-    write_state(folder, state)
-    torch.save({name: part.state_dict() for name, part in parts.items()}, folder / OPTIMIZER)
+def save_checkpoint(folder: Path, state: TrainerState, optimizer: torch.optim.Optimizer, **parts: Any) -> None:
+    """Write the state, and the ``state_dict`` of the optimizer and of each part, into a checkpoint folder."""
+    write_state(folder, replace(state, optimizer=type(optimizer).__name__))
+    saved = {name: part.state_dict() for name, part in {"optimizer": optimizer, **parts}.items()}
+    torch.save(saved, folder / OPTIMIZER)
 
 
 def load_checkpoint(folder: Path, device: torch.device, optimizer: torch.optim.Optimizer, **parts: Any) -> TrainerState:

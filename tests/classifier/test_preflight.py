@@ -72,6 +72,7 @@ def test_invalid_configs_are_refused(small_shards: Path, options: dict[str, Any]
         (TrainerState(epoch=3), {}, {"epochs": 3}, "has been trained for 3 epochs: use a larger --epochs than 3"),
         (TrainerState(epoch=9, epochs_since_best=2), {}, {"patience": 2}, "stopped early, .* raise --patience"),
         (TrainerState(), {"fear": "contempt"}, {}, "has the labels anger, disgust, contempt, .*: use data with"),
+        (TrainerState(optimizer="SGD"), {}, {}, "state of the optimizer SGD, which --opt adamw can't continue"),
         (TrainerState(), {}, {"in_chans": 1}, r"another network \(--in-chans 3 is now 1\): use the options"),
         (None, {}, {}, "is not a checkpoint: it has no trainer_state.json"),
     ],
@@ -91,7 +92,7 @@ def test_a_checkpoint_that_training_can_not_go_on_from_is_refused(
 
 
 def test_training_can_go_on_for_more_epochs_and_with_other_dropout(small_shards: Path, tmp_path: Path) -> None:
-    checkpoint = save_checkpoint(small_shards, tmp_path / "checkpoint", TrainerState(epoch=3, epochs_since_best=2))
+    checkpoint = save_checkpoint(small_shards, tmp_path / "checkpoint", TrainerState(epoch=3, epochs_since_best=2, optimizer="AdamW"))
     run_check(small_shards, resume=str(checkpoint), epochs=4, patience=3, model_kwargs={"drop_rate": 0.1})
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fer.errors import UserError
-from fer.training.checkpoint import TrainerState, load_checkpoint, save_checkpoint
+from fer.training.checkpoint import TrainerState, load_checkpoint, read_state, save_checkpoint
 from fer.training.optim import LRSchedule, build_optimizer
 from fer.training.options import OptimizerOptions
 
@@ -58,6 +58,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, options:
     assert stopped.run(17) == rates[:17]
     stopped.save(tmp_path)
     resumed.load(tmp_path)
+    assert read_state(tmp_path).optimizer == type(stopped.optimizer).__name__
     assert resumed.run(40) == rates[17:]
     assert torch.equal(resumed.model.weight, undisturbed.model.weight)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from fer.classifier.predict.options import PredictConfig
 from fer.classifier.predict.rows import NO_FACE, PredictionRow
-from fer.data.file_list import list_files, printable
+from fer.data.file_list import list_files, printable, walk
 from fer.data.filesystem import read_limited
 from fer.data.images import MAX_BYTES, decode_untrusted, is_image
 from fer.data.video import count_frames, is_video, show_progress, video_frames
@@ -177,5 +177,5 @@ def _list_uri(location: str) -> list[str]:
 
 
 def _list_folder(folder: Path) -> list[str]:
-    files = sorted(path for path in folder.rglob("*") if not path.is_dir() and not path.name.startswith("."))
+    files = sorted(path for path in map(Path, walk(str(folder))) if not path.name.startswith("."))
     return [str(path) for path in files if is_image(str(path)) or is_video(path)] or [str(folder)]

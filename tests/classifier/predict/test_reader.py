@@ -18,6 +18,15 @@ def test_folders_and_globs_are_expanded_without_duplicates(images: Path, video: 
     assert find_files([str(images / "notes.txt")]) == [str(images / "notes.txt")]
 
 
+def test_folders_that_are_links_are_entered_and_links_to_nowhere_are_rows(images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "links"
+    folder.mkdir()
+    (folder / "linked").symlink_to(images / "sub")
+    (folder / "loop").symlink_to(folder)
+    (folder / "nowhere.png").symlink_to(tmp_path / "nothing")
+    assert find_files([str(folder)]) == [str(folder / "linked/d.png"), str(folder / "nowhere.png")]
+
+
 def test_a_file_name_that_looks_like_a_pattern_is_a_file(images: Path) -> None:
     odd = images / "x[1].png"
     odd.write_bytes((images / "a.png").read_bytes())
