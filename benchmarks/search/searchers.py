@@ -68,6 +68,7 @@ STAGED = {
     "TPE, ASHA from stage 2b": Searcher(tpe, "asha", 3),
     "BOHB": Searcher(tpe, "hyperband", stopped_as=PRUNED),
     "GP": Searcher(gp),
+    "GP, ASHA from stage 2b": Searcher(gp, "asha", 3),
 }
 """For a training in stages. ASHA's rungs are at the ends of stages."""
 TWO_OBJECTIVES = {

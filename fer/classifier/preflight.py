@@ -32,9 +32,7 @@ def has_dropout(model: FaceModel) -> bool:
     return any(rate > 0 for rate in rates)
 
 
-def check_checkpoint(
-    config: TrainConfig, spec: ModelSpec, model: FaceModel, optimizer: torch.optim.Optimizer
-) -> None:
+def check_checkpoint(config: TrainConfig, spec: ModelSpec, model: FaceModel, optimizer: torch.optim.Optimizer) -> None:
     """Raise UserError if ``--resume`` has other labels, another network or optimizer, or leaves nothing to train."""
     check_resume(config)
     if not config.resume:
@@ -49,8 +47,8 @@ def check_checkpoint(
         )
     if state.optimizer not in ("", type(optimizer).__name__):
         raise UserError(
-            f"{name} has the state of the optimizer {state.optimizer}, which --opt {config.opt} can't continue: use the "
-            "--opt that it was trained with"
+            f"{name} has the state of the optimizer {state.optimizer}, which --opt {config.opt} can't continue: use "
+            "the --opt that it was trained with"
         )
     weights, saved = load_folder(folder, ModelSpec, "cpu")
     if saved.labels != spec.labels:

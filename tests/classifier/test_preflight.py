@@ -92,7 +92,8 @@ def test_a_checkpoint_that_training_can_not_go_on_from_is_refused(
 
 
 def test_training_can_go_on_for_more_epochs_and_with_other_dropout(small_shards: Path, tmp_path: Path) -> None:
-    checkpoint = save_checkpoint(small_shards, tmp_path / "checkpoint", TrainerState(epoch=3, epochs_since_best=2, optimizer="AdamW"))
+    state = TrainerState(epoch=3, epochs_since_best=2, optimizer="AdamW")
+    checkpoint = save_checkpoint(small_shards, tmp_path / "checkpoint", state)
     run_check(small_shards, resume=str(checkpoint), epochs=4, patience=3, model_kwargs={"drop_rate": 0.1})
 
 
