@@ -10,13 +10,13 @@ import pytest
 SCRIPT = """
 import resource, sys
 import torch
-from fer.training.allocator import reuse_freed_memory
+from fer.training.worker import prepare_device
 
 def step():
     return sum(float(torch.ones(10_000_000)[0]) for _ in range(3))  # 40 MB each
 
 if sys.argv[1] == "reuse":
-    reuse_freed_memory()
+    prepare_device(torch.device("cpu"))
 step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
