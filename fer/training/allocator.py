@@ -14,7 +14,8 @@ def reuse_freed_memory() -> None:
 
     Each training step on a CPU frees and allocates the same activations. By default, glibc gives blocks of their size
     back to the system, which clears every page before it is used again: a seventh of the step's time
-    (docs/performance.md, "Classifier"). The process then holds the most that it ever used until it ends.
+    (docs/performance.md, "Classifier"). The process then holds the most that it ever used until it ends; only on
+    threads other than the main one, where Ray runs a training function, glibc still gives back what is wholly free.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
