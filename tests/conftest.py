@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 # A worker's report waits for the next poll of its controller, which is a second away by default.
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
 # Ray gives workers a low priority: beside the other test processes, an engine would start for minutes.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ.update(RAY_worker_niceness="0")
+gc.set_threshold(10_000)  # as in Ray's workers (cluster/local.py): imports leave no garbage
 
 # The examples of every run are the same, however slow the machine is: a test fails because of a change, not by chance.
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -16,6 +16,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from jobs.commands import find_command, split_job
+from tests.processes import environment
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -141,17 +142,17 @@ def test_the_slurm_script_returns_the_exit_code_of_its_command(tmp_path: Path) -
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "FERRY_VENV": sys.prefix,
-        "FERRY_NODE_WAIT": "200",
-        "SLURM_JOB_ID": str(os.getpid()),  # Ray's port follows from it
-        "SLURM_JOB_NODELIST": "localhost",
-        "SLURM_NNODES": "1",
-        "SLURM_CPUS_ON_NODE": "2",
-    }
+    variables = environment(
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+        PYTHONPATH=str(ROOT),
+        FERRY_VENV=sys.prefix,
+        FERRY_NODE_WAIT="200",
+        SLURM_JOB_ID=str(os.getpid()),  # Ray's port follows from it
+        SLURM_JOB_NODELIST="localhost",
+        SLURM_NNODES="1",
+        SLURM_CPUS_ON_NODE="2",
+    )
     script = [*ISOLATED, str(CLUSTER / "slurm.sh"), "evaluate", "nonesuch", "--data", "none"]
-    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(script, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=400)
     assert done.returncode == 2, done.stdout + done.stderr
     assert not list(tmp_path.glob(".ferry-*"))

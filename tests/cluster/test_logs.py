@@ -1,6 +1,5 @@
 """Where the messages of Ray's libraries go, in the driver and in a worker process: file and console."""
 
-import os
 import re
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.logs import FILE_ONLY
-from tests.processes import running
+from tests.processes import environment, running
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = f"""
@@ -55,10 +54,9 @@ jobs.__main__.run_job("broken", [])
 
 @pytest.mark.slow
 def test_the_console_has_one_line_for_each_warning_that_matters_and_the_file_has_everything() -> None:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}  # not the tests' cluster
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     command = [sys.executable, "-c", PROGRAM]
-    with running(command, cwd=ROOT, env=env | {"PYTHONPATH": str(ROOT)}, **pipes) as process:
+    with running(command, cwd=ROOT, env=environment(PYTHONPATH=str(ROOT)), **pipes) as process:
         printed = []
         for line in process.stdout:
             printed.append(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from cluster import preflight
+from tests.processes import environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,10 +44,9 @@ refused(sys.argv[1])
 
 @pytest.mark.slow
 def test_a_storage_that_a_node_does_not_share_and_another_version_are_named(tmp_path: Path) -> None:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path)],
-        env=env | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     accepted, memory, version = done.stdout.splitlines()[-3:]

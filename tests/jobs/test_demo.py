@@ -1,7 +1,6 @@
 """The demo, run as a newcomer runs it, here with few faces and one epoch."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -9,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import environment
+
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "jobs", "demo", "--storage", "demo", "--faces-per-class", "20", "--epochs", "1"]
 
 
 @pytest.mark.slow
 def test_the_demo_runs_and_its_output_raises_no_alarm(tmp_path: Path) -> None:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}  # not the tests' cluster
-    env |= {"PYTHONPATH": str(ROOT), "RAY_DATA_STARVATION_WARNING_DELAY_S": "0"}  # warn at once, not after a minute
+    # It warns at once, not after a minute.
+    env = environment(PYTHONPATH=str(ROOT), RAY_DATA_STARVATION_WARNING_DELAY_S="0")
     # Ray's workers have another working directory: a relative path must be the same one for them.
     demo = subprocess.run(
         COMMAND, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=800
