@@ -16,7 +16,7 @@ COMMAND = [sys.executable, "-m", "jobs", "demo", "--storage", "demo", "--faces-p
 
 @pytest.mark.slow
 def test_the_demo_runs_and_its_output_raises_no_alarm(tmp_path: Path) -> None:
-    # It warns at once, not after a minute.
+    # Ray Data would warn of a wait for data after a minute; here it does at once.
     env = environment(PYTHONPATH=str(ROOT), RAY_DATA_STARVATION_WARNING_DELAY_S="0")
     # Ray's workers have another working directory: a relative path must be the same one for them.
     demo = subprocess.run(
