@@ -46,8 +46,8 @@ setup: .venv/ready-page ## Create .venv, install the locked environment and buil
 demo: .venv/ready-page ## Train, evaluate and serve a small model on rendered faces, and read a portrait
 	$(BIN)/fer demo
 
-test: .venv/ready-vlm .venv/ready-page ## Run the test suite, with the vision-language stack; FAULTS=1: and test-faults, in one run
-	$(PYTEST) $(if $(FAULTS),,-m "not faults")
+test: .venv/ready-vlm .venv/ready-page ## Run the test suite, with the vision-language stack
+	$(PYTEST) -m "not faults"
 
 test-faults: .venv/ready-vlm ## Kill processes, nodes and servers during runs, and compare with undisturbed runs
 	$(PYTEST) -m faults
