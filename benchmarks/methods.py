@@ -39,6 +39,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "--r-drop 1": {"r_drop": 1.0, "model_kwargs": {"drop_rate": 0.1}},
     "--sam 0.05": {"sam": 0.05},
     "--teacher (the recipe's result)": {"teacher": ["recipe"]},
+    "half the channels": {"model_kwargs": {"channels": [16, 32, 64, 128]}},
+    "half the channels, --prune the recipe's result": {
+        "model_kwargs": {"channels": [16, 32, 64, 128]},
+        "prune": "recipe",
+    },
     "a tenth of the labels": {"part": "tenth"},
     "a tenth, --ema 0.999": {"part": "tenth", "ema": 0.999},
     "a tenth, --unlabelled the rest": {"part": "tenth", "ema": 0.999, "unlabelled": "rest"},
@@ -113,10 +118,15 @@ def run(
     options: MethodsBenchmark, name: str, seed: int, parts: Mapping[str, ShardedDataset], out: Path
 ) -> dict[str, Any]:
     """Train with a method for the CPU time of the recipe's epochs, and evaluate."""
+    from fer.classifier.prune import start_pruned
+
     chosen = dict(METHODS[name])
     dataset = parts[chosen.pop("part", "all")]
     unlabelled = parts[chosen["unlabelled"]].root if "unlabelled" in chosen else None
-    teachers = [str(out / "models" / f"recipe-{seed}")] if "teacher" in chosen else []
+    result = str(out / "models" / f"recipe-{seed}")
+    teachers = [result] if "teacher" in chosen else []
+    if "prune" in chosen:
+        chosen["prune"] = result
     others = {"teachers": teachers, "unlabelled": unlabelled}
     cost = relative_cost(config_of(options, chosen, seed, 2), config_of(options, {}, seed, 2), parts["few"], others)
     images = options.epochs * parts["all"].split("train").rows / cost
@@ -124,7 +134,10 @@ def run(
     print(f"{name}: an image takes {cost:.2f} times the recipe's CPU time; {epochs} epochs", flush=True)
     started = time.process_time()
     with in_process():
-        trainer = make_trainer(config_of(options, chosen, seed, epochs), dataset, lambda *_, **__: None, **others)
+        config = config_of(options, chosen, seed, epochs)
+        trainer = make_trainer(config, dataset, lambda *_, **__: None, **others)
+        if config.prune:
+            start_pruned(trainer.model_state.raw, config)
         trainer.has_validation = False  # evaluated once, at the end
         trainer.fit()
         minutes = (time.process_time() - started) / 60

@@ -105,6 +105,11 @@ class MethodOptions(Options):
     teacher_weight: float = Field(
         0.5, ge=0, le=1, description="Weight of the teacher's probabilities; the rest is the labels'"
     )
+    prune: str | None = Field(
+        None,
+        description="Start from this model's strongest channels, as many as the network has: for its --backbone with "
+        """fewer, such as --model-kwargs '{"channels": [64, 64, 128, 256]}'; a folder, a run, or as for --teacher""",
+    )
     unlabelled: str | None = Field(
         None,
         description="Learn from these faces too, whose labels are not read (FixMatch): a folder or .zip of images, or "
@@ -150,6 +155,8 @@ class TrainConfig(
             raise ValueError("--teacher and --r-drop compare probabilities: use --head classification or both")
         if self.margin != "none" and self.teacher:
             raise ValueError("--teacher compares plain logits, which a --margin changes: leave one out")
+        if self.prune and self.starts_pretrained:
+            raise ValueError("--prune starts from a model's weights: leave out --pretrained and other weights")
         if self.unlabelled and not self.ema:
             raise ValueError("--unlabelled needs --ema, the moving average that labels the images: add --ema 0.999")
         if self.unlabelled and (self.margin != "none" or self.head != "classification" or self.r_drop):

@@ -12,6 +12,7 @@ from torch import nn
 from fer.classifier.losses import build_loss
 from fer.classifier.model import FaceModel, build_model
 from fer.classifier.options import TrainConfig
+from fer.classifier.prune import start_pruned
 from fer.classifier.spec import ModelSpec
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
@@ -69,7 +70,10 @@ def check_checkpoint(config: TrainConfig, spec: ModelSpec, model: FaceModel, opt
 def preflight_check(
     config: TrainConfig, spec: ModelSpec, dataset: ShardedDataset, unlabelled: ShardedDataset | None = None
 ) -> FaceModel:
-    """The new model. Raises UserError if it can't be built, or the data does not have what training needs."""
+    """The new model, with the weights that it starts from.
+
+    Raises UserError if it can't be built, or the data does not have what training needs.
+    """
     build_loss(config)
     model = build_model(spec, config.starts_pretrained)
     optimizer = build_optimizer(config, model)
@@ -123,4 +127,6 @@ def preflight_check(
     if config.soft_labels and not dataset.split("train").with_votes:
         raise UserError(f"--soft-labels: {dataset.root} has no annotators' votes; leave out --soft-labels")
     check_checkpoint(config, spec, model, optimizer)
+    if config.prune:
+        start_pruned(model, config)
     return model
