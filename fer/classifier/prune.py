@@ -52,7 +52,7 @@ def strongest_channels(wide: nn.Module, narrow: nn.Module, images: Tensor) -> di
     for group in graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]):
         layer = group[0].dep.target.module
         norms = squared_norms(group)
-        excess = len(norms) - len(narrow.get_submodule(names[layer]).weight)
+        excess = len(norms) - len(narrow.get_parameter(f"{names[layer]}.weight"))
         if excess > 0:
             group.prune(norms.argsort()[:excess].tolist())
     for name, tensor in narrow.state_dict().items():
