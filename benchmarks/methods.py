@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from fer.classifier.options import TrainConfig
     from fer.data.manifest import ShardedDataset
 
+HALF = {"channels": [16, 32, 64, 128]}
+
 METHODS: dict[str, dict[str, Any]] = {
     "recipe": {},
     "a deep stem": {"model_kwargs": {"stem_type": "deep", "stem_width": 16}},
@@ -39,16 +41,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "--r-drop 1": {"r_drop": 1.0, "model_kwargs": {"drop_rate": 0.1}},
     "--sam 0.05": {"sam": 0.05},
     "--teacher (the recipe's result)": {"teacher": ["recipe"]},
-    "half the channels": {"model_kwargs": {"channels": [16, 32, 64, 128]}},
-    "half the channels, --prune the recipe's result": {
-        "model_kwargs": {"channels": [16, 32, 64, 128]},
-        "prune": "recipe",
-    },
+    "half the channels": {"model_kwargs": HALF},
+    "half the channels, --prune the recipe's result": {"model_kwargs": HALF, "prune": "recipe"},
     "a tenth of the labels": {"part": "tenth"},
     "a tenth, --ema 0.999": {"part": "tenth", "ema": 0.999},
     "a tenth, --unlabelled the rest": {"part": "tenth", "ema": 0.999, "unlabelled": "rest"},
 }
-"""Options of each. ``part`` is a key of `prepare_parts`, as is ``unlabelled``."""
+"""Options of each. ``part`` and ``unlabelled`` are keys of `prepare_parts`; ``teacher`` and ``prune``: the recipe's."""
 
 CALIBRATION_BATCHES = 12
 

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import timm
 import torch
+from ray import ObjectRef
 from torch import nn
 
 from fer.classifier.model import load_model, new_spec
 from fer.classifier.options import TrainConfig
 from fer.classifier.preflight import preflight_check
+from fer.classifier.pretrained import fetch_pretrained, share_pretrained
 from fer.classifier.prune import strongest_channels
 from fer.data.manifest import ShardedDataset
 from fer.errors import UserError
@@ -61,22 +63,27 @@ def test_channels_without_weights_go_and_the_network_computes_the_same(
     assert not recwarn.list
 
 
-def test_training_starts_from_the_strongest_channels(
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_every_worker_starts_from_the_strongest_channels(
     make_classifier: Callable[..., Path], small_shards: Path, tmp_path: Path
 ) -> None:
     network = {"backbone": "resnet18", "img_size": 32, "in_chans": 1}
     folder = make_classifier(tmp_path / "wide", model_kwargs={"channels": [16, 16, 32, 32]}, **network)
     dataset = ShardedDataset(str(small_shards))
 
-    def start(**options: Any) -> nn.Module:
+    def start(**options: Any) -> tuple[nn.Module, ObjectRef | None]:
         config = TrainConfig(data=str(small_shards), batch_size=16, prune=str(folder), **network | options)
-        return preflight_check(config, new_spec(config, dataset.manifest.space), dataset).backbone
+        model = preflight_check(config, new_spec(config, dataset.manifest.space), dataset)
+        return model.backbone, share_pretrained(config, model)
 
     narrow = {"channels": [8, 16, 16, 32]}
-    started = start(model_kwargs=narrow)
-    trained = load_model(folder)[0].backbone
-    expected = strongest_channels(trained, started, torch.zeros(1, 1, 32, 32))
-    for name, tensor in started.state_dict().items():
+    started, shared = start(model_kwargs=narrow)
+    assert shared is not None
+    expected = strongest_channels(load_model(folder)[0].backbone, started, torch.zeros(1, 1, 32, 32))
+    found = fetch_pretrained(shared)
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
         assert torch.equal(tensor, expected[name]), name
     for options, problem in (
         ({"model_kwargs": {"channels": [64, 16, 32, 32]}}, "only one of them has layer1.0.downsample"),
