@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.optim import muon
 from torch import nn
 
 from fer.errors import UserError
@@ -132,3 +133,21 @@ def test_a_fused_step_is_the_optimizers_step(name: str) -> None:
         training.run(5)
         weights.append(training.model.weight.detach().clone())
     torch.testing.assert_close(*weights)
+
+
+@pytest.mark.parametrize("shape", [(8, 6), (6, 4, 3, 3)])
+def test_muon_takes_steps_in_float32_on_cpus(shape: tuple[int, ...]) -> None:
+    """Newton-Schulz in float64 (Jordan et al. 2024) gives the first step: its scale is that of Liu et al. 2025."""
+    layer = nn.Linear(6, 8, bias=False) if len(shape) == 2 else nn.Conv2d(4, 6, 3, bias=False)
+    before = layer.weight.detach().clone()
+    optimizer = build_optimizer(OptimizerOptions(opt="muon", lr=0.1, weight_decay=0), layer)
+    layer.weight.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    gradient = layer.weight.grad.double().flatten(1)
+    optimizer.step()
+
+    x = gradient / gradient.norm()
+    for a, b, c in muon._COEFFICIENTS["quintic"]:
+        product = x @ x.T
+        x = a * x + (b * product + c * product @ product) @ x
+    step = 0.1 * 0.2 * max(x.shape) ** 0.5 * x
+    torch.testing.assert_close((before - layer.weight).double().flatten(1), step, rtol=1e-4, atol=1e-5)
