@@ -33,6 +33,7 @@ HALF = {"channels": [16, 32, 64, 128]}
 METHODS: dict[str, dict[str, Any]] = {
     "recipe": {},
     "a deep stem": {"model_kwargs": {"stem_type": "deep", "stem_width": 16}},
+    "--opt muon --batch-size 256 --lr 0.004": {"opt": "muon", "batch_size": 256, "lr": 4e-3},
     "--ema 0.999": {"ema": 0.999},
     "--mixup 0.2": {"mixup": 0.2},
     "--loss focal": {"loss": "focal"},

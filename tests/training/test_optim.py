@@ -24,7 +24,7 @@ class Training:
     def __init__(self, **options: Any) -> None:
         config = OptimizerOptions(**{"epochs": 4, "lr": 0.1, "weight_decay": 0.01, **options})
         torch.manual_seed(0)
-        self.model = nn.Linear(3, 2)
+        self.model = nn.Linear(6, 4)  # Muon leaves smaller matrices to AdamW
         self.optimizer = build_optimizer(config, self.model)
         self.schedule = LRSchedule(config, self.optimizer, STEPS_PER_EPOCH)
         self.steps = 0
@@ -35,7 +35,7 @@ class Training:
         while self.steps < until:
             rates.append(self.optimizer.param_groups[0]["lr"])
             torch.manual_seed(self.steps)
-            self.model(torch.randn(5, 3)).square().mean().backward()
+            self.model(torch.randn(5, 6)).square().mean().backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.steps += 1
@@ -52,7 +52,7 @@ class Training:
         self.schedule.restore(self.steps)
 
 
-@pytest.mark.parametrize("options", [{}, {"scheduler": "onecycle", "max_lr": 0.3}, {"opt": "sgd"}])
+@pytest.mark.parametrize("options", [{}, {"scheduler": "onecycle", "max_lr": 0.3}, {"opt": "sgd"}, {"opt": "muon"}])
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path, options: dict[str, Any]) -> None:
     undisturbed, stopped, resumed = Training(**options), Training(**options), Training(**options)
     rates = undisturbed.run(40)
