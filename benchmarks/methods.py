@@ -32,8 +32,8 @@ HALF = {"channels": [16, 32, 64, 128]}
 
 METHODS: dict[str, dict[str, Any]] = {
     "recipe": {},
-    "a deep stem": {"model_kwargs": {"stem_type": "deep", "stem_width": 16}},
-    "--opt muon --batch-size 256 --lr 0.004": {"opt": "muon", "batch_size": 256, "lr": 4e-3},
+    "--opt adamw --batch-size 64 --lr 0.001": {"opt": "adamw", "batch_size": 64, "lr": 1e-3},
+    "a stem of one 7x7 convolution": {"model_kwargs": {"stem_type": ""}},
     "--ema 0.999": {"ema": 0.999},
     "--mixup 0.2": {"mixup": 0.2},
     "--loss focal": {"loss": "focal"},
@@ -50,7 +50,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 """Options of each. ``part`` and ``unlabelled`` are keys of `prepare_parts`; ``teacher`` and ``prune``: the recipe's."""
 
-CALIBRATION_BATCHES = 12
+CALIBRATION_IMAGES = 1536
 
 
 class MethodsBenchmark(Options):
@@ -60,7 +60,7 @@ class MethodsBenchmark(Options):
     epochs: int = Field(20, ge=1, description="Epochs of the recipe; a method has their CPU time")
     methods: list[str] = Field([], description="Names of methods; none: all")
     seeds: list[int] = Field([0], description="Seeds of each method")
-    img_size: int = Field(96, ge=32, description="Side of the input, in pixels")
+    img_size: int = Field(80, ge=32, description="Side of the input, in pixels")
     threads: int = Field(1, ge=1, description="Compute threads")
     out: str = Field("build/methods", description="Folder of the shards, models and results")
 
@@ -100,7 +100,7 @@ def prepare_parts(options: MethodsBenchmark, out: Path) -> dict[str, ShardedData
         "all": train + test,
         "tenth": train[: len(train) // 10] + test,
         "rest": train[len(train) // 10 :] + test,
-        "few": train[: CALIBRATION_BATCHES * 64] + test[:64],
+        "few": train[:CALIBRATION_IMAGES] + test[:64],
     }
     for part, chosen in lists.items():
         for name in chosen:

@@ -57,7 +57,7 @@ def test_a_wrong_file_or_name_is_an_error(tmp_path: Path) -> None:
         find_space("clasifier")
     with pytest.raises(UserError, match="--base: no file 'nothing'"):
         read_base("nothing", "train")
-    assert read_base("fer2013-cpu", "train")["img_size"] == 96
+    assert read_base("fer2013-cpu", "train")["img_size"] == 80
     (tmp_path / "points.yaml").write_text("lr: 1")
     with pytest.raises(UserError, match="not a list of points"):
         read_points(str(tmp_path / "points.yaml"))
