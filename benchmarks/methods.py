@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fer.classifier.options import TrainConfig
     from fer.data.manifest import ShardedDataset
 
-HALF = {"channels": [16, 32, 64, 128]}
+HALF = {"channels": [16, 32, 64, 128], "stem_width": 8}
 
 METHODS: dict[str, dict[str, Any]] = {
     "recipe": {},
