@@ -1,4 +1,4 @@
-"""`fer train`: train an expression classifier on Ray Train, keep its best weights, and register it."""
+"""`fer train`: train an expression classifier on Ray Train, keep its best or last weights, and register it."""
 
 from __future__ import annotations
 

@@ -53,6 +53,7 @@ def test_flags_can_be_turned_off() -> None:
         (["--data", "d", "--in-chans", "2"], "1 for grey or 3 for colour"),
         (["--data", "d", "--config", "no-such-recipe"], "recipes: baseline-resnet18"),
         (["--data", "d", "--margin", "arcface", "--mixup", "0.2"], "--margin needs one label per image"),
+        (["--data", "d", "--keep", "last", "--patience", "3"], "--keep last trains all epochs: use --keep best, or"),
         ([], "--data is required"),
     ],
 )

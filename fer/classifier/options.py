@@ -128,6 +128,9 @@ class TrainConfig(
 
     mutable_options: ClassVar[frozenset[str]] = frozenset({"workers"})
 
+    keep: Literal["best", "last"] = Field(
+        "best", description="Epoch whose weights become the model: the one that validates best, or the last"
+    )
     compile: bool = Field(
         False, description="Compile the network with torch.compile: a minute or more at the start, then faster on GPUs"
     )
@@ -161,6 +164,8 @@ class TrainConfig(
             raise ValueError("--unlabelled needs --ema, the moving average that labels the images: add --ema 0.999")
         if self.unlabelled and (self.margin != "none" or self.head != "classification" or self.r_drop):
             raise ValueError("--unlabelled needs --head classification: leave out --margin and --r-drop")
+        if self.keep == "last" and self.patience:
+            raise ValueError("--keep last trains all epochs: use --keep best, or leave out --patience")
         if self.head != "classification" and (self.mixup or self.cutmix or self.non_faces):
             raise ValueError(
                 "--mixup, --cutmix and --non-faces need --head classification: they change its labels only"

@@ -197,7 +197,8 @@ class ClassifierTrainer:
         if self.worker.is_rank_zero:
             self.tracking.log_metrics(metrics, step=state.epoch)
             print(progress_text(state, config.epochs, improved), flush=True)
-        self.report({"score": score, "epoch": state.epoch, "step": state.global_step, **metrics})
+        kept_by = state.epoch if config.keep == "last" else score
+        self.report({"score": kept_by, "epoch": state.epoch, "step": state.global_step, **metrics})
 
     def log_losses(self, losses: list[Tensor]) -> None:
         """Log the mean losses of the batches since the last call, add them to the epoch's sum, and clear the list.

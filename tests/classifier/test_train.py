@@ -26,6 +26,7 @@ from fer.data.manifest import ShardedDataset
 from fer.models.device import amp_dtype
 from fer.registry import WEIGHTS
 from fer.tracking import Run, start_run
+from fer.training.checkpoint import read_state
 from fer.training.launch import launch, loop_settings
 from fer.training.run import RunFolder
 
@@ -184,6 +185,15 @@ def test_the_messages_of_controller_and_workers_are_in_the_log(undisturbed: tupl
     assert "Started training worker group of size 2" in text
     assert text.count("INFO ray.train.torch.config: Setting up process group") >= 1
     assert "WARNING ray.data._internal.progress: Progress bars disabled" in text
+
+
+def test_the_last_epoch_can_be_the_model(small_shards: Path, out: Path) -> None:
+    result, _ = run_training(small_shards, out, "last", keep="last", epochs=3, lr=1e-9)
+    scores = [epoch["val_score"] for epoch in training_history(result)]
+    assert scores.index(max(scores)) < 2, "the weights hardly change: an earlier epoch validates as well"
+    kept = result.get_best_checkpoint("score", mode="max")
+    assert kept is not None
+    assert read_state(Path(kept.path)).epoch == 3
 
 
 @pytest.mark.faults

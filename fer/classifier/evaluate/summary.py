@@ -90,7 +90,7 @@ def describe_training_rows(coverage: Coverage) -> list[str]:
     if coverage.training.chose_weights:
         sentences.append(
             f"{about}{coverage.training.chose_weights:,} of the {coverage.rows:,} evaluated rows are of the training's "
-            "validation split, which chose the weights: the metrics are optimistic."
+            "validation split, which chose the weights or their temperature: the metrics are optimistic."
         )
     return sentences
 
