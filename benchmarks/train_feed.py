@@ -2,11 +2,12 @@
 
     python -m benchmarks.train_feed
 
-Rendered faces as JPEG files, decoded and augmented at the same size. Every feed but DALI calls Ferry's own functions
-for an image, so that what differs is how images get to them and from them. The costs are CPU time, of all processes,
-which other work on the machine disturbs less than it does speed. A library that is not installed is left out:
+Rendered faces as JPEG files, decoded and augmented at the same size. Every feed but Kornia and DALI, which use the GPU
+if there is one, calls Ferry's own functions for an image, so that what differs is how images get to them and from them.
+The costs are CPU time, of all processes, which other work on the machine disturbs less than it does speed. A library
+that is not installed is left out:
 
-    pip install webdataset mosaicml-streaming nvidia-dali-cuda120
+    pip install webdataset mosaicml-streaming kornia nvidia-dali-cuda120
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Measured(NamedTuple):
 
 
 def main(options: FeedBenchmark) -> None:
+    from benchmarks.feeds.device import device_feeds
     from benchmarks.feeds.ferry import ferry_feeds
     from benchmarks.feeds.libraries import library_feeds
     from benchmarks.feeds.stages import predicted, stage_costs
@@ -69,7 +71,7 @@ def main(options: FeedBenchmark) -> None:
         shards = rendered_faces(root, options.rows, size=options.img_size, val_split=0)
         costs = stage_costs(shards, options)
         print(costs.table(), flush=True)
-        feeds = ferry_feeds(shards, options) | library_feeds(root, options)
+        feeds = ferry_feeds(shards, options) | library_feeds(root, options) | device_feeds(root, options)
         feeds = {name: feed for name, feed in feeds.items() if name in (options.feeds or feeds)}
         order = {name: keeps_order(feed) for name, feed in feeds.items()}  # and a first run of each, which is slower
         measured: dict[str, list[Measured]] = {name: [] for name in feeds}
@@ -92,6 +94,8 @@ def run(batches: Iterator[Tensor]) -> tuple[float, float, float, int]:
     """Seconds, CPU seconds of all processes and of this one, and images."""
     started, cpu, here = time.perf_counter(), cpu_seconds(), time.process_time()
     images = sum(len(batch) for batch in batches)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - started, cpu_seconds() - cpu, time.process_time() - here, images
 
 

@@ -1,6 +1,6 @@
-"""Feeds of libraries: PyTorch's DataLoader on files, webdataset, Mosaic's StreamingDataset and NVIDIA's DALI.
+"""Feeds of libraries: PyTorch's DataLoader on files, webdataset and Mosaic's StreamingDataset.
 
-Each shuffles with a seed. All but DALI decode and augment with Ferry's functions, with a seed for each row and epoch.
+Each shuffles with a seed. They decode and augment with Ferry's functions, with a seed for each row and epoch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -31,8 +31,6 @@ def library_feeds(root: Path, options: FeedBenchmark) -> dict[str, Feed]:
         found["webdataset"] = partial(tar_batches, write_tars(files, root), options)
     if find_spec("streaming"):
         found["StreamingDataset"] = partial(streaming_batches, write_streaming(files, root), options)
-    if find_spec("nvidia") and find_spec("nvidia.dali"):
-        found["DALI on CPUs"] = partial(dali_batches, files, options)
     return found
 
 
@@ -129,28 +127,3 @@ def streaming_batches(folder: Path, options: FeedBenchmark, parallel: int, epoch
     data = Faces(local=str(folder), shuffle=True, shuffle_seed=0, batch_size=options.batch_size)
     loader = StreamingDataLoader(data, batch_size=options.batch_size, drop_last=True, num_workers=parallel)
     return each_epoch(lambda _: loader, epochs)
-
-
-def dali_batches(files: list[Path], options: FeedBenchmark, parallel: int, epochs: int) -> Iterator[Tensor]:
-    """DALI's own operations, chosen to be like Ferry's."""
-    from nvidia.dali import fn, pipeline_def, types
-    from nvidia.dali.auto_aug import auto_augment
-
-    @pipeline_def(batch_size=options.batch_size, num_threads=parallel, device_id=None, seed=0, enable_conditionals=True)
-    def pipeline() -> Any:
-        encoded, _ = fn.readers.file(files=[str(file) for file in files], random_shuffle=True, initial_fill=512, seed=0)
-        images = fn.decoders.image(encoded, device="cpu", output_type=types.RGB)
-        if options.auto_augment:
-            images = auto_augment.auto_augment_image_net(images, shape=(options.img_size, options.img_size))
-        images = fn.flip(images, horizontal=fn.random.coin_flip())
-        images = fn.rotate(images, angle=fn.random.uniform(range=(-10.0, 10.0)), keep_size=True)
-        images = fn.resize(images, size=(options.img_size, options.img_size))
-        return fn.brightness_contrast(
-            images, brightness=fn.random.uniform(range=(0.8, 1.2)), contrast=fn.random.uniform(range=(0.8, 1.2))
-        )
-
-    built = pipeline()
-    built.build()
-    for _ in range(epochs * (len(files) // options.batch_size)):
-        (images,) = built.run()
-        yield torch.from_numpy(images.as_array())
