@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
 # Ray gives workers a low priority: beside the other test processes, an engine would start for minutes.
 os.environ.update(RAY_worker_niceness="0")
+# A shell without job control has its background jobs ignore Ctrl-C, and so would the commands that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.set_threshold(10_000)  # as in Ray's workers (cluster/local.py): imports leave no garbage
 
 # The examples of every run are the same, however slow the machine is: a test fails because of a change, not by chance.
